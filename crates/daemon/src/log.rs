@@ -1,0 +1,99 @@
+//! Logs: text on stderr, one line an event, safe to look at.
+//!
+//! `WARREN_LOG` chooses what is logged in the syntax of `tracing_subscriber::EnvFilter` (`debug`, `warren_proxy=trace,info` …); the
+//! default is `info`. Fields stand behind the message (`session=01J… tenant=acme`), so that `grep session=ID` finds the whole story.
+//! Messages contain what peers said; control characters are escaped here, at the only way out, rather than at every call.
+
+use std::io::{self, IsTerminal, Write};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::escape::Escaped;
+
+/// The variable that chooses what is logged.
+pub const FILTER_VARIABLE: &str = "WARREN_LOG";
+
+/// Longest line that is written; the rest of a longer event is cut. Peers' text is bounded well below this.
+const LINE_MAX: usize = 16 * 1024;
+
+/// Starts logging to stderr. A second call, as in tests, changes nothing.
+pub fn start() {
+    let (filter, problem) = match std::env::var(FILTER_VARIABLE) {
+        Ok(text) => match EnvFilter::try_new(&text) {
+            Ok(filter) => (filter, None),
+            Err(error) => (EnvFilter::new("info"), Some(format!("{FILTER_VARIABLE}={text}: {error}; logging at info"))),
+        },
+        Err(_) => (EnvFilter::new("info"), None),
+    };
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines).with_ansi(false);
+    // The journal stamps lines itself.
+    let started = if std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() {
+        lines.without_time().try_init()
+    } else {
+        lines.try_init()
+    };
+    if let (Ok(()), Some(problem)) = (started, problem) {
+        tracing::warn!("{problem}");
+    }
+}
+
+/// Makes a writer for each event.
+struct Lines;
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&self) -> Line {
+        Line(Vec::with_capacity(256))
+    }
+}
+
+/// One event: gathered, escaped and written at once, so that lines of threads never mix.
+struct Line(Vec<u8>);
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = LINE_MAX.saturating_sub(self.0.len());
+        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.0.is_empty() {
+            // Nobody is left to tell when stderr is gone.
+            let _ = io::stderr().lock().write_all(printable(&self.0).as_bytes());
+        }
+    }
+}
+
+/// The event as one line.
+fn printable(event: &[u8]) -> String {
+    let text = String::from_utf8_lossy(event);
+    format!("{}\n", Escaped(text.strip_suffix('\n').unwrap_or(&text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_cannot_forge_a_line() {
+        let event = b"INFO MX said: 550 no\r\nINFO all is well \x1b[2J\n";
+        assert_eq!(printable(event), "INFO MX said: 550 no\\r\\nINFO all is well \\u{1b}[2J\n");
+    }
+
+    #[test]
+    fn an_endless_event_is_cut() {
+        let mut line = Line(Vec::new());
+        line.write_all(&vec![b'x'; LINE_MAX + 7]).unwrap();
+        assert_eq!(line.0.len(), LINE_MAX);
+        line.0.clear();
+    }
+}
