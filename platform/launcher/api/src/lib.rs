@@ -1,1 +1,62 @@
-//! warren-launcher-api.
+//! What one says to the launcher, and what it answers. Types only.
+//!
+//! ```text
+//!  platform ── Hello, Wake, Stop, Sockets, List, Due, Status ──▶ ┌──────────┐
+//!           ◀─ Welcome, Woken+fds, Exited, Cells+fds …  ──────── │ launcher │  $run/launcher.sock, SOCK_SEQPACKET,
+//!  proxy,   ── Hello, Ack ─────────────────────────────────────▶ │          │  one JSON value per packet (warren-packet)
+//!  resolver ◀─ Welcome, Door+fds, Bound, Gone ────────────────── └──────────┘
+//! ```
+//!
+//! The first message of a connection is [`Request::Hello`]; the kernel's word on the peer's user decides whether the role is
+//! granted. A new connection in a role replaces the old one. Requests carry a `tag` of the caller's choice, which the
+//! answer repeats; answers come in any order. [`Event::Exited`], [`Event::Door`], [`Event::Bound`] and
+//! [`Event::Gone`] come unasked. A peer that does not read loses its connection, not the launcher its pace.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+mod event;
+mod names;
+mod request;
+
+pub use error::LauncherError;
+pub use event::{CellInfo, DueTime, Event, ExitStatus, Stage, Status};
+pub use names::{CellId, ImageName, NameError, TenantName};
+pub use request::{Limits, Request, Role};
+
+/// Version of this protocol, said in [`Request::Hello`] and [`Event::Welcome`]. Both ends must be equal.
+pub const VERSION: u32 = 1;
+
+/// File name of the launcher's socket within the run directory.
+pub const SOCKET_NAME: &str = "launcher.sock";
+
+/// Most door messages ([`Event::Door`], [`Event::Bound`], [`Event::Gone`]) that a holder may leave unacknowledged. The kernel
+/// counts descriptors in flight against the sender's limit; this keeps them few.
+pub const MAX_UNACKNOWLEDGED: u64 = 200;
+
+/// TCP sockets that come with [`Event::Woken`].
+pub const WOKEN_TCP_SOCKETS: usize = 4;
+
+/// Most sockets that one [`Request::Sockets`] may ask for, of both kinds together.
+pub const MAX_SOCKETS: usize = 32;
+
+/// Most tenants in one [`Request::Due`].
+pub const MAX_DUE: usize = 1000;
+
+/// Most cells in one [`Event::Cells`]; each comes with a pidfd.
+pub const MAX_CELLS: usize = 60;
+
+/// Abstract unix name, within the cell, of the MSA's control listener (without the leading NUL byte).
+pub const CONTROL_NAME: &str = "warren/control";
+
+/// Port on 127.0.0.1 in the cell: submission entrance.
+pub const SUBMISSION_PORT: u16 = 587;
+
+/// Port on 127.0.0.1 in the cell: relay entrance.
+pub const RELAY_PORT: u16 = 24;
+
+/// Where the tenant's volume is mounted in the container.
+pub const VOLUME_PATH: &str = "/var/spool/warren";
+
+/// File in the volume with the time at which its MSA wants to be woken: ASCII decimal unix milliseconds and a newline.
+pub const NEXT_DUE_FILE: &str = "next-due";

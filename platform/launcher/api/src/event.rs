@@ -1,0 +1,172 @@
+//! From the launcher.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CellId, ImageName, LauncherError, Role, TenantName};
+
+/// One measured step of a wake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Name of the step: `queue`, `create` (only without a slot), `volume`, `limits`, `record`, `start`, `sockets`.
+    pub name: String,
+    /// How long it took, in microseconds.
+    pub micros: u64,
+}
+
+/// How a container ended. A hint: only its absence from the list of cells is evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// It exited.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+    /// Somebody else reaped it, or its reaper died.
+    Unknown,
+}
+
+/// A container that is bound to a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellInfo {
+    /// Its cell.
+    pub cell: CellId,
+    /// Its tenant.
+    pub tenant: TenantName,
+    /// Its program.
+    pub image: ImageName,
+    /// When it was started, unix time in milliseconds.
+    pub started_unix_ms: u64,
+}
+
+/// When a sleeping tenant wants to be woken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueTime {
+    /// Whose.
+    pub tenant: TenantName,
+    /// Unix time in milliseconds as the tenant wrote it: not to be trusted beyond sane bounds. `None`: nothing is due, or there is
+    /// no readable file of the expected form.
+    pub next_due_unix_ms: Option<u64>,
+}
+
+/// How the launcher is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Containers bound to a tenant.
+    pub cells: u64,
+    /// Slots ready to be bound.
+    pub slots_ready: u64,
+    /// Slots that the pool wants to have at present.
+    pub slots_wanted: u64,
+    /// Wakes that found a slot.
+    pub woken_from_slot: u64,
+    /// Wakes that had to wait for one to be made.
+    pub woken_without_slot: u64,
+    /// Wakes that failed.
+    pub wakes_failed: u64,
+    /// Times the maker had to be started again.
+    pub maker_restarts: u64,
+    /// Door holders that are connected.
+    pub holders: Vec<Role>,
+}
+
+/// What the launcher says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The role is granted. To a door holder the doors of all cells follow.
+    Welcome {
+        /// [`VERSION`](crate::VERSION).
+        version: u32,
+    },
+    /// The tenant's container runs. Descriptors: pidfd, one unix stream socket for the control channel,
+    /// [`WOKEN_TCP_SOCKETS`](crate::WOKEN_TCP_SOCKETS) TCP sockets; all unconnected, made in the cell, blocking.
+    Woken {
+        /// Of the request.
+        tag: u64,
+        /// The new cell.
+        cell: CellId,
+        /// It was made ahead of need.
+        slot: bool,
+        /// What took how long.
+        stages: Vec<Stage>,
+    },
+    /// A request cannot be granted.
+    Failed {
+        /// Of the request.
+        tag: u64,
+        /// Why.
+        error: LauncherError,
+    },
+    /// Descriptors: the TCP sockets, then the control sockets.
+    Sockets {
+        /// Of the request.
+        tag: u64,
+    },
+    /// Part of the list of bound containers. Descriptors: a pidfd for each, in the same order.
+    Cells {
+        /// Of the request.
+        tag: u64,
+        /// At most [`MAX_CELLS`](crate::MAX_CELLS).
+        cells: Vec<CellInfo>,
+        /// Another part follows.
+        more: bool,
+    },
+    /// A bound container ended, asked for or not. Its cell is gone with all that was in it.
+    Exited {
+        /// Which.
+        cell: CellId,
+        /// Whose.
+        tenant: TenantName,
+        /// How.
+        status: ExitStatus,
+    },
+    /// The container of a `Stop` is gone (also when it was gone before).
+    Stopped {
+        /// Of the request.
+        tag: u64,
+    },
+    /// Answer to a `Due`, in its order.
+    Due {
+        /// Of the request.
+        tag: u64,
+        /// One for each tenant asked for.
+        due: Vec<DueTime>,
+    },
+    /// A door. Descriptors: for the proxy one TCP listener (`[::]:25`, dual stack); for the resolver a UDP socket and a TCP listener
+    /// (127.0.0.53:53). A door of a higher generation replaces the cell's earlier one.
+    Door {
+        /// Number of the message, ascending by one per connection.
+        seq: u64,
+        /// Of which cell.
+        cell: CellId,
+        /// Ascends when a cell's doors are made anew.
+        generation: u32,
+        /// Whose cell, if it is bound already.
+        tenant: Option<TenantName>,
+    },
+    /// The cell now belongs to this tenant. Sent before its container runs; a connection from a cell whose `Bound` was not read yet
+    /// can be accepted first, so wait for it.
+    Bound {
+        /// Number of the message.
+        seq: u64,
+        /// Which.
+        cell: CellId,
+        /// Whose.
+        tenant: TenantName,
+    },
+    /// The cell is no more: its doors can be closed.
+    Gone {
+        /// Number of the message.
+        seq: u64,
+        /// Which.
+        cell: CellId,
+    },
+    /// How the launcher is.
+    Status {
+        /// Of the request.
+        tag: u64,
+        /// The numbers.
+        status: Status,
+    },
+}
