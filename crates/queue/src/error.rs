@@ -1,0 +1,63 @@
+//! What can go wrong, by what the caller should do about it.
+
+use std::io;
+use thiserror::Error;
+
+/// A failure of the queue. Every variant is temporary for the sender: nothing was accepted.
+#[derive(Debug, Error)]
+pub enum QueueError {
+    /// No room: disk, quota, inodes or the file size limit. Answer `452 4.3.1`.
+    #[error("no room while {doing}: {source}")]
+    Full {
+        /// What was being tried.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process owns the queue directory.
+    #[error("the queue {directory} is in use by another process")]
+    InUse {
+        /// The directory whose lock is held.
+        directory: String,
+    },
+    /// The envelope is larger than the queue would read back. Refuse the transaction (`452 4.5.3`).
+    #[error("an envelope of {bytes} bytes is over the limit of {limit}")]
+    EnvelopeTooLarge {
+        /// What it came to.
+        bytes: usize,
+        /// [`crate::Envelope::LIMIT`].
+        limit: usize,
+    },
+    /// Anything else, a read-only or failing disk above all. Answer `451 4.3.0`.
+    #[error("failed while {doing}: {source}")]
+    Io {
+        /// What was being tried.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl QueueError {
+    /// Sorts a system error by what the caller can tell its peer.
+    pub(crate) fn of(doing: &'static str, source: io::Error) -> Self {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match source.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => Self::Full { doing, source },
+            _ => Self::Io { doing, source },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_room_is_told_apart() {
+        for (number, full) in [(28, true), (122, true), (27, true), (5, false), (30, false)] {
+            let error = QueueError::of("testing", io::Error::from_raw_os_error(number));
+            assert_eq!(matches!(error, QueueError::Full { .. }), full, "errno {number}");
+        }
+    }
+}
