@@ -1,1 +1,22 @@
-//! warren-wire.
+//! SMTP's connections: plain or TLS streams, certificates, deadlines.
+//!
+//! ```text
+//!   server::ServerTls        certificate files, or a self-signed one made once
+//!        │ config()
+//!        ▼
+//!   MaybeTls::Plain(tcp) ── accept_tls ──▶ MaybeTls::Server      front door, receiver
+//!   MaybeTls::Plain(tcp) ── client TLS ──▶ MaybeTls::Client      proxy to the MX
+//! ```
+//!
+//! No buffering happens here: what a protocol machine has not consumed when it hands its stream over for a handshake is its own to
+//! refuse (bytes behind STARTTLS, CVE-2011-0411), and never becomes part of the TLS stream.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod deadline;
+pub mod server;
+mod stream;
+
+pub use deadline::{Expired, within};
+pub use stream::{HandshakeError, MaybeTls};
