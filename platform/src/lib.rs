@@ -1,1 +1,5 @@
 //! warren-platform.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod fleet;

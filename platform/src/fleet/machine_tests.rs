@@ -1,0 +1,454 @@
+//! The fleet's machine, by literal stories and by random ones.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use proptest::prelude::*;
+use warren_launcher_api::{CellId, TenantName};
+
+use super::{
+    machine::Fleet,
+    policy::Policy,
+    words::{Answer, Event, Life, Mark, Now, Refusal, Step, Waiter},
+};
+
+const T0: u64 = 1_800_000_000_000;
+
+fn at(ms: u64) -> Now {
+    Now { since_start: Duration::from_millis(ms), unix_ms: T0 + ms }
+}
+
+fn tenant(n: u8) -> TenantName {
+    TenantName::new(&format!("t{n}")).unwrap()
+}
+
+fn wanted(n: u8, waiter: u64, by_ms: u64) -> Event {
+    Event::Wanted { tenant: tenant(n), waiter: Waiter(waiter), by: Duration::from_millis(by_ms), stale: None }
+}
+
+fn started(n: u8, cell: u64) -> Event {
+    Event::Started { tenant: tenant(n), cell: CellId(cell) }
+}
+
+fn answer(waiter: u64, answer: Answer) -> Step {
+    Step::Answer(Waiter(waiter), answer)
+}
+
+fn refused(waiter: u64, why: Refusal) -> Step {
+    answer(waiter, Answer::Refused(why))
+}
+
+/// A fleet with a launcher that has nothing running.
+fn fleet() -> Fleet {
+    let mut fleet = Fleet::new(Policy::default());
+    assert_eq!(fleet.on(Event::LauncherBack(vec![]), at(0)), []);
+    fleet
+}
+
+fn awake() -> Fleet {
+    let mut fleet = fleet();
+    fleet.on(wanted(1, 1, 10_000), at(0));
+    fleet.on(started(1, 7), at(2));
+    fleet
+}
+
+#[test]
+fn one_start_for_all_who_wait() {
+    let mut fleet = fleet();
+    assert_eq!(fleet.on(wanted(1, 1, 10_000), at(0)), [Step::Start(tenant(1))]);
+    assert_eq!(fleet.on(wanted(1, 2, 10_000), at(1)), []);
+    assert_eq!(
+        fleet.on(started(1, 7), at(2)),
+        [
+            Step::Remember(tenant(1), Mark::Awake),
+            answer(1, Answer::Awake(CellId(7))),
+            answer(2, Answer::Awake(CellId(7)))
+        ]
+    );
+    assert_eq!(fleet.on(wanted(1, 3, 10_000), at(3)), [answer(3, Answer::Awake(CellId(7)))]);
+    assert_eq!(fleet.next_deadline(), None);
+}
+
+#[test]
+fn a_start_that_takes_too_long_does_not_keep_its_waiters_nor_is_it_doubled() {
+    let mut fleet = fleet();
+    fleet.on(wanted(1, 1, 100), at(0));
+    assert_eq!(fleet.next_deadline(), Some(Duration::from_millis(100)));
+    assert_eq!(fleet.on(Event::Tick, at(100)), [refused(1, Refusal::Late)]);
+    assert_eq!(fleet.on(wanted(1, 2, 300), at(101)), []);
+    assert_eq!(fleet.on(started(1, 7), at(102)).last(), Some(&answer(2, Answer::Awake(CellId(7)))));
+}
+
+#[test]
+fn it_sleeps_and_is_woken_when_its_mail_is_due() {
+    let mut fleet = awake();
+    let due = T0 + 60_000;
+    assert_eq!(fleet.on(Event::Sleeping { cell: CellId(7), due: Some(due) }, at(10)), []);
+    assert_eq!(
+        fleet.on(Event::Exited(CellId(7)), at(11)),
+        [Step::Forget(CellId(7)), Step::Remember(tenant(1), Mark::Due(Some(due)))]
+    );
+    assert_eq!(fleet.next_due(), Some(due));
+    assert_eq!(fleet.on(Event::Tick, at(59_999)), []);
+    assert_eq!(fleet.on(Event::Tick, at(60_000)), [Step::Start(tenant(1))]);
+    assert_eq!(fleet.next_due(), None);
+}
+
+#[test]
+fn who_comes_while_it_falls_asleep_waits_for_the_next_cell() {
+    let mut fleet = awake();
+    // The client saw the entrance close; the MSA's last word was not read yet.
+    let stale = Some(CellId(7));
+    let again = Event::Wanted { tenant: tenant(1), waiter: Waiter(2), by: Duration::from_secs(10), stale };
+    assert_eq!(fleet.on(again, at(20)), []);
+    assert_eq!(fleet.on(Event::Sleeping { cell: CellId(7), due: None }, at(21)), []);
+    assert_eq!(
+        fleet.on(Event::Exited(CellId(7)), at(22)),
+        [Step::Forget(CellId(7)), Step::Remember(tenant(1), Mark::Due(None)), Step::Start(tenant(1))]
+    );
+    assert_eq!(fleet.on(started(1, 8), at(23)).last(), Some(&answer(2, Answer::Awake(CellId(8)))));
+}
+
+#[test]
+fn a_stale_cell_of_somebody_else_changes_nothing() {
+    let mut fleet = awake();
+    let stale = Some(CellId(7));
+    let other = Event::Wanted { tenant: tenant(2), waiter: Waiter(2), by: Duration::from_secs(10), stale };
+    assert_eq!(fleet.on(other, at(20)), [Step::Start(tenant(2))]);
+    assert!(matches!(fleet.life(&tenant(1)).0, Life::Awake { .. }));
+}
+
+#[test]
+fn one_that_does_not_go_is_ended() {
+    let mut fleet = awake();
+    fleet.on(Event::ControlLost(CellId(7)), at(10));
+    assert_eq!(fleet.on(Event::Tick, at(5_010)), [Step::Stop(CellId(7))]);
+    assert_eq!(fleet.on(Event::Tick, at(60_000)), []);
+    // The order may have been lost with the launcher.
+    fleet.on(Event::LauncherLost, at(60_001));
+    assert_eq!(fleet.on(Event::LauncherBack(vec![(CellId(7), tenant(1))]), at(60_002)), [Step::Stop(CellId(7))]);
+}
+
+#[test]
+fn a_crash_asks_the_volume_and_backs_off() {
+    let mut fleet = awake();
+    assert_eq!(fleet.on(Event::Exited(CellId(7)), at(10)), [Step::Forget(CellId(7)), Step::AskDue(tenant(1))]);
+    // Whoever can wait that long, waits; whoever cannot is told at once.
+    assert_eq!(fleet.on(wanted(1, 2, 50), at(20)), [refused(2, Refusal::Failed)]);
+    assert_eq!(fleet.on(wanted(1, 3, 10_000), at(20)), []);
+    let due = Event::Due { tenant: tenant(1), due: Some(T0 + 900) };
+    assert_eq!(fleet.on(due, at(21)), [Step::Remember(tenant(1), Mark::Due(Some(T0 + 900)))]);
+    assert_eq!(fleet.on(Event::Tick, at(110)), [Step::Start(tenant(1))]);
+    // The second failure in a row waits twice as long, and keeps the due time.
+    assert_eq!(fleet.on(Event::StartFailed { tenant: tenant(1) }, at(120)), []);
+    assert_eq!(fleet.on(Event::Tick, at(319)), []);
+    assert_eq!(fleet.on(Event::Tick, at(320)), [Step::Start(tenant(1))]);
+}
+
+#[test]
+fn deferred_mail_leaves_room_for_clients() {
+    let mut fleet = fleet();
+    for n in 0..20 {
+        fleet.on(Event::Due { tenant: tenant(n), due: Some(T0 + 1000) }, at(0));
+    }
+    let steps = fleet.on(Event::Tick, at(1000));
+    assert_eq!(steps.iter().filter(|s| matches!(s, Step::Start(_))).count(), 4);
+    assert_eq!(fleet.on(wanted(100, 1, 9000), at(1001)), [Step::Start(tenant(100))]);
+    // One that is wanted overtakes those that are due.
+    assert_eq!(fleet.on(wanted(19, 2, 9000), at(1001)), [Step::Start(tenant(19))]);
+    // Equal due times go by name: t0, t1, t10, t11 are at it.
+    assert_eq!(fleet.on(started(0, 50), at(1002)).last(), Some(&Step::Start(tenant(12))));
+}
+
+#[test]
+fn a_launcher_that_comes_back_is_believed() {
+    let mut fleet = awake();
+    fleet.on(wanted(2, 2, 10_000), at(10));
+    fleet.on(wanted(3, 3, 10_000), at(10));
+    assert_eq!(fleet.on(Event::LauncherLost, at(11)), []);
+    // The start of t2 had worked, that of t3 had not; t1 has gone; t4 survived an earlier platform.
+    let steps = fleet.on(Event::LauncherBack(vec![(CellId(8), tenant(2)), (CellId(5), tenant(4))]), at(12));
+    assert_eq!(
+        steps,
+        [
+            Step::Forget(CellId(7)),
+            Step::AskDue(tenant(1)),
+            Step::Adopt(tenant(2), CellId(8)),
+            Step::Remember(tenant(2), Mark::Awake),
+            answer(2, Answer::Awake(CellId(8))),
+            Step::Adopt(tenant(4), CellId(5)),
+            Step::Remember(tenant(4), Mark::Awake),
+            Step::Start(tenant(3)),
+        ]
+    );
+}
+
+#[test]
+fn without_a_launcher_one_waits_until_the_deadline() {
+    let mut fleet = Fleet::new(Policy::default());
+    assert_eq!(fleet.on(wanted(1, 1, 1000), at(0)), []);
+    assert_eq!(fleet.on(wanted(2, 2, 9000), at(0)), []);
+    assert_eq!(fleet.on(Event::Tick, at(1000)), [refused(1, Refusal::Late)]);
+    // Nobody wants t1 any more.
+    assert_eq!(fleet.on(Event::LauncherBack(vec![]), at(1001)), [Step::Start(tenant(2))]);
+}
+
+#[test]
+fn crowds_are_bounded() {
+    let mut fleet = fleet();
+    for waiter in 0..100 {
+        fleet.on(wanted(1, waiter, 9000), at(0));
+    }
+    assert_eq!(fleet.on(wanted(1, 100, 9000), at(0)), [refused(100, Refusal::Crowded)]);
+    // Another tenant is not crowded by it.
+    assert_eq!(fleet.on(wanted(2, 101, 9000), at(0)), [Step::Start(tenant(2))]);
+}
+
+#[test]
+fn sleep_on_request() {
+    let mut fleet = awake();
+    let sleep = |waiter| Event::Unwanted { tenant: tenant(1), waiter: Waiter(waiter), by: Duration::from_secs(40) };
+    assert_eq!(fleet.on(sleep(2), at(10)), [Step::Drain(CellId(7))]);
+    assert_eq!(fleet.on(Event::Sleeping { cell: CellId(7), due: None }, at(11)), []);
+    assert_eq!(fleet.on(Event::Exited(CellId(7)), at(12))[1], answer(2, Answer::Asleep));
+    assert_eq!(fleet.on(sleep(3), at(13)), [answer(3, Answer::Asleep)]);
+}
+
+#[test]
+fn a_removed_tenant_is_ended_and_forgotten() {
+    let mut fleet = awake();
+    assert_eq!(fleet.on(Event::Removed(tenant(1)), at(10)), [Step::Drain(CellId(7))]);
+    fleet.on(Event::Sleeping { cell: CellId(7), due: Some(T0 + 1000) }, at(11));
+    assert_eq!(
+        fleet.on(Event::Exited(CellId(7)), at(12)),
+        [Step::Forget(CellId(7)), Step::Remember(tenant(1), Mark::Due(None))]
+    );
+    assert_eq!((fleet.next_due(), fleet.next_deadline()), (None, None));
+}
+
+#[test]
+fn due_times_beyond_belief_are_clamped() {
+    let mut fleet = fleet();
+    fleet.on(Event::Due { tenant: tenant(1), due: Some(0) }, at(0));
+    assert_eq!(fleet.next_due(), Some(T0 + 500));
+    fleet.on(Event::Due { tenant: tenant(1), due: Some(u64::MAX) }, at(0));
+    assert_eq!(fleet.next_due(), Some(T0 + 7 * 24 * 3600 * 1000));
+    fleet.on(Event::Due { tenant: tenant(1), due: None }, at(0));
+    assert_eq!(fleet.next_due(), None);
+}
+
+/// What a random world does next; which tenant or cell is meant depends on what there is.
+#[derive(Debug, Clone)]
+enum Move {
+    Want { tenant: u8, patience_ms: u64, stale: bool },
+    Unwant { tenant: u8 },
+    Cancel(u8),
+    FinishStart { pick: u8, works: bool },
+    Sleep { pick: u8, due_ms: Option<u64> },
+    LoseControl(u8),
+    Exit(u8),
+    Due { tenant: u8, due_ms: Option<u64> },
+    Remove(u8),
+    Launcher { there: bool },
+    Pass { ms: u64 },
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let tenants = 0u8..6;
+    prop::collection::vec(
+        prop_oneof![
+            4 => (tenants.clone(), 1u64..5000, any::<bool>())
+                .prop_map(|(tenant, patience_ms, stale)| Move::Want { tenant, patience_ms, stale }),
+            1 => tenants.clone().prop_map(|tenant| Move::Unwant { tenant }),
+            1 => any::<u8>().prop_map(Move::Cancel),
+            4 => (any::<u8>(), prop::bool::weighted(0.8)).prop_map(|(pick, works)| Move::FinishStart { pick, works }),
+            2 => (any::<u8>(), prop::option::of(0u64..10_000)).prop_map(|(pick, due_ms)| Move::Sleep { pick, due_ms }),
+            1 => any::<u8>().prop_map(Move::LoseControl),
+            3 => any::<u8>().prop_map(Move::Exit),
+            1 => (tenants.clone(), prop::option::of(0u64..10_000)).prop_map(|(tenant, due_ms)| Move::Due { tenant, due_ms }),
+            1 => tenants.prop_map(Move::Remove),
+            1 => any::<bool>().prop_map(|there| Move::Launcher { there }),
+            3 => (0u64..3000).prop_map(|ms| Move::Pass { ms }),
+        ],
+        0..120,
+    )
+}
+
+/// The launcher and the clients as the machine sees them.
+struct World {
+    fleet: Fleet,
+    policy: Policy,
+    now: u64,
+    launcher: bool,
+    starting: Vec<TenantName>,
+    running: BTreeMap<CellId, TenantName>,
+    next_cell: u64,
+    asked: u64,
+    open: BTreeSet<Waiter>,
+}
+
+impl World {
+    fn new() -> World {
+        let policy = Policy { parallel_starts: 3, awake: 4, waiters_per_tenant: 5, waiters: 12, ..Policy::default() };
+        let (starting, running, open) = (vec![], BTreeMap::new(), BTreeSet::new());
+        World { fleet: Fleet::new(policy), policy, now: 0, launcher: false, starting, running, next_cell: 0, asked: 0, open }
+    }
+
+    fn tell(&mut self, event: Event) {
+        for step in self.fleet.on(event, at(self.now)) {
+            match step {
+                Step::Start(tenant) => {
+                    assert!(self.launcher, "started without a launcher");
+                    assert!(!self.starting.contains(&tenant), "two starts in flight");
+                    assert!(!self.running.values().any(|t| *t == tenant), "started beside a running cell");
+                    self.starting.push(tenant);
+                    assert!(self.starting.len() <= self.policy.parallel_starts, "too many starts");
+                    assert!(self.starting.len() + self.running.len() <= self.policy.awake, "too many awake");
+                }
+                Step::Answer(waiter, answer) => {
+                    assert!(self.open.remove(&waiter), "{waiter:?} was answered twice or had cancelled");
+                    if let Answer::Awake(cell) = answer {
+                        assert!(self.running.contains_key(&cell), "sent to a cell that is no more");
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn pick_cell(&self, pick: u8) -> Option<CellId> {
+        let cells: Vec<_> = self.running.keys().copied().collect();
+        cells.get(usize::from(pick) % cells.len().max(1)).copied()
+    }
+
+    fn ask(&mut self) -> Waiter {
+        self.asked += 1;
+        self.open.insert(Waiter(self.asked));
+        Waiter(self.asked)
+    }
+
+    fn run(&mut self, step: Move) {
+        let later = |ms: u64| Duration::from_millis(ms);
+        match step {
+            Move::Want { tenant: n, patience_ms, stale } => {
+                let waiter = self.ask();
+                let tenant = tenant(n);
+                let stale = self.running.iter().find(|c| stale && *c.1 == tenant).map(|c| *c.0);
+                self.tell(Event::Wanted { tenant, waiter, by: later(self.now + patience_ms), stale });
+            }
+            Move::Unwant { tenant: n } => {
+                let waiter = self.ask();
+                self.tell(Event::Unwanted { tenant: tenant(n), waiter, by: later(self.now + 40_000) });
+            }
+            Move::Cancel(pick) => {
+                let open: Vec<_> = self.open.iter().copied().collect();
+                if let Some(waiter) = open.get(usize::from(pick) % open.len().max(1)) {
+                    self.open.remove(waiter);
+                    self.tell(Event::Cancelled(*waiter));
+                }
+            }
+            Move::FinishStart { pick, works } if self.launcher && !self.starting.is_empty() => {
+                let tenant = self.starting.remove(usize::from(pick) % self.starting.len());
+                if works {
+                    self.next_cell += 1;
+                    let cell = CellId(self.next_cell);
+                    self.running.insert(cell, tenant.clone());
+                    self.tell(Event::Started { tenant, cell });
+                } else {
+                    self.tell(Event::StartFailed { tenant });
+                }
+            }
+            Move::Sleep { pick, due_ms } => {
+                if let Some(cell) = self.pick_cell(pick) {
+                    self.tell(Event::Sleeping { cell, due: due_ms.map(|ms| T0 + self.now + ms) });
+                }
+            }
+            Move::LoseControl(pick) => {
+                if let Some(cell) = self.pick_cell(pick) {
+                    self.tell(Event::ControlLost(cell));
+                }
+            }
+            Move::Exit(pick) => {
+                if let Some(cell) = self.pick_cell(pick) {
+                    self.running.remove(&cell);
+                    if self.launcher {
+                        self.tell(Event::Exited(cell));
+                    }
+                }
+            }
+            Move::Due { tenant: n, due_ms } => {
+                self.tell(Event::Due { tenant: tenant(n), due: due_ms.map(|ms| T0 + self.now + ms) });
+            }
+            Move::Remove(n) => self.tell(Event::Removed(tenant(n))),
+            Move::Launcher { there } if there != self.launcher => {
+                self.launcher = there;
+                if there {
+                    let cells = self.running.iter().map(|(c, t)| (*c, t.clone())).collect();
+                    self.tell(Event::LauncherBack(cells));
+                } else {
+                    // Half of the starts in flight will turn out to have worked.
+                    for (n, tenant) in std::mem::take(&mut self.starting).into_iter().enumerate() {
+                        if n % 2 == 0 {
+                            self.next_cell += 1;
+                            self.running.insert(CellId(self.next_cell), tenant);
+                        }
+                    }
+                    self.tell(Event::LauncherLost);
+                }
+            }
+            Move::Pass { ms } => {
+                self.now += ms;
+                self.tell(Event::Tick);
+            }
+            Move::FinishStart { .. } | Move::Launcher { .. } => {}
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn everybody_is_answered_once_and_nobody_is_started_twice(moves in moves()) {
+        let mut world = World::new();
+        for step in moves {
+            // A cell may die while the launcher is away; then a waiter can be sent to it, and finds it closed.
+            if matches!(step, Move::Exit(_)) && !world.launcher {
+                continue;
+            }
+            world.run(step);
+        }
+        world.now += 100_000;
+        world.tell(Event::Tick);
+        prop_assert!(world.open.is_empty(), "never answered: {:?}", world.open);
+    }
+
+    #[test]
+    fn mail_that_is_due_is_never_forgotten(moves in moves()) {
+        let mut world = World::new();
+        for step in moves {
+            if matches!(step, Move::Remove(_)) || (matches!(step, Move::Exit(_)) && !world.launcher) {
+                continue;
+            }
+            world.run(step);
+        }
+        world.run(Move::Launcher { there: true });
+        let asleep = !world.running.values().any(|t| *t == tenant(0)) && !world.starting.contains(&tenant(0));
+        world.tell(Event::Due { tenant: tenant(0), due: Some(T0 + world.now + 1000) });
+        for _ in 0..200 {
+            world.run(Move::Pass { ms: 5_000 });
+            while !world.starting.is_empty() {
+                world.run(Move::FinishStart { pick: 0, works: true });
+                if asleep && world.running.values().any(|t| *t == tenant(0)) {
+                    return Ok(());
+                }
+            }
+            while let Some(cell) = world.pick_cell(0) {
+                world.run(Move::Sleep { pick: 0, due_ms: None });
+                world.run(Move::Exit(0));
+                prop_assert!(!world.running.contains_key(&cell));
+            }
+        }
+        prop_assert!(!asleep, "it was due and nobody woke it");
+    }
+}
