@@ -1,1 +1,43 @@
-//! warren-session.
+//! What every session with an MX said and how long it took, kept off the mail path.
+//!
+//! ```text
+//!  proxy session ──SessionLog──▶ Recorder ──bounded channel──▶ recorder thread ──batches──▶ SessionStore (SQLite)
+//!                 never waits      │ full: counted, a gap            │ slow, locked, away           ▲
+//!                                  ▼                                 ▼                              │ in order, idempotent
+//!                               dropped                        spool file (append only, bounded) ───┘
+//!
+//!  warren sessions ──▶ Reader (read-only) ──▶ list · show (transcript) · summary
+//! ```
+//!
+//! - [`id`]: session ids, sortable by time.
+//! - [`record`]: the records themselves, one type per table of the schema (`migrations/`).
+//! - [`log`]: the handle that one session writes with; it numbers exchanges and measures reply times.
+//! - [`recorder`]: from the mail path to the store; [`spool`]: where records wait for a store that is away.
+//! - [`store`]: the store's contract; [`sqlite`]: the store of a single node.
+//! - [`reader`], [`transcript`], [`escape`]: what people see.
+//! - [`classify`]: what a reply means.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod classify;
+pub mod escape;
+pub mod id;
+mod keeper;
+pub mod log;
+pub mod reader;
+pub mod record;
+pub mod recorder;
+pub mod spool;
+pub mod sqlite;
+pub mod store;
+pub mod transcript;
+
+pub use classify::{Class, Said, Verdict, classify};
+pub use id::SessionId;
+pub use log::SessionLog;
+pub use reader::{Filter, Reader};
+pub use record::{
+    CertificateFacts, Dir, Door, Exchange, Gap, Leg, Message, Outcome, Recipient, Record, SessionEnd, SessionStart, Text, TlsFacts,
+};
+pub use recorder::{Recorder, RecorderSettings, RecorderThread, Stats};
+pub use store::{SessionStore, StoreError};

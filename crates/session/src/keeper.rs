@@ -1,0 +1,397 @@
+//! The thread's loop: batches to the store while it keeps up, to the spool file while it does not, and back in order.
+//!
+//! Records travel `pending → store` or `pending → spool → store`, never past one another: while anything waits in the
+//! spool file, all that comes goes behind it. A batch whose fate is unknown (the store is slow) is spooled as well;
+//! writing it twice does no harm.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use crate::{
+    Gap, Record, RecorderSettings, SessionStore, StoreError,
+    recorder::{Item, Stats},
+    spool::{Loaded, Spool},
+};
+
+/// Records taken from the channel at once.
+const GULP: usize = 1_000;
+/// How often losses are complained about.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
+/// How long nothing must have been lost before a gap counts as over.
+const GAP_QUIET: Duration = Duration::from_secs(1);
+
+/// Work for the store.
+enum Job {
+    Write(Arc<Vec<Record>>),
+    Prune(SystemTime),
+}
+
+/// What the store is doing.
+struct Busy {
+    since: Instant,
+    doing: Doing,
+}
+
+enum Doing {
+    Pending { batch: Arc<Vec<Record>>, spooled: bool },
+    Spooled(Loaded, u64),
+    Pruning,
+}
+
+pub(crate) struct Keeper {
+    jobs: mpsc::Sender<Job>,
+    answers: mpsc::Receiver<Result<u64, StoreError>>,
+    spool: Spool,
+    settings: RecorderSettings,
+    stats: watch::Sender<Stats>,
+    overflow: Arc<AtomicU64>,
+    pending: VecDeque<Record>,
+    oldest: Option<Instant>,
+    flushes: Vec<oneshot::Sender<()>>,
+    busy: Option<Busy>,
+    /// The store failed or is slow: no new work before this moment.
+    pause: Option<(Instant, Duration)>,
+    spool_failed: Option<Instant>,
+    gap: Option<(Gap, Instant)>,
+    complained: Option<Instant>,
+    next_prune: Instant,
+    ending: bool,
+}
+
+impl Keeper {
+    pub(crate) fn new<S: SessionStore>(
+        mut store: S,
+        spool: Spool,
+        settings: RecorderSettings,
+        stats: watch::Sender<Stats>,
+        overflow: Arc<AtomicU64>,
+    ) -> Self {
+        let (jobs, mut todo) = mpsc::channel(1);
+        let (answer, answers) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(job) = todo.recv().await {
+                let result = match job {
+                    Job::Write(batch) => store.write(&batch).await.map(|()| 0),
+                    Job::Prune(before) => store.prune(before).await,
+                };
+                if answer.send(result).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Self {
+            jobs,
+            answers,
+            spool,
+            settings,
+            stats,
+            overflow,
+            pending: VecDeque::new(),
+            oldest: None,
+            flushes: Vec::new(),
+            busy: None,
+            pause: None,
+            spool_failed: None,
+            gap: None,
+            complained: None,
+            next_prune: Instant::now(),
+            ending: false,
+        }
+    }
+
+    pub(crate) async fn run(mut self, mut incoming: mpsc::Receiver<Item>, mut stopped: oneshot::Receiver<()>) {
+        let mut items = Vec::new();
+        let mut watching = true;
+        loop {
+            self.note_losses();
+            self.spill();
+            self.begin_work();
+            if self.everything_safe() {
+                for flush in self.flushes.drain(..) {
+                    let _ = flush.send(());
+                }
+                if self.ending {
+                    return;
+                }
+            }
+            let wake = self.wake();
+            tokio::select! {
+                biased;
+                stop = &mut stopped, if watching => {
+                    watching = false;
+                    // A dropped handle stops nothing: then the last recorder does.
+                    if stop.is_ok() {
+                        self.ending = true;
+                        incoming.close();
+                    }
+                }
+                Some(result) = self.answers.recv(), if self.busy.is_some() => self.work_done(result),
+                count = incoming.recv_many(&mut items, GULP) => {
+                    if count == 0 && !self.ending {
+                        self.ending = true;
+                    } else if count == 0 {
+                        // The channel is closed and empty: only the store and the clock are left to wait for.
+                        tokio::select! {
+                            Some(result) = self.answers.recv(), if self.busy.is_some() => self.work_done(result),
+                            () = tokio::time::sleep_until(wake) => {}
+                        }
+                    }
+                    self.take(&mut items);
+                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn take(&mut self, items: &mut Vec<Item>) {
+        for item in items.drain(..) {
+            match item {
+                Item::Record(record) => self.pending.push_back(*record),
+                Item::Flush(done) => self.flushes.push(done),
+            }
+        }
+        if !self.pending.is_empty() && self.oldest.is_none() {
+            self.oldest = Some(Instant::now());
+        }
+    }
+
+    /// Whether nothing depends on this process any more.
+    fn everything_safe(&self) -> bool {
+        let in_flight = self.busy.as_ref().is_some_and(|busy| matches!(busy.doing, Doing::Pending { spooled: false, .. }));
+        let gap_waits = self.ending && self.gap.is_some() && self.spool_failed.is_none();
+        self.pending.is_empty() && !in_flight && !gap_waits
+    }
+
+    /// When to look again although nothing happened.
+    fn wake(&self) -> Instant {
+        let now = Instant::now();
+        let mut wake = now + Duration::from_secs(1);
+        if let Some(busy) = &self.busy {
+            wake = wake.min((busy.since + self.settings.patience).max(now + Duration::from_millis(10)));
+        } else {
+            if let Some((until, _)) = self.pause {
+                wake = wake.min(until);
+            }
+            if let Some(oldest) = self.oldest {
+                wake = wake.min(oldest + self.settings.linger);
+            }
+        }
+        wake.max(now + Duration::from_millis(1))
+    }
+
+    /// Gives the store its next piece of work, if it is free and there is some.
+    fn begin_work(&mut self) {
+        let now = Instant::now();
+        if self.busy.is_some() || self.pause.is_some_and(|(until, _)| now < until) {
+            return;
+        }
+        let (job, doing) = if !self.spool.is_empty() {
+            if self.ending {
+                return; // What is in the spool file is safe; the next process loads it.
+            }
+            match self.spool.next(self.settings.batch) {
+                Ok(mut loaded) => {
+                    if loaded.damaged > 0 {
+                        self.lose(loaded.damaged, "damaged lines in the spool file");
+                    }
+                    let batch = Arc::new(std::mem::take(&mut loaded.records));
+                    let count = batch.len() as u64;
+                    (Job::Write(batch), Doing::Spooled(loaded, count))
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot load session records");
+                    self.back_off();
+                    return;
+                }
+            }
+        } else if self.pending_is_due(now) {
+            let count = self.pending.len().min(self.settings.batch);
+            let batch = Arc::new(self.pending.drain(..count).collect::<Vec<_>>());
+            self.oldest = (!self.pending.is_empty()).then_some(now);
+            (Job::Write(Arc::clone(&batch)), Doing::Pending { batch, spooled: false })
+        } else if let Some(keep) = self.settings.keep.filter(|_| now >= self.next_prune && !self.ending) {
+            self.next_prune = now + self.settings.prune_every;
+            (Job::Prune(SystemTime::now() - keep), Doing::Pruning)
+        } else {
+            return;
+        };
+        if self.jobs.try_send(job).is_ok() {
+            self.busy = Some(Busy { since: now, doing });
+        } else {
+            // The store's task died of a panic: nothing will be stored any more, only spooled.
+            if let Doing::Pending { batch, .. } = doing {
+                self.put_back(&batch);
+            }
+            self.failed("the store is gone");
+        }
+    }
+
+    fn pending_is_due(&self, now: Instant) -> bool {
+        !self.pending.is_empty()
+            && (self.ending
+                || !self.flushes.is_empty()
+                || self.pending.len() >= self.settings.batch
+                || self.oldest.is_none_or(|oldest| now >= oldest + self.settings.linger))
+    }
+
+    fn work_done(&mut self, result: Result<u64, StoreError>) {
+        let Some(Busy { doing, .. }) = self.busy.take() else { return };
+        match (result, doing) {
+            (Ok(_), Doing::Pending { batch, .. }) => {
+                self.recovered();
+                self.stats.send_modify(|stats| stats.stored += batch.len() as u64);
+            }
+            (Ok(_), Doing::Spooled(loaded, count)) => {
+                self.recovered();
+                self.spool.done(&loaded);
+                self.stats.send_modify(|stats| {
+                    stats.stored += count;
+                    stats.loaded += count;
+                });
+            }
+            (Ok(forgotten), Doing::Pruning) => {
+                self.recovered();
+                if forgotten > 0 {
+                    self.next_prune = Instant::now(); // There may be more.
+                }
+            }
+            (Err(error), doing) => {
+                if let Doing::Pending { batch, spooled: false } = doing {
+                    self.put_back(&batch);
+                }
+                self.failed(&error.to_string());
+            }
+        }
+    }
+
+    fn put_back(&mut self, batch: &Arc<Vec<Record>>) {
+        for record in batch.iter().rev() {
+            self.pending.push_front(record.clone());
+        }
+        self.oldest.get_or_insert_with(Instant::now);
+    }
+
+    fn recovered(&mut self) {
+        if self.pause.take().is_some() {
+            tracing::info!("the session database takes records again");
+        }
+    }
+
+    fn failed(&mut self, why: &str) {
+        self.stats.send_modify(|stats| stats.failures += 1);
+        if self.pause.is_none() {
+            tracing::warn!(reason = why, spool = %self.settings.spool.display(), "session records go to the spool file");
+        }
+        self.back_off();
+    }
+
+    fn back_off(&mut self) {
+        let length = self.pause.map_or(self.settings.retry_first, |(_, last)| (last * 2).min(self.settings.retry_max));
+        self.pause = Some((Instant::now() + length, length));
+    }
+
+    /// Moves records to the spool file when the store does not keep up.
+    fn spill(&mut self) {
+        let now = Instant::now();
+        let slow = self.busy.as_ref().is_some_and(|busy| now >= busy.since + self.settings.patience)
+            || (self.busy.is_some() && self.pending.len() > self.settings.memory);
+        if !(slow || self.pause.is_some() || !self.spool.is_empty()) {
+            return;
+        }
+        let unsafe_batch = match &self.busy {
+            Some(Busy { doing: Doing::Pending { batch, spooled: false }, .. }) => Some(Arc::clone(batch)),
+            _ => None,
+        };
+        let in_flight = unsafe_batch.iter().flat_map(|batch| batch.iter());
+        let count = self.pending.len() + unsafe_batch.as_ref().map_or(0, |batch| batch.len());
+        let may_try = self.spool_failed.is_none_or(|at| now >= at + self.settings.retry_first) || self.ending;
+        if count == 0 || !may_try {
+            self.bound_memory("the spool file takes no records");
+            return;
+        }
+        match self.spool.append(in_flight.chain(&self.pending)) {
+            Ok(()) => {
+                self.spool_failed = None;
+                self.pending.clear();
+                self.oldest = None;
+                if let Some(Busy { doing: Doing::Pending { spooled, .. }, .. }) = &mut self.busy {
+                    *spooled = true;
+                }
+                self.stats.send_modify(|stats| stats.spooled += count as u64);
+            }
+            Err(error) => {
+                self.spool_failed = Some(now);
+                if self.ending {
+                    let lost = self.pending.len();
+                    self.pending.clear();
+                    self.lose(lost as u64, &error.to_string());
+                } else {
+                    self.bound_memory(&error.to_string());
+                }
+            }
+        }
+    }
+
+    fn bound_memory(&mut self, reason: &str) {
+        let mut lost = 0;
+        while self.pending.len() > self.settings.memory {
+            // The newest go: what stays is whole up to the gap.
+            match self.pending.pop_back() {
+                Some(Record::Gap(gap)) => lost += gap.records,
+                _ => lost += 1,
+            }
+        }
+        if lost > 0 {
+            self.lose(lost, reason);
+        }
+    }
+
+    /// Counts what the channel could not take; closes a gap when nothing is lost any more.
+    fn note_losses(&mut self) {
+        let overflow = self.overflow.swap(0, Ordering::Relaxed);
+        if overflow > 0 {
+            self.lose(overflow, "records came faster than they could be taken");
+        }
+        let over = self.gap.as_ref().is_some_and(|(_, last)| self.ending || last.elapsed() >= GAP_QUIET);
+        if over
+            && self.spool_failed.is_none()
+            && let Some((gap, _)) = self.gap.take()
+        {
+            self.pending.push_back(Record::Gap(gap));
+            self.oldest.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn lose(&mut self, records: u64, reason: &str) {
+        let now_us = micros(SystemTime::now());
+        let (gap, last) = self.gap.get_or_insert_with(|| {
+            (Gap { from_us: now_us, until_us: now_us, records: 0, reason: reason.to_owned() }, Instant::now())
+        });
+        gap.records += records;
+        gap.until_us = now_us;
+        *last = Instant::now();
+        self.stats.send_modify(|stats| stats.dropped += records);
+        if self.complained.is_none_or(|at| at.elapsed() >= COMPLAINT_EVERY) {
+            self.complained = Some(Instant::now());
+            let dropped = self.stats.borrow().dropped;
+            tracing::error!(reason, dropped, "session records are lost");
+        }
+    }
+}
+
+/// Microseconds of Unix time.
+pub(crate) fn micros(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

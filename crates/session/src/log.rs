@@ -1,0 +1,204 @@
+//! What one session writes with: it numbers exchanges, redacts credentials, and measures how long the MX took.
+//!
+//! ```text
+//! let mut log = recorder.session(SessionStart { … });
+//! log.leg(leg);
+//! log.command(1, at_us, Dir::CommandPassed, b"RCPT TO:<bob@mx.example>");
+//! log.reply(1, at_us, Dir::ReplyPassed, 250, "2.1.5 Ok");
+//! log.end(at_us, Outcome::Delivered, bytes);
+//! ```
+
+use std::collections::VecDeque;
+
+use crate::{Dir, Exchange, Leg, Message, Outcome, Recipient, Record, Recorder, SessionEnd, SessionId, SessionStart, Text};
+
+/// Commands in flight that are remembered for timing. A longer pipeline is timed wrongly rather than remembered.
+const IN_FLIGHT_LIMIT: usize = 1_000;
+/// Longest verb kept.
+const VERB_LIMIT: usize = 20;
+
+/// The writing end of one session's log. Nothing here waits for anything.
+#[derive(Debug)]
+pub struct SessionLog {
+    recorder: Recorder,
+    id: SessionId,
+    seq: u32,
+    to_mx: Timing,
+    to_proxy: Timing,
+}
+
+impl SessionLog {
+    pub(crate) fn begin(recorder: Recorder, start: SessionStart) -> Self {
+        let id = start.id;
+        recorder.record(Record::Start(start));
+        Self { recorder, id, seq: 0, to_mx: Timing::default(), to_proxy: Timing::default() }
+    }
+
+    /// The session's id.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Records a dial; again when more is known of it. A new number forgets the commands that the old one left unanswered.
+    pub fn leg(&mut self, leg: Leg) {
+        if self.to_mx.leg != leg.n {
+            self.to_mx = Timing { leg: leg.n, waiting: VecDeque::new(), quiet_since: leg.connected_us.unwrap_or(leg.started_us) };
+        } else if let Some(connected) = leg.connected_us {
+            self.to_mx.quiet_since = self.to_mx.quiet_since.max(connected);
+        }
+        self.recorder.record(Record::Leg(leg));
+    }
+
+    /// Records a command line, without its CRLF. `.` stands for the end of data.
+    pub fn command(&mut self, leg: u16, at_us: u64, dir: Dir, line: &[u8]) {
+        let verb = verb(line);
+        let text = match redacted(&verb, line) {
+            Some(harmless) => Text::from(harmless),
+            None => Text::new(line),
+        };
+        self.timing(dir).sent(verb.clone(), at_us);
+        self.exchange(Exchange { id: self.id, seq: 0, leg, at_us, dir, verb, code: None, enhanced: None, text, took_us: None });
+    }
+
+    /// Records a whole reply: its lines without their codes, separated by `\n`.
+    pub fn reply(&mut self, leg: u16, at_us: u64, dir: Dir, code: u16, lines: &str) {
+        let (verb, took_us) = self.timing(dir).answered(at_us);
+        let text = if verb == "AUTH" && code == 334 { Text::from("[redacted]") } else { Text::from(lines) };
+        let enhanced = enhanced(lines).map(str::to_owned);
+        let took_us = dir.from_mx().then_some(took_us);
+        self.exchange(Exchange { id: self.id, seq: 0, leg, at_us, dir, verb, code: Some(code), enhanced, text, took_us });
+    }
+
+    /// Records a mail transaction; again when more is known of it.
+    pub fn message(&mut self, message: Message) {
+        self.recorder.record(Record::Message(message));
+    }
+
+    /// Records a recipient; again when more is known of it.
+    pub fn recipient(&mut self, recipient: Recipient) {
+        self.recorder.record(Record::Recipient(recipient));
+    }
+
+    /// Records the end.
+    pub fn end(self, at_us: u64, outcome: Outcome, bytes: u64) {
+        self.recorder.record(Record::End(SessionEnd { id: self.id, at_us, outcome, bytes }));
+    }
+
+    fn exchange(&mut self, exchange: Exchange) {
+        self.seq = self.seq.saturating_add(1);
+        self.recorder.record(Record::Exchange(Exchange { seq: self.seq, ..exchange }));
+    }
+
+    fn timing(&mut self, dir: Dir) -> &mut Timing {
+        if dir.reaches_mx() || dir.from_mx() { &mut self.to_mx } else { &mut self.to_proxy }
+    }
+}
+
+/// Matches replies to commands, in order.
+#[derive(Debug, Default)]
+struct Timing {
+    leg: u16,
+    waiting: VecDeque<(String, u64)>,
+    /// When the connection stood or the last reply came: nobody answers a command before the one in front of it.
+    quiet_since: u64,
+}
+
+impl Timing {
+    fn sent(&mut self, verb: String, at_us: u64) {
+        if self.waiting.len() < IN_FLIGHT_LIMIT {
+            self.waiting.push_back((verb, at_us));
+        }
+    }
+
+    fn answered(&mut self, at_us: u64) -> (String, u64) {
+        // A reply that answers nothing is the greeting, or a server's last words.
+        let (verb, sent_us) = self.waiting.pop_front().unwrap_or((String::new(), self.quiet_since));
+        let took_us = at_us.saturating_sub(sent_us.max(self.quiet_since));
+        self.quiet_since = at_us;
+        (verb, took_us)
+    }
+}
+
+/// The verb of a command, in upper case.
+fn verb(line: &[u8]) -> String {
+    let word = line.split(|byte| matches!(byte, b' ' | b'\t' | b':' | b'\r' | b'\n')).next().unwrap_or_default();
+    String::from_utf8_lossy(&word[..word.len().min(VERB_LIMIT)]).to_ascii_uppercase()
+}
+
+/// What may be kept of a command that carries credentials.
+fn redacted(verb: &str, line: &[u8]) -> Option<String> {
+    if verb != "AUTH" {
+        return None;
+    }
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split_whitespace();
+    let kept: Vec<&str> = words.by_ref().take(2).collect();
+    Some(if words.next().is_some() { format!("{} [redacted]", kept.join(" ")) } else { kept.join(" ") })
+}
+
+/// The enhanced status code (RFC 2034) in front of a reply's text.
+#[must_use]
+pub fn enhanced(text: &str) -> Option<&str> {
+    let word = text.split([' ', '\n']).next()?;
+    let mut parts = word.split('.');
+    let class = parts.next()?;
+    let number = |part: Option<&str>| part.is_some_and(|p| (1..=3).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit()));
+    let well_formed = matches!(class, "2" | "4" | "5") && number(parts.next()) && number(parts.next()) && parts.next().is_none();
+    well_formed.then_some(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_timed_from_its_command_or_the_reply_before_it() {
+        let mut timing = Timing { quiet_since: 100, ..Timing::default() };
+        assert_eq!(timing.answered(250), (String::new(), 150), "greeting: since the connection stood");
+        timing.sent("MAIL".into(), 300);
+        timing.sent("RCPT".into(), 310);
+        assert_eq!(timing.answered(700), ("MAIL".into(), 400));
+        assert_eq!(timing.answered(750), ("RCPT".into(), 50), "not 440: it stood behind MAIL");
+        timing.sent("DATA".into(), 2_000);
+        assert_eq!(timing.answered(2_100), ("DATA".into(), 100));
+    }
+
+    #[test]
+    fn a_flood_of_commands_is_not_remembered() {
+        let mut timing = Timing::default();
+        for _ in 0..10 * IN_FLIGHT_LIMIT {
+            timing.sent("NOOP".into(), 1);
+        }
+        assert_eq!(timing.waiting.len(), IN_FLIGHT_LIMIT);
+    }
+
+    #[test]
+    fn verbs_are_cut_out() {
+        for (line, expected) in [
+            (&b"mail FROM:<a@b>"[..], "MAIL"),
+            (b"RCPT TO:<a@b>", "RCPT"),
+            (b".", "."),
+            (b"", ""),
+            (b"XXXXXXXXXXXXXXXXXXXXXXXXXXXXXX", "XXXXXXXXXXXXXXXXXXXX"),
+        ] {
+            assert_eq!(verb(line), expected);
+        }
+    }
+
+    #[test]
+    fn credentials_are_not_kept() {
+        assert_eq!(redacted("AUTH", b"AUTH PLAIN AGFsaWNlAHNlY3JldA=="), Some("AUTH PLAIN [redacted]".into()));
+        assert_eq!(redacted("AUTH", b"auth login"), Some("auth login".into()));
+        assert_eq!(redacted("MAIL", b"MAIL FROM:<a@b>"), None);
+    }
+
+    #[test]
+    fn enhanced_codes_are_recognised() {
+        assert_eq!(enhanced("5.7.606 Access denied"), Some("5.7.606"));
+        assert_eq!(enhanced("2.1.5\nx"), Some("2.1.5"));
+        for text in ["", "Ok", "3.0.0 x", "5.7 x", "5.7.1.2 x", "5..1 x", "5.7.1234 x", "1.2.3 x"] {
+            assert_eq!(enhanced(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,485 @@
+//! The records: one type per table. Times inside a session are microseconds since its start.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+use warren_launcher_api::{CellId, TenantName};
+
+use crate::{Class, SessionId, Verdict};
+
+/// Longest text kept of one command or reply, in bytes: a reply that says more is an attack or a poem.
+pub const TEXT_LIMIT: usize = 1_000;
+/// Most extensions or names kept of one peer.
+pub const LIST_LIMIT: usize = 100;
+
+/// One thing to remember. Every record names its session and its place in it, so writing it twice changes nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    /// An MSA connected through a door.
+    Start(SessionStart),
+    /// The proxy dialled an MX. May be written again when more is known: the later one counts.
+    Leg(Leg),
+    /// A command or a reply passed by, or ended, or began at the proxy.
+    Exchange(Exchange),
+    /// One mail transaction. May be written again.
+    Message(Message),
+    /// One recipient of a message. May be written again.
+    Recipient(Recipient),
+    /// The session is over.
+    End(SessionEnd),
+    /// Records are missing here.
+    Gap(Gap),
+}
+
+/// Where a session came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Door {
+    /// The exit door of a cell.
+    Cell,
+    /// A listener fed by nftables `redirect`.
+    Redirect,
+    /// A listener fed by nftables `tproxy`.
+    Tproxy,
+}
+
+impl Door {
+    /// The name used in the store and shown to people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cell => "cell",
+            Self::Redirect => "redirect",
+            Self::Tproxy => "tproxy",
+        }
+    }
+}
+
+/// The first record of a session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionStart {
+    /// The session.
+    pub id: SessionId,
+    /// Whose mail it is.
+    pub tenant: TenantName,
+    /// The tenant's cell; none in standalone use.
+    pub cell: Option<CellId>,
+    /// Where it came in.
+    pub door: Door,
+    /// The address that the MSA dialled.
+    pub mx: SocketAddr,
+    /// The MX name that this address was answered for, where known.
+    pub mx_name: Option<String>,
+    /// Who operates the MX, where known.
+    pub mx_operator: Option<String>,
+    /// When the MSA's connection was accepted.
+    pub at: SystemTime,
+}
+
+/// One dial of the proxy to the MX.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Leg {
+    /// The session.
+    pub id: SessionId,
+    /// Which dial of the session this is, from 1.
+    pub n: u16,
+    /// The egress address it was dialled from.
+    pub egress: IpAddr,
+    /// When dialling began.
+    pub started_us: u64,
+    /// When the connection stood; none if it never did.
+    pub connected_us: Option<u64>,
+    /// TLS as negotiated; none in the clear.
+    pub tls: Option<TlsFacts>,
+    /// Why the dial or TLS failed.
+    pub error: Option<String>,
+    /// The name the proxy gave in EHLO.
+    pub ehlo_name: Option<String>,
+    /// The extensions that the MX announced last, one line each.
+    pub extensions: Vec<String>,
+    /// Why this egress address: candidates, scores, reasons.
+    pub decision: serde_json::Value,
+}
+
+/// What was negotiated with an MX.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TlsFacts {
+    /// The protocol, as in `TLSv1.3`.
+    pub version: String,
+    /// The cipher suite by its IANA name.
+    pub cipher: String,
+    /// The key exchange group.
+    pub group: Option<String>,
+    /// The server name that was asked for.
+    pub sni: Option<String>,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+    /// How long the handshake took.
+    pub handshake_us: u64,
+    /// Whether the chain leads to a trusted root and the certificate names the MX.
+    pub trusted: bool,
+    /// What the verifier objected to.
+    pub objection: Option<String>,
+    /// The MX's own certificate.
+    pub certificate: Option<CertificateFacts>,
+}
+
+/// What a certificate says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CertificateFacts {
+    /// Its subject.
+    pub subject: String,
+    /// Its issuer.
+    pub issuer: String,
+    /// The DNS names it is for.
+    pub names: Vec<String>,
+    /// Valid from, in seconds of Unix time.
+    pub not_before: i64,
+    /// Valid until, in seconds of Unix time.
+    pub not_after: i64,
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub sha256: String,
+}
+
+/// Which way something went at the proxy, in the notation of the original research. The bar is the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Dir {
+    /// `<-`: a reply of the MX, passed to the MSA.
+    #[serde(rename = "<-")]
+    ReplyPassed,
+    /// `->`: a command of the MSA, passed to the MX.
+    #[serde(rename = "->")]
+    CommandPassed,
+    /// `|<`: a reply of the MX that ended at the proxy.
+    #[serde(rename = "|<")]
+    ReplyEnded,
+    /// `|>`: a command that the proxy sent of its own.
+    #[serde(rename = "|>")]
+    SentByProxy,
+    /// `>|`: a command of the MSA that ended at the proxy.
+    #[serde(rename = ">|")]
+    CommandEnded,
+    /// `<|`: a reply that the proxy gave of its own.
+    #[serde(rename = "<|")]
+    AnsweredByProxy,
+}
+
+impl Dir {
+    /// Every direction.
+    pub const ALL: [Self; 6] =
+        [Self::ReplyPassed, Self::CommandPassed, Self::ReplyEnded, Self::SentByProxy, Self::CommandEnded, Self::AnsweredByProxy];
+
+    /// The two characters of the notation.
+    #[must_use]
+    pub fn notation(self) -> &'static str {
+        match self {
+            Self::ReplyPassed => "<-",
+            Self::CommandPassed => "->",
+            Self::ReplyEnded => "|<",
+            Self::SentByProxy => "|>",
+            Self::CommandEnded => ">|",
+            Self::AnsweredByProxy => "<|",
+        }
+    }
+
+    /// The direction that these two characters stand for.
+    #[must_use]
+    pub fn from_notation(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dir| dir.notation() == text)
+    }
+
+    /// Whether this went to the MX, so that a reply of the MX will follow.
+    #[must_use]
+    pub fn reaches_mx(self) -> bool {
+        matches!(self, Self::CommandPassed | Self::SentByProxy)
+    }
+
+    /// Whether this came from the MX.
+    #[must_use]
+    pub fn from_mx(self) -> bool {
+        matches!(self, Self::ReplyPassed | Self::ReplyEnded)
+    }
+}
+
+impl fmt::Display for Dir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.notation())
+    }
+}
+
+/// What a peer said, as it said it (control characters too: they are escaped where they are shown), bounded to
+/// [`TEXT_LIMIT`] bytes. Lines of a reply are separated by `\n`. Bytes that are not UTF-8 become U+FFFD.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Text(String);
+
+impl Text {
+    /// Keeps what fits of what was said.
+    #[must_use]
+    pub fn new(said: &[u8]) -> Self {
+        let head = &said[..said.len().min(TEXT_LIMIT)];
+        // A character cut in two by the limit is left out, not made into U+FFFD.
+        let head = match std::str::from_utf8(head) {
+            Err(error) if said.len() > TEXT_LIMIT && error.error_len().is_none() => &head[..error.valid_up_to()],
+            _ => head,
+        };
+        let mut text = String::from_utf8_lossy(head).into_owned();
+        // U+FFFD is longer than the byte it stands for.
+        truncate(&mut text, TEXT_LIMIT);
+        Self(text)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Text {
+    fn from(mut text: String) -> Self {
+        truncate(&mut text, TEXT_LIMIT);
+        Self(text)
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self::new(text.as_bytes())
+    }
+}
+
+impl From<Text> for String {
+    fn from(text: Text) -> Self {
+        text.0
+    }
+}
+
+/// Cuts `text` to at most `limit` bytes, between characters.
+pub(crate) fn truncate(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        let end = (0..=limit).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        text.truncate(end);
+    }
+}
+
+/// One command or reply.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Exchange {
+    /// The session.
+    pub id: SessionId,
+    /// Its place in the session, from 1; [`SessionLog`](crate::SessionLog) counts.
+    pub seq: u32,
+    /// The dial it belongs to; 0 before the first.
+    pub leg: u16,
+    /// When.
+    pub at_us: u64,
+    /// Which way.
+    pub dir: Dir,
+    /// The verb of a command, in upper case; of a reply, the verb it answers; `.` is the end of data.
+    pub verb: String,
+    /// The code of a reply; none for commands.
+    pub code: Option<u16>,
+    /// The enhanced status code of a reply.
+    pub enhanced: Option<String>,
+    /// The command as sent, or the reply's lines without their codes.
+    pub text: Text,
+    /// How long the MX took for this reply: since the command was sent or the previous reply came, whichever was later.
+    pub took_us: Option<u64>,
+}
+
+/// One mail transaction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// The session.
+    pub id: SessionId,
+    /// Which transaction of the session, from 1.
+    pub n: u32,
+    /// The dial that carried it.
+    pub leg: u16,
+    /// The reverse-path, without angle brackets; empty for `<>`.
+    pub reverse_path: String,
+    /// Bytes of content that were passed.
+    pub size: u64,
+    /// Its Message-ID, where it was seen.
+    pub message_id: Option<String>,
+    /// When MAIL was passed.
+    pub mail_us: Option<u64>,
+    /// When DATA or the first BDAT was passed.
+    pub data_us: Option<u64>,
+    /// When the first byte of content was passed.
+    pub content_us: Option<u64>,
+    /// When the last byte of content was passed.
+    pub sent_us: Option<u64>,
+    /// When the final reply came.
+    pub reply_us: Option<u64>,
+    /// What became of it: the final reply, or the refusal of MAIL or DATA.
+    pub verdict: Verdict,
+    /// The code of that reply.
+    pub code: Option<u16>,
+}
+
+/// One recipient of a message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recipient {
+    /// The session.
+    pub id: SessionId,
+    /// The message, as in [`Message::n`].
+    pub message: u32,
+    /// Which recipient of the message, from 1.
+    pub n: u32,
+    /// The forward-path, without angle brackets.
+    pub forward_path: String,
+    /// What became of it: the refusal of RCPT if it was refused, the message's verdict otherwise.
+    pub verdict: Verdict,
+    /// The code of the deciding reply.
+    pub code: Option<u16>,
+    /// Its enhanced status code.
+    pub enhanced: Option<String>,
+    /// Its text.
+    pub text: Text,
+    /// When the deciding reply came.
+    pub reply_us: Option<u64>,
+}
+
+/// How a session ended, seen as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every recipient got the mail.
+    Delivered,
+    /// Some recipients got the mail.
+    Partly,
+    /// The MX refused for good.
+    Refused,
+    /// The MX refused for now.
+    Deferred,
+    /// The session ended in order and no mail was tried.
+    Unused,
+    /// The proxy may not dial this address.
+    Forbidden,
+    /// The MX could not be reached.
+    Unreachable,
+    /// TLS was required and not to be had.
+    TlsFailed,
+    /// The connection to the MX broke off.
+    MxLost,
+    /// The connection of the MSA broke off.
+    MsaLost,
+    /// The proxy broke off: a limit, a deadline, a protocol violation, or its own end.
+    Cut,
+}
+
+impl Outcome {
+    /// The name used in the store and shown to people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Partly => "partly",
+            Self::Refused => "refused",
+            Self::Deferred => "deferred",
+            Self::Unused => "unused",
+            Self::Forbidden => "forbidden",
+            Self::Unreachable => "unreachable",
+            Self::TlsFailed => "tls_failed",
+            Self::MxLost => "mx_lost",
+            Self::MsaLost => "msa_lost",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The last record of a session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionEnd {
+    /// The session.
+    pub id: SessionId,
+    /// When it ended.
+    pub at_us: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Bytes of message content passed to the MX.
+    pub bytes: u64,
+}
+
+/// Records that were lost: neither the store nor the spool could take them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    /// When the first was lost, in microseconds of Unix time.
+    pub from_us: i64,
+    /// When the last was lost.
+    pub until_us: i64,
+    /// How many.
+    pub records: u64,
+    /// What stood in the way.
+    pub reason: String,
+}
+
+impl Message {
+    /// A message that has just begun with MAIL.
+    #[must_use]
+    pub fn begun(id: SessionId, n: u32, leg: u16, reverse_path: String, mail_us: u64) -> Self {
+        Self {
+            id,
+            n,
+            leg,
+            reverse_path,
+            size: 0,
+            message_id: None,
+            mail_us: Some(mail_us),
+            data_us: None,
+            content_us: None,
+            sent_us: None,
+            reply_us: None,
+            verdict: Verdict { class: Class::Other, list: None },
+            code: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_bounded_between_characters() {
+        assert_eq!(Text::new(&[b'x'; 5_000]).as_str().len(), TEXT_LIMIT);
+        let cut = format!("{}é", "x".repeat(TEXT_LIMIT - 1));
+        assert_eq!(Text::new(cut.as_bytes()).as_str(), "x".repeat(TEXT_LIMIT - 1));
+        assert!(Text::new(&[0xff; 5_000]).as_str().len() <= TEXT_LIMIT);
+        assert_eq!(Text::new(b"a\xffb").as_str(), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn text_keeps_what_was_said() {
+        assert_eq!(Text::new(b"2.0.0 \x1b[31mok\0").as_str(), "2.0.0 \x1b[31mok\0");
+    }
+
+    #[test]
+    fn the_notation_reads_back() {
+        for dir in Dir::ALL {
+            assert_eq!(Dir::from_notation(dir.notation()), Some(dir));
+            assert_eq!(serde_json::to_value(dir).unwrap(), dir.notation());
+        }
+        assert_eq!(Dir::from_notation("=>"), None);
+    }
+
+    #[test]
+    fn an_outcome_has_one_name_everywhere() {
+        for outcome in [Outcome::Delivered, Outcome::TlsFailed, Outcome::MxLost, Outcome::Unused] {
+            assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.name());
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What a store of session records promises.
+
+use std::{future::Future, path::PathBuf, time::SystemTime};
+
+use crate::Record;
+
+/// Keeps records. One writer uses it, one call at a time.
+pub trait SessionStore: Send + 'static {
+    /// Writes all of `records`, in order, or none. What was written before is written again without harm.
+    fn write(&mut self, records: &[Record]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Forgets sessions that began before `time`, at most a few hundred in one call; says how many.
+    fn prune(&mut self, time: SystemTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
+}
+
+/// Why a store did not do it. All of these may pass: the records are kept and tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database is not to be opened.
+    #[error("cannot open {path}: {source}")]
+    Open {
+        /// Its file.
+        path: PathBuf,
+        /// What the database says.
+        source: sqlx::Error,
+    },
+    /// The schema is not to be brought up to date.
+    #[error("cannot bring the schema of {path} up to date: {source}")]
+    Migrate {
+        /// Its file.
+        path: PathBuf,
+        /// What the database says.
+        source: Box<sqlx::migrate::MigrateError>,
+    },
+    /// A transaction failed.
+    #[error("cannot {action}: {source}")]
+    Transaction {
+        /// What was being tried.
+        action: &'static str,
+        /// What the database says.
+        source: sqlx::Error,
+    },
+    /// A transaction did not end in time.
+    #[error("the database did not answer within {0:?}")]
+    TooSlow(std::time::Duration),
+}
