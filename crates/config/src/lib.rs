@@ -1,1 +1,43 @@
-//! warren-config.
+//! Warren's configuration: what can be set, what it is when it is not, and what is wrong with it.
+//!
+//! ```text
+//!   /etc/warren/warren.toml        ──▶ Node::load       the node: names, addresses, limits, paths
+//!   /etc/warren/tenants/NAME.toml  ──▶ Directory::load  tenants by name, by domain, by login, by recipient
+//!                                            │
+//!                                            └──▶ Directory::changes   what a reload must touch
+//! ```
+//!
+//! Loading either yields values that need no further checking, or [`Problems`]: every error with file, line, column and what was
+//! expected. Keys that are not known are errors. Nothing is resolved, bound or looked up here: `warren check` does that.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod checker;
+pub mod defaults;
+mod directory;
+mod forwards;
+mod node;
+mod node_file;
+mod problem;
+mod tenant;
+mod values;
+
+pub use directory::{Changes, Directory, Login, Recipient};
+pub use node::{
+    CertificateFiles, Cgroup, Egress, Fleet, Limits, Listen, Node, Paths, Proxy, RedirectMode, Resolver, Retry,
+    Standalone, TlsPolicy, Users,
+};
+pub use problem::{Problem, Problems};
+pub use tenant::{Account, PasswordHash, Tenant};
+pub use values::{Network, parse_address, parse_domain, parse_duration, parse_size};
+pub use warren_launcher_api::{ImageName, TenantName};
+
+/// File in the configuration directory that describes the node.
+pub const NODE_FILE: &str = "warren.toml";
+
+/// Folder in the configuration directory with a file for each tenant.
+pub const TENANTS_FOLDER: &str = "tenants";
+
+/// Where the configuration is when nothing else is said.
+pub const DEFAULT_DIRECTORY: &str = "/etc/warren";

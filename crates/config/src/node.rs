@@ -1,0 +1,264 @@
+//! The node: what `warren.toml` says, complete and checked.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::problem::Problems;
+use crate::values::Network;
+use crate::{NODE_FILE, TenantName, node_file};
+use warren_launcher_api::Limits as ContainerLimits;
+
+/// Everything about one node. Each field is the section of its name in `warren.toml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Name in greetings, EHLO and Received fields; reverse DNS of the egress addresses names it too.
+    pub hostname: String,
+    /// Where mail leaves.
+    pub egress: Egress,
+    /// Where clients and other MTAs connect.
+    pub listen: Listen,
+    /// The node's certificate; without one each program makes its own ([`Paths::tls_directory`]).
+    pub tls: Option<CertificateFiles>,
+    /// Name resolution.
+    pub resolver: Resolver,
+    /// Waking and sleeping.
+    pub fleet: Fleet,
+    /// Bounds for messages, clients and containers.
+    pub limits: Limits,
+    /// When deferred mail is tried again.
+    pub retry: Retry,
+    /// Control groups.
+    pub cgroup: Cgroup,
+    /// Whom the programs run as.
+    pub users: Users,
+    /// Where things are kept.
+    pub paths: Paths,
+    /// The outbound proxy.
+    pub proxy: Proxy,
+}
+
+/// `[egress]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Egress {
+    /// Addresses of this host that mail leaves from; at least one.
+    pub addresses: Vec<IpAddr>,
+    /// Networks that may be dialled though they are internal, such as a lab's.
+    pub allow_networks: Vec<Network>,
+    /// Addresses of the node's own receiver as given; see [`Node::receiver_addresses`].
+    pub receiver: Vec<IpAddr>,
+    /// Outbound sessions at once.
+    pub max_sessions: u32,
+    /// Of one tenant.
+    pub max_sessions_per_tenant: u32,
+}
+
+/// `[listen]`; an empty list switches that entrance off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Submission with STARTTLS.
+    pub submission: Vec<SocketAddr>,
+    /// Submission under TLS from the first byte.
+    pub submissions: Vec<SocketAddr>,
+    /// Mail from other MTAs.
+    pub smtp: Vec<SocketAddr>,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// PEM chain, own certificate first.
+    pub certificate: PathBuf,
+    /// PEM key; readable by the platform's and the receiver's users.
+    pub key: PathBuf,
+}
+
+/// `[resolver]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolver {
+    /// Recursive servers to ask; empty: those of `/etc/resolv.conf`.
+    pub nameservers: Vec<SocketAddr>,
+}
+
+/// `[fleet]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fleet {
+    /// How long an MSA with nothing to do waits before it sleeps.
+    pub idle: Duration,
+    /// Containers made ahead of need.
+    pub slots: u32,
+    /// How long a client waits for a container.
+    pub start_deadline: Duration,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a message.
+    pub message_size: u64,
+    /// Recipients of a transaction.
+    pub recipients: u32,
+    /// Received fields that make a loop.
+    pub hops: u32,
+    /// Clients at once.
+    pub connections: u32,
+    /// Of one address.
+    pub connections_per_address: u32,
+    /// What a container may use.
+    pub container: ContainerLimits,
+}
+
+/// `[retry]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Wait after the first failure.
+    pub first: Duration,
+    /// Each wait in percent of the one before.
+    pub factor_percent: u32,
+    /// Longest wait.
+    pub max: Duration,
+    /// Age at which a message bounces.
+    pub expire: Duration,
+}
+
+/// `[cgroup]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroup {
+    /// The node's group.
+    pub name: String,
+}
+
+/// `[users]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Users {
+    /// Of `warren-platform`.
+    pub platform: String,
+    /// Of `warren-proxy`.
+    pub proxy: String,
+    /// Of `warren-resolver`.
+    pub resolver: String,
+    /// Of `warren-receiver`.
+    pub receiver: String,
+}
+
+/// `[paths]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// What survives a reboot.
+    pub state: PathBuf,
+    /// What does not.
+    pub run: PathBuf,
+    /// Images of containers.
+    pub images: PathBuf,
+}
+
+/// `[proxy]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// How long dialling an MX may take.
+    pub connect_timeout: Duration,
+    /// What is asked of an MX's TLS.
+    pub tls: TlsPolicy,
+    /// Doors beside an existing MTA, without a platform.
+    pub standalone: Option<Standalone>,
+}
+
+/// `[proxy] tls`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsPolicy {
+    /// Never.
+    Off,
+    /// When the MX offers it; in the clear when it fails.
+    Opportunistic,
+    /// Always; any certificate.
+    Require,
+    /// Always, with a certificate that verifies.
+    Verify,
+}
+
+/// `[proxy.standalone]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standalone {
+    /// Where redirected connections arrive.
+    pub listen: Vec<SocketAddr>,
+    /// How the destination is learnt.
+    pub mode: RedirectMode,
+    /// Tenants by the address that their MTA dials from.
+    pub tenants: BTreeMap<IpAddr, TenantName>,
+}
+
+/// `[proxy.standalone] mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RedirectMode {
+    /// nftables `redirect`: the destination is SO_ORIGINAL_DST.
+    Redirect,
+    /// nftables `tproxy`: the destination is the socket's own address.
+    Tproxy,
+}
+
+impl Node {
+    /// Reads `warren.toml` in the configuration directory.
+    pub fn load(directory: &Path) -> Result<Self, Problems> {
+        node_file::load(&directory.join(NODE_FILE))
+    }
+
+    /// Where this node's own receiver is reached on port 25: tenants may write to it, though it is an address of our own. As given; else the
+    /// addresses that `[listen] smtp` names; else, as that listens on all of them, the egress addresses.
+    pub fn receiver_addresses(&self) -> Vec<IpAddr> {
+        if !self.egress.receiver.is_empty() {
+            return self.egress.receiver.clone();
+        }
+        let listening = || self.listen.smtp.iter().map(SocketAddr::ip);
+        let mut addresses: Vec<IpAddr> = listening().filter(|address| !address.is_unspecified()).collect();
+        if listening().any(|address| address.is_unspecified()) {
+            addresses.extend(&self.egress.addresses);
+        }
+        addresses.dedup();
+        addresses
+    }
+}
+
+impl Paths {
+    /// The launcher's socket.
+    pub fn launcher_socket(&self) -> PathBuf {
+        self.run.join(warren_launcher_api::SOCKET_NAME)
+    }
+
+    /// The platform's API socket.
+    pub fn platform_socket(&self) -> PathBuf {
+        self.run.join("platform.sock")
+    }
+
+    /// Where the resolver tells the proxy which name an address was answered for.
+    pub fn names_socket(&self) -> PathBuf {
+        self.run.join("names.sock")
+    }
+
+    /// A program's own directory below the state directory, writable by its user only: `platform`, `receiver`, `sessions` …
+    pub fn own(&self, name: &str) -> PathBuf {
+        self.state.join(name)
+    }
+
+    /// Where a program (`platform`, `receiver`) keeps the certificate that it made itself.
+    pub fn tls_directory(&self, program: &str) -> PathBuf {
+        self.state.join("tls").join(program)
+    }
+
+    /// The session database.
+    pub fn sessions_database(&self) -> PathBuf {
+        self.state.join("sessions").join("sessions.db")
+    }
+
+    /// The key that signs rewritten envelope senders.
+    pub fn srs_key(&self) -> PathBuf {
+        self.state.join("receiver").join("srs.key")
+    }
+
+    /// The directory of an image.
+    pub fn image(&self, name: &warren_launcher_api::ImageName) -> PathBuf {
+        self.images.join(name.as_str())
+    }
+}
