@@ -1,0 +1,144 @@
+//! The set of service extensions that a server offers (RFC 5321 §4.1.1.1).
+
+use crate::reply::Reply;
+
+/// What an EHLO reply offers. The default offers nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// RFC 2920.
+    pub pipelining: bool,
+    /// RFC 1870: the largest message; 0 is "no fixed limit".
+    pub size: Option<u64>,
+    /// RFC 6152.
+    pub eight_bit_mime: bool,
+    /// RFC 6531.
+    pub smtputf8: bool,
+    /// RFC 3461.
+    pub dsn: bool,
+    /// RFC 2034.
+    pub enhanced_status_codes: bool,
+    /// RFC 3030.
+    pub chunking: bool,
+    /// RFC 3030.
+    pub binarymime: bool,
+    /// RFC 3207.
+    pub starttls: bool,
+    /// RFC 8689.
+    pub requiretls: bool,
+    /// RFC 4954: mechanisms in upper case; empty: not offered.
+    pub auth: Vec<String>,
+    /// Postfix's XCLIENT: attribute names in upper case; empty: not offered.
+    pub xclient: Vec<String>,
+    /// RFC 2852: the smallest by-time; 0 where none is named.
+    pub deliver_by: Option<u64>,
+    /// RFC 9422: name and value of each limit.
+    pub limits: Vec<(String, String)>,
+    /// Everything else, as it was sent: recorded, never used.
+    pub other: Vec<String>,
+}
+
+impl Extensions {
+    /// Reads an EHLO reply: the name in its first line, and what the others offer. What is
+    /// malformed lands in [`other`](Self::other).
+    pub fn parse(reply: &Reply) -> (String, Self) {
+        let mut lines = reply.lines.iter();
+        let name = lines.next().and_then(|line| line.split(' ').next()).unwrap_or_default().to_owned();
+        let mut set = Self::default();
+        for line in lines {
+            set.read(line.trim_end());
+        }
+        (name, set)
+    }
+
+    fn read(&mut self, line: &str) {
+        // AUTH=LOGIN is how the first Microsoft servers wrote it.
+        let (keyword, rest) = line.split_once([' ', '=']).unwrap_or((line, ""));
+        let words = || rest.split_ascii_whitespace().map(str::to_ascii_uppercase);
+        match (keyword.to_ascii_uppercase().as_str(), rest) {
+            ("PIPELINING", "") => self.pipelining = true,
+            ("8BITMIME", "") => self.eight_bit_mime = true,
+            ("SMTPUTF8", _) => self.smtputf8 = true,
+            ("DSN", "") => self.dsn = true,
+            ("ENHANCEDSTATUSCODES", "") => self.enhanced_status_codes = true,
+            ("CHUNKING", "") => self.chunking = true,
+            ("BINARYMIME", "") => self.binarymime = true,
+            ("STARTTLS", "") => self.starttls = true,
+            ("REQUIRETLS", "") => self.requiretls = true,
+            ("SIZE", "") => self.size = Some(0),
+            ("SIZE", number) if number.parse::<u64>().is_ok() => self.size = number.parse().ok(),
+            ("DELIVERBY", "") => self.deliver_by = Some(0),
+            ("DELIVERBY", number) if number.parse::<u64>().is_ok() => self.deliver_by = number.parse().ok(),
+            ("AUTH", _) => {
+                let new: Vec<String> = words().filter(|word| !self.auth.contains(word)).collect();
+                self.auth.extend(new);
+            }
+            ("XCLIENT", _) => self.xclient = words().collect(),
+            ("LIMITS", _) => self.limits = words().filter_map(|word| word.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned()))).collect(),
+            _ => self.other.push(line.to_owned()),
+        }
+    }
+
+    /// The lines that offer this set, without the first.
+    pub fn lines(&self) -> Vec<String> {
+        let flags = [
+            (self.pipelining, "PIPELINING"),
+            (self.eight_bit_mime, "8BITMIME"),
+            (self.smtputf8, "SMTPUTF8"),
+            (self.dsn, "DSN"),
+            (self.enhanced_status_codes, "ENHANCEDSTATUSCODES"),
+            (self.chunking, "CHUNKING"),
+            (self.binarymime, "BINARYMIME"),
+            (self.starttls, "STARTTLS"),
+            (self.requiretls, "REQUIRETLS"),
+        ];
+        let mut lines: Vec<String> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).to_owned()).collect();
+        let numbers = [("SIZE", self.size), ("DELIVERBY", self.deliver_by)];
+        lines.extend(numbers.iter().filter_map(|(name, value)| match value {
+            None => None,
+            Some(0) => Some((*name).to_owned()),
+            Some(number) => Some(format!("{name} {number}")),
+        }));
+        for (name, words) in [("AUTH", &self.auth), ("XCLIENT", &self.xclient)] {
+            if !words.is_empty() {
+                lines.push(format!("{name} {}", words.join(" ")));
+            }
+        }
+        if !self.limits.is_empty() {
+            let limits: Vec<String> = self.limits.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            lines.push(format!("LIMITS {}", limits.join(" ")));
+        }
+        lines.extend(self.other.iter().cloned());
+        lines
+    }
+
+    /// The EHLO reply that offers this set under `hostname`.
+    pub fn to_reply(&self, hostname: &str) -> Reply {
+        let mut lines = vec![hostname.to_owned()];
+        lines.extend(self.lines());
+        Reply { code: 250, enhanced: None, lines }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::ReplyParser;
+
+    #[test]
+    fn a_real_reply_is_read_and_written_again() {
+        let wire = b"250-mx.example Hello [192.0.2.1]\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n250-pipelining\r\n250-CHUNKING\r\n\
+            250-DELIVERBY\r\n250-LIMITS MAILMAX=5 RCPTMAX=100\r\n250-AUTH=LOGIN\r\n250-AUTH PLAIN LOGIN\r\n250-XCLIENT NAME ADDR\r\n\
+            250-X-EXPS GSSAPI\r\n250-SIZE lots\r\n250-STARTTLS\r\n250 HELP\r\n";
+        let mut parser = ReplyParser::new();
+        parser.push(wire);
+        let (name, set) = Extensions::parse(&parser.next_reply().unwrap().unwrap());
+        assert_eq!(name, "mx.example");
+        assert_eq!((set.size, set.deliver_by), (Some(52_428_800), Some(0)));
+        assert!(set.eight_bit_mime && set.pipelining && set.chunking && set.starttls && !set.dsn);
+        assert_eq!(set.auth, ["LOGIN", "PLAIN"]);
+        assert_eq!(set.xclient, ["NAME", "ADDR"]);
+        assert_eq!(set.limits[1], ("RCPTMAX".into(), "100".into()));
+        assert_eq!(set.other, ["X-EXPS GSSAPI", "SIZE lots", "HELP"]);
+        assert_eq!(Extensions::parse(&set.to_reply("mx.example")).1, set);
+    }
+}

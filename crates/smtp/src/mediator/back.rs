@@ -1,0 +1,297 @@
+//! The server's side: replies matched to commands, the opening, loss, and silence.
+
+use std::time::{Duration, Instant};
+
+use super::event::{Ending, Event, Flow, Topic};
+use super::front::{Front, Verdict};
+use super::machine::{Action, Back, Context, Mediator};
+use super::opening::Step;
+use super::replies;
+use super::settings::Policy;
+use super::waiting::By;
+use crate::body::DataScanner;
+use crate::command::Verb;
+use crate::reply::Severity;
+use crate::{Extensions, Reply};
+
+/// Who did not say anything for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silent {
+    Server,
+    Client,
+}
+
+impl<P: Policy> Mediator<P> {
+    pub(super) fn read_replies(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+        if matches!(self.back, Back::Gone) {
+            return;
+        }
+        self.parser.push(bytes);
+        loop {
+            match self.parser.next_reply() {
+                Ok(None) => return,
+                Ok(Some(reply)) => {
+                    self.reply(cx, reply);
+                    self.server_heard = cx.now;
+                }
+                Err(_) => {
+                    return self.server_lost(cx, Ending::Violation("no reply, but garbage"), replies::server_garbled());
+                }
+            }
+            if matches!(self.back, Back::Gone) {
+                return;
+            }
+        }
+    }
+
+    fn reply(&mut self, cx: &mut Context<'_>, reply: Reply) {
+        match &mut self.back {
+            Back::Opening { opening, .. } => {
+                let Some(topic) = opening.awaits() else {
+                    return self.unasked(cx, &reply);
+                };
+                let step = opening.reply(&reply);
+                let passed = matches!(step, Step::Greet | Step::RefuseSession | Step::RejectHello | Step::PassAndClose);
+                if !passed {
+                    cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic, reply: &reply });
+                }
+                if topic == Topic::Command(Verb::Ehlo) && reply.is_positive() {
+                    let (name, _) = Extensions::parse(&reply);
+                    cx.tell(Event::Offered { name: &name, lines: reply.lines.get(1..).unwrap_or_default() });
+                }
+                self.perform(cx, step, Some(&reply));
+            }
+            Back::Relaying => self.relay(cx, &reply),
+            Back::Gone => {}
+        }
+    }
+
+    /// Does what the opening says.
+    pub(super) fn perform(&mut self, cx: &mut Context<'_>, step: Step, reply: Option<&Reply>) {
+        let pass = |this: &mut Self, cx: &mut Context<'_>| {
+            let topic = this.awaited_by_client();
+            if let Some(reply) = reply {
+                this.say(cx, Flow::ReplyPassed, topic, reply);
+            }
+        };
+        match step {
+            Step::Greet => {
+                pass(self, cx);
+                self.front = Front::Hello;
+                self.client_heard = cx.now;
+            }
+            Step::RefuseSession => {
+                pass(self, cx);
+                self.end(cx, Ending::ServerRefused);
+                self.refusal = reply.cloned();
+                self.front = Front::Hello;
+                self.client_heard = cx.now;
+            }
+            Step::RejectHello => {
+                pass(self, cx);
+                self.refusal = reply.cloned();
+                self.front = Front::Hello;
+                self.client_heard = cx.now;
+            }
+            Step::Send(verb, line) => self.send(cx, verb, &line),
+            Step::Handshake => {
+                let bytes = self.parser.clear();
+                if bytes > 0 {
+                    cx.tell(Event::Injected { bytes });
+                }
+                self.actions.push_back(Action::Handshake);
+            }
+            Step::Redial => {
+                self.to_server.clear();
+                self.parser.clear();
+                if let Back::Opening { connected, .. } = &mut self.back {
+                    *connected = false;
+                }
+                self.actions.extend([Action::DropServer, Action::Dial]);
+            }
+            Step::Answer(hello) => {
+                let esmtp = !matches!(self.front, Front::Waiting { hello: Some(Verb::Helo) });
+                let topic = self.awaited_by_client();
+                let answer = if esmtp { hello.ehlo.clone() } else { hello.helo.clone() };
+                self.hello = Some(hello);
+                self.say(cx, Flow::ReplyMade, topic, &answer);
+                self.relaying(cx);
+            }
+            Step::Relay => self.relaying(cx),
+            Step::PassAndClose => {
+                self.end(cx, Ending::ServerRefused);
+                pass(self, cx);
+                self.drop_server();
+                self.close_client();
+            }
+            Step::Fail(ending, reply) => self.give_up(cx, ending, reply),
+        }
+    }
+
+    fn relaying(&mut self, cx: &mut Context<'_>) {
+        self.back = Back::Relaying;
+        self.front = Front::Commands;
+        self.client_heard = cx.now;
+    }
+
+    /// A reply while commands are passed through.
+    fn relay(&mut self, cx: &mut Context<'_>, reply: &Reply) {
+        // A chunk is acknowledged when it is there, not before.
+        if let Front::Chunk { .. } = self.front
+            && self.waiting.len() == 1
+            && reply.is_positive()
+        {
+            return self.server_lost(cx, Ending::Violation("2xx before the chunk was sent"), replies::server_garbled());
+        }
+        let Some(awaited) = self.waiting.answered() else {
+            return self.unasked(cx, reply);
+        };
+        if let By::ServerForUs = awaited.by {
+            cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: awaited.topic, reply });
+        } else if !fits(awaited.topic, reply) {
+            cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: awaited.topic, reply });
+            self.front_of_data_refused(awaited.topic);
+            self.waiting.push_front(awaited);
+            return self.server_lost(cx, Ending::Violation("a reply that does not fit"), replies::server_garbled());
+        } else {
+            self.say(cx, Flow::ReplyPassed, awaited.topic, reply);
+            self.passed(cx, awaited.topic, reply);
+        }
+        if reply.code == 421 && !matches!(self.front, Front::Done) {
+            self.end(cx, Ending::ServerRefused);
+            self.drop_server();
+            return self.close_client();
+        }
+        while let Some((topic, reply)) = self.waiting.next_of_ours() {
+            self.say(cx, Flow::ReplyMade, topic, &reply);
+        }
+    }
+
+    /// What a reply that was passed changes.
+    fn passed(&mut self, cx: &mut Context<'_>, topic: Topic, reply: &Reply) {
+        match topic {
+            Topic::Command(Verb::Mail) if !reply.is_positive() => self.in_transaction = false,
+            Topic::Command(Verb::Rset) | Topic::EndOfData | Topic::LastChunk => self.in_transaction = false,
+            Topic::Command(Verb::Data) if reply.code == 354 => {
+                self.front = Front::Body { scanner: DataScanner::new(), verdict: None };
+                self.client_heard = cx.now;
+            }
+            Topic::Command(Verb::Data) => self.front = Front::Commands,
+            Topic::Command(Verb::Quit) => {
+                self.end(cx, Ending::Quit);
+                self.close_server();
+                self.close_client();
+            }
+            _ => {}
+        }
+        if self.waiting.is_empty() {
+            self.client_heard = cx.now;
+        }
+    }
+
+    fn front_of_data_refused(&mut self, topic: Topic) {
+        if topic == Topic::Command(Verb::Data) {
+            self.front = Front::Commands;
+        }
+    }
+
+    /// A reply to nothing: last words, or a verdict before the content was sent.
+    fn unasked(&mut self, cx: &mut Context<'_>, reply: &Reply) {
+        let refuses = matches!(reply.severity(), Severity::Transient | Severity::Permanent);
+        match &mut self.front {
+            Front::Body { verdict, .. } if refuses => {
+                // The message cannot be accepted any more, so its rest is not sent either.
+                verdict.get_or_insert_with(|| Verdict { flow: Flow::ReplyPassed, reply: reply.clone() });
+                self.end(cx, Ending::ServerRefused);
+                self.drop_server();
+            }
+            _ if reply.code == 421 => {
+                self.end(cx, Ending::ServerRefused);
+                self.say(cx, Flow::ReplyPassed, Topic::Greeting, reply);
+                self.drop_server();
+                self.close_client();
+            }
+            _ => {
+                cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: Topic::Greeting, reply });
+                self.server_lost(cx, Ending::Violation("a reply to nothing"), replies::server_garbled());
+            }
+        }
+    }
+
+    pub(super) fn opening_lost(&mut self, cx: &mut Context<'_>, ending: Ending, reply: Reply) {
+        if let Back::Opening { opening, .. } = &mut self.back {
+            let step = opening.lost(ending, reply);
+            self.perform(cx, step, None);
+        }
+    }
+
+    /// The server is of no use any more. The client learns it with `reply`, behind the content that it is sending.
+    pub(super) fn server_lost(&mut self, cx: &mut Context<'_>, ending: Ending, reply: Reply) {
+        match (&self.back, &self.refusal) {
+            (Back::Gone, _) => return,
+            (Back::Opening { .. }, None) => return self.opening_lost(cx, ending, reply),
+            (Back::Opening { .. }, Some(_)) | (Back::Relaying, _) => {}
+        }
+        if self.waiting.head().is_some_and(|head| head.topic == Topic::Command(Verb::Quit)) {
+            self.end(cx, Ending::Quit);
+            self.drop_server();
+            self.say(cx, Flow::ReplyMade, Topic::Command(Verb::Quit), &replies::bye());
+            return self.close_client();
+        }
+        self.drop_server();
+        self.client_heard = cx.now;
+        match &mut self.front {
+            Front::Body { verdict, .. } | Front::Chunk { verdict, .. } => {
+                verdict.get_or_insert(Verdict { flow: Flow::ReplyMade, reply });
+                self.end(cx, ending);
+            }
+            _ => self.give_up(cx, ending, reply),
+        }
+    }
+
+    /// When somebody's silence becomes too long, and whose.
+    pub(super) fn due(&self) -> Option<(Instant, Silent)> {
+        let server = |since: Instant, limit: Duration| Some((since + limit, Silent::Server));
+        let client = |limit: Duration| Some((self.client_heard + limit, Silent::Client));
+        if let Front::Done = self.front {
+            return None;
+        }
+        if let Back::Opening { opening, connected } = &self.back {
+            return match opening.awaits() {
+                _ if !connected => None,
+                Some(Topic::Greeting) => server(self.server_heard, self.deadlines.greeting),
+                Some(_) => server(self.server_heard, self.deadlines.hello),
+                None if matches!(self.front, Front::Hello) => client(self.deadlines.client),
+                None => None,
+            };
+        }
+        match (&self.front, self.waiting.head()) {
+            (Front::Body { .. } | Front::Chunk { .. }, _) => client(self.deadlines.content),
+            (_, Some(head)) => {
+                let limit = match head.topic {
+                    Topic::Command(Verb::Data) => self.deadlines.data,
+                    Topic::EndOfData | Topic::LastChunk => self.deadlines.end_of_data,
+                    _ => self.deadlines.command,
+                };
+                server(head.since.max(self.server_heard), limit)
+            }
+            (_, None) => client(self.deadlines.client),
+        }
+    }
+
+    pub(super) fn expired(&mut self, cx: &mut Context<'_>, silent: Silent) {
+        // A client that waits for room is not silent.
+        if silent == Silent::Server || !self.to_server.is_empty() {
+            return self.server_lost(cx, Ending::TimedOut, replies::server_silent());
+        }
+        self.give_up(cx, Ending::TimedOut, replies::client_silent());
+    }
+}
+
+/// Whether a reply can be an answer to this at all.
+fn fits(topic: Topic, reply: &Reply) -> bool {
+    match topic {
+        Topic::Command(Verb::Data) => reply.code == 354 || reply.is_transient() || reply.is_permanent(),
+        _ => reply.severity() != Severity::Intermediate,
+    }
+}

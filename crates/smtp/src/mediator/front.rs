@@ -1,0 +1,366 @@
+//! The client's side: bytes to lines, lines to commands, content through.
+
+use super::event::{Ending, Event, Flow, Topic};
+use super::machine::{Back, Context, Mediator};
+use super::settings::{HIGH_WATER, MAX_ERRORS, MAX_HELD, MAX_PIPELINE, Policy};
+use super::waiting::{Awaited, By};
+use super::replies;
+use crate::body::{BdatCounter, DataScanner};
+use crate::command::{Command, Verb};
+use crate::line::LineError;
+use crate::Reply;
+
+/// Where the client's side stands.
+#[derive(Debug)]
+pub(super) enum Front {
+    /// Held: the greeting is not there yet, or the answer to this EHLO or HELO.
+    Waiting { hello: Option<Verb> },
+    /// Greeted; EHLO comes next.
+    Hello,
+    /// Between commands.
+    Commands,
+    /// DATA was passed: its reply decides what the next bytes are.
+    DataAsked,
+    /// In content that a dot ends. With a verdict it is swallowed, and the verdict is the answer.
+    Body { scanner: DataScanner, verdict: Option<Verdict> },
+    /// In the content of a BDAT.
+    Chunk { left: BdatCounter, last: bool, verdict: Option<Verdict> },
+    /// QUIT was passed.
+    Quitting,
+    /// Closed.
+    Done,
+}
+
+/// What a client gets for content that goes nowhere.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) flow: Flow,
+    pub(super) reply: Reply,
+}
+
+impl Front {
+    /// Whether a QUIT to the server would not be taken for content.
+    pub(super) fn between_messages(&self) -> bool {
+        !matches!(self, Self::DataAsked | Self::Body { .. } | Self::Chunk { .. })
+    }
+}
+
+impl<P: Policy> Mediator<P> {
+    /// Takes in `bytes` and goes as far as it can with what is there.
+    pub(super) fn pump(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) {
+        loop {
+            match self.front {
+                Front::Body { .. } | Front::Chunk { .. } => {
+                    if self.input.is_empty() {
+                        if bytes.is_empty() {
+                            return;
+                        }
+                        let taken = self.content(cx, bytes);
+                        bytes = &bytes[taken..];
+                    } else {
+                        let held = self.input.take_rest();
+                        let taken = self.content(cx, &held);
+                        if taken < held.len() {
+                            self.input.push(&held[taken..]);
+                            self.input.push(bytes);
+                            bytes = &[];
+                        }
+                    }
+                }
+                Front::Waiting { .. } => {
+                    self.input.push(bytes);
+                    if self.input.len() > 2 * MAX_HELD {
+                        self.give_up(cx, Ending::Violation("too much sent before EHLO was answered"), replies::too_much_held());
+                    }
+                    return;
+                }
+                Front::DataAsked => {
+                    self.input.push(bytes);
+                    // Were it held, it would be content or commands depending on the server's answer.
+                    if !self.input.is_empty() {
+                        self.give_up(cx, Ending::Violation("content before 354"), replies::talked_before_354());
+                    }
+                    return;
+                }
+                Front::Hello | Front::Commands => {
+                    self.input.push(bytes);
+                    bytes = &[];
+                    if self.waiting.len() >= MAX_PIPELINE || self.to_server.len() >= HIGH_WATER {
+                        return;
+                    }
+                    match self.input.next_line() {
+                        None => return,
+                        Some(line) => self.line(cx, line),
+                    }
+                }
+                Front::Quitting | Front::Done => {
+                    self.input.clear();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What follows from a client that closed, or from our own end, once everything at hand is done.
+    pub(super) fn settle(&mut self, cx: &mut Context<'_>) {
+        if self.client_closed {
+            let over = match self.front {
+                Front::Waiting { .. } => self.input.is_empty(),
+                Front::Hello | Front::Commands => self.waiting.is_empty(),
+                Front::Body { .. } | Front::Chunk { .. } => true,
+                Front::DataAsked | Front::Quitting | Front::Done => false,
+            };
+            if over {
+                self.end(cx, Ending::ClientLost);
+                self.leave_server(cx);
+                self.close_client();
+            }
+        }
+        if self.draining && !self.in_transaction && self.waiting.is_empty() && matches!(self.front, Front::Hello | Front::Commands) {
+            self.give_up(cx, Ending::Drained, replies::draining());
+        }
+    }
+
+    fn line(&mut self, cx: &mut Context<'_>, line: Result<Vec<u8>, LineError>) {
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => return self.refuse(cx, Verb::Unknown, b"", replies::bad_line(error)),
+        };
+        let verb = Verb::of(&line);
+        let command = match Command::parse(&line) {
+            Ok(command) => command,
+            // Where the chunk ends is unknown, so is where the next command begins.
+            Err(_) if verb == Verb::Bdat => {
+                self.ended_here(cx, verb, &line);
+                return self.give_up(cx, Ending::Violation("malformed BDAT"), replies::bad_chunk());
+            }
+            Err(error) => return self.refuse(cx, verb, &line, error.reply()),
+        };
+        match self.front {
+            Front::Hello => self.before_hello(cx, &command, &line),
+            _ => self.command(cx, &command, &line),
+        }
+    }
+
+    fn before_hello(&mut self, cx: &mut Context<'_>, command: &Command, line: &[u8]) {
+        let verb = command.verb();
+        match (command, &self.refusal) {
+            (Command::Quit, _) => {
+                self.back = Back::Relaying;
+                self.quit(cx, line);
+            }
+            (Command::Noop | Command::Rset, _) => self.answer(cx, verb, line, replies::ok()),
+            (Command::Ehlo(_) | Command::Helo(_), Some(refusal)) => {
+                let refusal = refusal.clone();
+                self.refuse(cx, verb, line, refusal);
+            }
+            (Command::Ehlo(_) | Command::Helo(_), None) => {
+                self.ended_here(cx, verb, line);
+                self.front = Front::Waiting { hello: Some(verb) };
+                if let Back::Opening { opening, .. } = &mut self.back {
+                    let step = opening.hello();
+                    self.perform(cx, step, None);
+                }
+            }
+            (Command::Bdat { size, last }, _) => {
+                // Its content is no command, whatever becomes of it.
+                self.refuse(cx, verb, line, replies::say_hello_first());
+                let verdict = Verdict { flow: Flow::ReplyMade, reply: replies::closing() };
+                self.begin_chunk(*size, *last, Some(verdict));
+            }
+            (_, Some(_)) => self.refuse(cx, verb, line, replies::session_refused()),
+            (_, None) => self.refuse(cx, verb, line, replies::say_hello_first()),
+        }
+    }
+
+    fn command(&mut self, cx: &mut Context<'_>, command: &Command, line: &[u8]) {
+        let verb = command.verb();
+        match command {
+            Command::Mail { from, .. } => match self.policy.mail(from, line) {
+                Some(refusal) => self.refuse(cx, verb, line, refusal),
+                None => {
+                    self.in_transaction = true;
+                    self.pass_envelope(cx, command, line);
+                    cx.tell(Event::Mail(from));
+                }
+            },
+            Command::Rcpt { to, .. } => match self.policy.rcpt(to, line) {
+                Some(refusal) => self.refuse(cx, verb, line, refusal),
+                None => {
+                    self.pass_envelope(cx, command, line);
+                    cx.tell(Event::Rcpt(to));
+                }
+            },
+            Command::Data => {
+                self.pass(cx, Topic::Command(verb), line);
+                self.front = Front::DataAsked;
+            }
+            Command::Bdat { size, last } => {
+                let topic = if *last { Topic::LastChunk } else { Topic::Command(verb) };
+                self.pass(cx, topic, line);
+                self.begin_chunk(*size, *last, None);
+                if *size == 0 {
+                    self.chunk_done(cx);
+                }
+            }
+            Command::Quit => self.quit(cx, line),
+            Command::Ehlo(_) | Command::Helo(_) => self.hello_again(cx, verb, line),
+            Command::Rset | Command::Noop | Command::Vrfy(_) | Command::Expn(_) | Command::Help => {
+                self.pass(cx, Topic::Command(verb), line);
+            }
+            Command::StartTls => self.refuse(cx, verb, line, replies::no_tls_here()),
+            Command::Auth { .. } => self.refuse(cx, verb, line, replies::no_auth_here()),
+            Command::Xclient(_) => self.refuse(cx, verb, line, replies::no_xclient_here()),
+            Command::Unknown(_) => self.refuse(cx, verb, line, replies::unknown_command()),
+        }
+    }
+
+    fn quit(&mut self, cx: &mut Context<'_>, line: &[u8]) {
+        self.pass(cx, Topic::Command(Verb::Quit), line);
+        self.front = Front::Quitting;
+        self.input.clear();
+    }
+
+    /// EHLO resets the transaction; for the server that is a RSET (RFC 5321 §4.1.4).
+    fn hello_again(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8]) {
+        let hello = self.hello.as_ref().map(|hello| if verb == Verb::Ehlo { hello.ehlo.clone() } else { hello.helo.clone() });
+        self.answer(cx, verb, line, hello.unwrap_or_else(replies::ok));
+        self.send(cx, Verb::Rset, "RSET");
+        self.waiting.push(Awaited { topic: Topic::Command(Verb::Rset), since: cx.now, by: By::ServerForUs });
+    }
+
+    /// With a policy that was asked, the server gets what was understood: two parsers may differ, one value cannot.
+    fn pass_envelope(&mut self, cx: &mut Context<'_>, command: &Command, line: &[u8]) {
+        let topic = Topic::Command(command.verb());
+        if self.exact { self.pass(cx, topic, command.to_string().as_bytes()) } else { self.pass(cx, topic, line) }
+    }
+
+    fn pass(&mut self, cx: &mut Context<'_>, topic: Topic, line: &[u8]) {
+        cx.tell(Event::Command { flow: Flow::CommandPassed, topic, line });
+        self.to_server.push(line);
+        self.to_server.push(b"\r\n");
+        self.waiting.push(Awaited { topic, since: cx.now, by: By::Server });
+    }
+
+    fn ended_here(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8]) {
+        let line = if verb == Verb::Auth { redacted(line) } else { line };
+        cx.tell(Event::Command { flow: Flow::CommandEnded, topic: Topic::Command(verb), line });
+    }
+
+    /// Answers a command here; the answer takes its turn.
+    fn answer(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8], reply: Reply) {
+        self.ended_here(cx, verb, line);
+        let topic = Topic::Command(verb);
+        if self.waiting.is_empty() {
+            self.say(cx, Flow::ReplyMade, topic, &reply);
+        } else {
+            self.waiting.push(Awaited { topic, since: cx.now, by: By::Us(reply) });
+        }
+    }
+
+    fn refuse(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8], reply: Reply) {
+        self.answer(cx, verb, line, reply);
+        self.errors += 1;
+        if self.errors > MAX_ERRORS {
+            self.give_up(cx, Ending::Violation("too many errors"), replies::too_many_errors());
+        }
+    }
+
+    fn begin_chunk(&mut self, size: u64, last: bool, verdict: Option<Verdict>) {
+        if !matches!(self.front, Front::Done) {
+            self.front = Front::Chunk { left: BdatCounter::new(size), last, verdict };
+        }
+    }
+
+    /// Content from the client; says how much of it was content.
+    fn content(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
+        match &mut self.front {
+            Front::Body { scanner, verdict } => {
+                let scan = scanner.scan(bytes);
+                let fault = scanner.fault().is_some();
+                if verdict.is_none() && !fault {
+                    for part in [scan.lead, scan.pass] {
+                        if !part.is_empty() {
+                            cx.tell(Event::Content(part));
+                            self.to_server.push(part);
+                        }
+                    }
+                }
+                let (taken, end) = (scan.taken, scan.end);
+                if fault && verdict.is_none() {
+                    *verdict = Some(Verdict { flow: Flow::ReplyMade, reply: replies::bare_line_end() });
+                    self.end(cx, Ending::Violation("bare CR or LF in content"));
+                    self.drop_server();
+                }
+                if end {
+                    self.body_done(cx);
+                }
+                taken
+            }
+            Front::Chunk { left, verdict, .. } => {
+                let taken = left.take(bytes.len());
+                let done = left.is_done();
+                if verdict.is_none() && taken > 0 {
+                    cx.tell(Event::Content(&bytes[..taken]));
+                    self.to_server.push(&bytes[..taken]);
+                }
+                if done {
+                    self.chunk_done(cx);
+                }
+                taken
+            }
+            _ => 0,
+        }
+    }
+
+    fn body_done(&mut self, cx: &mut Context<'_>) {
+        let topic = Topic::EndOfData;
+        let verdict = match std::mem::replace(&mut self.front, Front::Commands) {
+            Front::Body { verdict, .. } => verdict,
+            _ => None,
+        };
+        let flow = if verdict.is_none() { Flow::CommandPassed } else { Flow::CommandEnded };
+        cx.tell(Event::Command { flow, topic, line: b"." });
+        match verdict {
+            None => {
+                cx.tell(Event::ContentEnd);
+                self.waiting.push(Awaited { topic, since: cx.now, by: By::Server });
+            }
+            Some(verdict) => self.pronounce(cx, topic, &verdict),
+        }
+    }
+
+    fn chunk_done(&mut self, cx: &mut Context<'_>) {
+        match std::mem::replace(&mut self.front, Front::Commands) {
+            Front::Chunk { verdict: None, last, .. } => {
+                if last {
+                    cx.tell(Event::ContentEnd);
+                }
+            }
+            Front::Chunk { verdict: Some(verdict), last, .. } => {
+                let topic = if last { Topic::LastChunk } else { Topic::Command(Verb::Bdat) };
+                self.pronounce(cx, topic, &verdict);
+            }
+            other => self.front = other,
+        }
+    }
+
+    /// Gives the verdict on swallowed content, and closes.
+    fn pronounce(&mut self, cx: &mut Context<'_>, topic: Topic, verdict: &Verdict) {
+        self.say(cx, verdict.flow, topic, &verdict.reply);
+        if verdict.reply.code != 421 {
+            self.say(cx, Flow::ReplyMade, Topic::Greeting, &replies::closing());
+        }
+        self.leave_server(cx);
+        self.close_client();
+    }
+}
+
+/// The verb and mechanism of an AUTH, without what follows.
+fn redacted(line: &[u8]) -> &[u8] {
+    let mut blanks = line.iter().enumerate().filter(|(_, byte)| **byte == b' ').map(|(at, _)| at);
+    match blanks.nth(1) {
+        Some(end) => &line[..end],
+        None => line,
+    }
+}

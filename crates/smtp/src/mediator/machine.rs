@@ -1,0 +1,385 @@
+//! The mediator as its driver sees it.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::event::{Ending, Event, Flow, Observer, Topic};
+use super::front::Front;
+use super::opening::{HandedOver, Hello, Mx, Opening};
+use super::settings::{Deadlines, HIGH_WATER, HandOver, MAX_HELD, Outbound, Policy, Transparent};
+use super::waiting::Waiting;
+use super::{replies, settings};
+use crate::Reply;
+use crate::command::Verb;
+use crate::line::{LineBuffer, MAX_COMMAND_LINE};
+use crate::reply::ReplyParser;
+
+/// What the driver is to do, in this order, besides moving bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to the server, then call [`Mediator::connected`] or [`Mediator::not_connected`]. A driver that brings a connection
+    /// along calls `connected` at once.
+    Dial,
+    /// Do a TLS handshake with the server (everything in [`Mediator::to_server`] is written by then), then call
+    /// [`Mediator::handshake_done`] or [`Mediator::handshake_failed`].
+    Handshake,
+    /// Drop the connection to the server at once, whatever is unwritten: it must not take what it got for complete.
+    DropServer,
+    /// Write what is in [`Mediator::to_server`], then close in order.
+    CloseServer,
+    /// Write what is in [`Mediator::to_client`], then close in order. The session is over.
+    CloseClient,
+}
+
+/// Bytes on their way out. Empty, it owns no memory.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Outgoing {
+    /// What is to be written.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    /// The first `count` bytes were written.
+    pub fn wrote(&mut self, count: usize) {
+        self.written = (self.written + count).min(self.bytes.len());
+        if self.written == self.bytes.len() {
+            self.clear();
+        }
+    }
+
+    /// How much is to be written.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    /// Whether nothing is to be written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Where the server's side stands.
+#[derive(Debug)]
+pub(super) enum Back {
+    /// Being opened; `connected` tells whether there is a connection at present.
+    Opening { opening: Opening, connected: bool },
+    Relaying,
+    Gone,
+}
+
+/// A session that passes through. See the [module](super).
+#[derive(Debug)]
+pub struct Mediator<P = Transparent> {
+    pub(super) policy: P,
+    pub(super) deadlines: Deadlines,
+    pub(super) front: Front,
+    pub(super) back: Back,
+    pub(super) input: LineBuffer,
+    pub(super) parser: ReplyParser,
+    pub(super) waiting: Waiting,
+    pub(super) to_client: Outgoing,
+    pub(super) to_server: Outgoing,
+    pub(super) actions: VecDeque<Action>,
+    /// The answers to EHLO and HELO.
+    pub(super) hello: Option<Hello>,
+    /// The server's refusal of the session, or of EHLO.
+    pub(super) refusal: Option<Reply>,
+    /// MAIL and RCPT go out as they were understood, not as they were written.
+    pub(super) exact: bool,
+    pub(super) in_transaction: bool,
+    pub(super) draining: bool,
+    pub(super) client_closed: bool,
+    pub(super) errors: usize,
+    pub(super) client_heard: Instant,
+    pub(super) server_heard: Instant,
+    pub(super) ended: Option<Ending>,
+}
+
+/// What every step needs: the time, and who is told.
+pub(super) struct Context<'a> {
+    pub(super) now: Instant,
+    pub(super) observer: &'a mut dyn Observer,
+}
+
+impl Context<'_> {
+    pub(super) fn tell(&mut self, event: Event<'_>) {
+        self.observer.event(self.now, event);
+    }
+}
+
+impl<P: Policy> Mediator<P> {
+    /// A session of an MSA towards an MX. The client is greeted once the MX is.
+    pub fn outbound(settings: Outbound, policy: P, now: Instant) -> Self {
+        let deadlines = settings.deadlines;
+        Self::new(Opening::Mx(settings, Mx::Greeting), policy, deadlines, None, now)
+    }
+
+    /// A session of a client, greeted and authenticated, towards the MSA that serves it.
+    pub fn hand_over(settings: HandOver, policy: P, now: Instant) -> Self {
+        let deadlines = settings.deadlines;
+        let hello = Hello::given(settings.ehlo_reply.clone());
+        Self { exact: true, ..Self::new(Opening::HandOver(settings, HandedOver::Greeting), policy, deadlines, Some(hello), now) }
+    }
+
+    fn new(opening: Opening, policy: P, deadlines: Deadlines, hello: Option<Hello>, now: Instant) -> Self {
+        Self {
+            policy,
+            deadlines,
+            front: Front::Waiting { hello: None },
+            back: Back::Opening { opening, connected: false },
+            input: LineBuffer::new(MAX_COMMAND_LINE),
+            parser: ReplyParser::new(),
+            waiting: Waiting::default(),
+            to_client: Outgoing::default(),
+            to_server: Outgoing::default(),
+            actions: VecDeque::from([Action::Dial]),
+            hello,
+            refusal: None,
+            exact: false,
+            in_transaction: false,
+            draining: false,
+            client_closed: false,
+            errors: 0,
+            client_heard: now,
+            server_heard: now,
+            ended: None,
+        }
+    }
+
+    /// What to do next besides moving bytes; ask after every other call.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Bytes for the client.
+    pub fn to_client(&mut self) -> &mut Outgoing {
+        &mut self.to_client
+    }
+
+    /// Bytes for the server.
+    pub fn to_server(&mut self) -> &mut Outgoing {
+        &mut self.to_server
+    }
+
+    /// Whether to read from the client. While not, its bytes wait in the kernel.
+    pub fn wants_client(&self) -> bool {
+        !self.client_closed
+            && !matches!(self.front, Front::Done)
+            && self.input.len() < MAX_HELD
+            && self.to_server.len() < HIGH_WATER
+            && self.to_client.len() < HIGH_WATER
+            && self.waiting.len() < settings::MAX_PIPELINE
+    }
+
+    /// Whether to read from the server.
+    pub fn wants_server(&self) -> bool {
+        let there = match &self.back {
+            Back::Opening { opening, connected } => *connected && !matches!(opening, Opening::Mx(_, Mx::Handshake)),
+            Back::Relaying => true,
+            Back::Gone => false,
+        };
+        there && self.to_client.len() < HIGH_WATER
+    }
+
+    /// Whether a mail transaction is open: a good reason to wait before ending.
+    pub fn in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
+    /// How the session ended, once that is decided.
+    pub fn ending(&self) -> Option<Ending> {
+        self.ended
+    }
+
+    /// The connection that [`Action::Dial`] asked for stands.
+    pub fn connected(&mut self, now: Instant) {
+        if let Back::Opening { connected, .. } = &mut self.back {
+            *connected = true;
+            self.server_heard = now;
+        }
+    }
+
+    /// The connection that [`Action::Dial`] asked for cannot be had; the client gets `reply`.
+    pub fn not_connected(&mut self, now: Instant, reply: Reply, observer: &mut dyn Observer) {
+        let cx = &mut Context { now, observer };
+        self.give_up(cx, Ending::Unreachable, reply);
+    }
+
+    /// The handshake that [`Action::Handshake`] asked for succeeded; `verified`: the certificate names the server and leads to a
+    /// trusted root.
+    pub fn handshake_done(&mut self, now: Instant, verified: bool, observer: &mut dyn Observer) {
+        let cx = &mut Context { now, observer };
+        self.server_heard = now;
+        if let Back::Opening { opening, .. } = &mut self.back {
+            let step = opening.secured(verified);
+            self.perform(cx, step, None);
+        }
+    }
+
+    /// The handshake failed; its connection is dropped already.
+    pub fn handshake_failed(&mut self, now: Instant, observer: &mut dyn Observer) {
+        let cx = &mut Context { now, observer };
+        self.opening_lost(cx, Ending::ServerLost, replies::server_lost());
+    }
+
+    /// The client sent these.
+    pub fn client_bytes(&mut self, now: Instant, bytes: &[u8], observer: &mut dyn Observer) {
+        let cx = &mut Context { now, observer };
+        self.client_heard = now;
+        self.pump(cx, bytes);
+        self.settle(cx);
+    }
+
+    /// The client will send no more: it closed, or its connection broke.
+    pub fn client_closed(&mut self, now: Instant, observer: &mut dyn Observer) {
+        let cx = &mut Context { now, observer };
+        self.client_closed = true;
+        self.settle(cx);
+    }
+
+    /// The server sent these.
+    pub fn server_bytes(&mut self, now: Instant, bytes: &[u8], observer: &mut dyn Observer) {
+        let cx = &mut Context { now, observer };
+        self.read_replies(cx, bytes);
+        self.pump(cx, &[]);
+        self.settle(cx);
+    }
+
+    /// The server closed, or its connection broke.
+    pub fn server_closed(&mut self, now: Instant, observer: &mut dyn Observer) {
+        let cx = &mut Context { now, observer };
+        self.server_lost(cx, Ending::ServerLost, replies::server_lost());
+        self.pump(cx, &[]);
+        self.settle(cx);
+    }
+
+    /// Bytes were written: there may be room for commands that are held.
+    pub fn wrote(&mut self, now: Instant, observer: &mut dyn Observer) {
+        let cx = &mut Context { now, observer };
+        self.pump(cx, &[]);
+        self.settle(cx);
+    }
+
+    /// End soon: at once if no transaction is open, else behind it.
+    pub fn drain(&mut self, now: Instant, observer: &mut dyn Observer) {
+        let cx = &mut Context { now, observer };
+        self.draining = true;
+        self.settle(cx);
+    }
+
+    /// When to call [`tick`](Self::tick) if nothing else happens. Dials and handshakes have their driver's deadlines.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due().map(|(at, _)| at)
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Instant, observer: &mut dyn Observer) {
+        let cx = &mut Context { now, observer };
+        if let Some((at, silent)) = self.due()
+            && at <= now
+        {
+            self.expired(cx, silent);
+            self.pump(cx, &[]);
+            self.settle(cx);
+        }
+    }
+
+    /// Gives the client a reply, in its turn already.
+    pub(super) fn say(&mut self, cx: &mut Context<'_>, flow: Flow, topic: Topic, reply: &Reply) {
+        cx.tell(Event::Reply { flow, topic, reply });
+        if !self.client_closed {
+            self.to_client.push(&reply.to_bytes());
+        }
+    }
+
+    /// Sends the server a command of our own.
+    pub(super) fn send(&mut self, cx: &mut Context<'_>, verb: Verb, line: &str) {
+        cx.tell(Event::Command { flow: Flow::CommandSent, topic: Topic::Command(verb), line: line.as_bytes() });
+        self.to_server.push(line.as_bytes());
+        self.to_server.push(b"\r\n");
+        self.server_heard = cx.now;
+    }
+
+    /// Tells how the session ended, once.
+    pub(super) fn end(&mut self, cx: &mut Context<'_>, ending: Ending) {
+        if self.ended.is_none() {
+            self.ended = Some(ending);
+            cx.tell(Event::Ended(ending));
+        }
+    }
+
+    /// Ends the server's side without a farewell.
+    pub(super) fn drop_server(&mut self) {
+        if !matches!(self.back, Back::Gone) {
+            self.back = Back::Gone;
+            self.to_server.clear();
+            self.parser.clear();
+            self.actions.push_back(Action::DropServer);
+        }
+    }
+
+    /// Ends the server's side, in order where that is possible.
+    pub(super) fn leave_server(&mut self, cx: &mut Context<'_>) {
+        let idle = match &self.back {
+            Back::Opening { opening: Opening::Mx(_, Mx::Greeted), .. } => true,
+            Back::Relaying => self.front.between_messages(),
+            Back::Opening { .. } | Back::Gone => false,
+        };
+        if !idle {
+            return self.drop_server();
+        }
+        self.send(cx, Verb::Quit, "QUIT");
+        self.close_server();
+    }
+
+    pub(super) fn close_server(&mut self) {
+        self.back = Back::Gone;
+        self.parser.clear();
+        self.actions.push_back(Action::CloseServer);
+    }
+
+    pub(super) fn close_client(&mut self) {
+        if !matches!(self.front, Front::Done) {
+            self.front = Front::Done;
+            self.input.clear();
+            self.waiting.clear();
+            self.in_transaction = false;
+            self.actions.push_back(Action::CloseClient);
+        }
+    }
+
+    /// Ends everything: `reply` takes the place of the next one that the client waits for.
+    pub(super) fn give_up(&mut self, cx: &mut Context<'_>, ending: Ending, reply: Reply) {
+        if matches!(self.front, Front::Done) {
+            return self.drop_server();
+        }
+        self.end(cx, ending);
+        self.leave_server(cx);
+        let topic = self.awaited_by_client();
+        self.say(cx, Flow::ReplyMade, topic, &reply);
+        self.close_client();
+    }
+
+    /// What the client's next reply is about.
+    pub(super) fn awaited_by_client(&self) -> Topic {
+        match (&self.front, self.waiting.head()) {
+            (Front::Waiting { hello: Some(verb) }, _) => Topic::Command(*verb),
+            (Front::Body { .. }, _) => Topic::EndOfData,
+            (_, Some(head)) => head.topic,
+            (_, None) => Topic::Greeting,
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! How a session with the server is opened: pure transitions from reply to next step.
+//!
+//! ```text
+//!  towards an MX                                               handing over to an MSA
+//!  greeting ─▶ (client: EHLO) ─▶ EHLO ─▶ STARTTLS ─▶ TLS ─▶ EHLO   greeting ─▶ XCLIENT ─▶ EHLO
+//!                                 │         │refused    │failed │
+//!                                 │5xx      ▼           ▼       ▼
+//!                                 └▶ HELO  as it is   dial again, in the clear
+//! ```
+
+use super::event::{Ending, Topic};
+use super::replies;
+use super::settings::{HandOver, Outbound, TlsPolicy};
+use crate::command::Verb;
+use crate::reply::Severity;
+use crate::{Extensions, Reply};
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Pass the reply: it is the client's greeting.
+    Greet,
+    /// Pass the reply: it is the client's greeting, and a refusal.
+    RefuseSession,
+    /// Send this command.
+    Send(Verb, String),
+    /// Do a TLS handshake.
+    Handshake,
+    /// Drop the connection and dial again, not to try TLS.
+    Redial,
+    /// Answer the client's EHLO or HELO, and relay.
+    Answer(Hello),
+    /// Answer the client's EHLO or HELO with this refusal of the server, now and later.
+    RejectHello,
+    /// Relay: the client was answered before.
+    Relay,
+    /// Pass the reply and close.
+    PassAndClose,
+    /// Close with this reply.
+    Fail(Ending, Reply),
+}
+
+/// The remembered answers to EHLO and HELO.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hello {
+    pub(super) ehlo: Reply,
+    pub(super) helo: Reply,
+}
+
+impl Hello {
+    fn new(name: &str, offered: Extensions, secured: bool) -> Self {
+        let name = if name.is_empty() { "server" } else { name };
+        // What we cannot keep up, or do ourselves, is not offered on.
+        let kept = Extensions {
+            starttls: false,
+            requiretls: offered.requiretls && secured,
+            auth: Vec::new(),
+            xclient: Vec::new(),
+            other: Vec::new(),
+            ..offered
+        };
+        Self { ehlo: kept.to_reply(name), helo: Reply::plain(250, name) }
+    }
+
+    /// From an EHLO reply that is given.
+    pub(super) fn given(ehlo: Reply) -> Self {
+        let name = ehlo.lines.first().and_then(|line| line.split(' ').next()).unwrap_or_default().to_owned();
+        Self { helo: Reply::plain(250, name), ehlo }
+    }
+}
+
+/// Where the opening stands: what the next reply answers.
+#[derive(Debug)]
+pub(super) enum Opening {
+    Mx(Outbound, Mx),
+    HandOver(HandOver, HandedOver),
+}
+
+/// Towards an MX.
+#[derive(Debug)]
+pub(super) enum Mx {
+    /// The first dial's greeting.
+    Greeting,
+    /// The client's turn to say EHLO.
+    Greeted,
+    Ehlo(Leg),
+    Helo(Leg),
+    /// In the clear, the hello would be this.
+    StartTls(Hello),
+    Handshake,
+    /// The second dial's greeting, which the client does not see.
+    ClearGreeting,
+}
+
+/// What is known of the connection's security.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leg {
+    /// TLS may still be tried.
+    Fresh,
+    Secured,
+    /// Dialled in the clear after TLS failed.
+    Clear,
+}
+
+/// Towards an MSA that trusts us.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum HandedOver {
+    Greeting,
+    Xclient,
+    Ehlo,
+}
+
+impl Opening {
+    /// The server answered.
+    pub(super) fn reply(&mut self, reply: &Reply) -> Step {
+        match self {
+            Self::Mx(outbound, state) => state.reply(outbound, reply),
+            Self::HandOver(hand_over, state) => state.reply(hand_over, reply),
+        }
+    }
+
+    /// The client said EHLO or HELO. Only after its greeting.
+    pub(super) fn hello(&mut self) -> Step {
+        match self {
+            Self::Mx(outbound, state) => {
+                *state = Mx::Ehlo(Leg::Fresh);
+                ehlo(&outbound.ehlo_name)
+            }
+            Self::HandOver(..) => Step::Relay,
+        }
+    }
+
+    /// The handshake succeeded.
+    pub(super) fn secured(&mut self, verified: bool) -> Step {
+        let Self::Mx(outbound, state) = self else { return Step::Relay };
+        if outbound.tls == TlsPolicy::Verify && !verified {
+            return Step::Fail(Ending::TlsFailed, replies::tls_failed());
+        }
+        *state = Mx::Ehlo(Leg::Secured);
+        ehlo(&outbound.ehlo_name)
+    }
+
+    /// The connection was lost, stalled, or failed in its handshake.
+    pub(super) fn lost(&mut self, ending: Ending, reply: Reply) -> Step {
+        if let Self::Mx(outbound, state) = self
+            && matches!(state, Mx::StartTls(_) | Mx::Handshake | Mx::Ehlo(Leg::Secured) | Mx::Helo(Leg::Secured))
+        {
+            if outbound.tls.allows_clear() {
+                *state = Mx::ClearGreeting;
+                return Step::Redial;
+            }
+            return Step::Fail(Ending::TlsFailed, replies::tls_failed());
+        }
+        if let Self::HandOver(hand_over, HandedOver::Greeting) = self
+            && let Some(left) = hand_over.redials.checked_sub(1)
+        {
+            hand_over.redials = left;
+            return Step::Redial;
+        }
+        Step::Fail(ending, reply)
+    }
+
+    /// Whether a server's reply is awaited, and which.
+    pub(super) fn awaits(&self) -> Option<Topic> {
+        let verb = match self {
+            Self::Mx(_, Mx::Greeted | Mx::Handshake) => return None,
+            Self::Mx(_, Mx::Greeting | Mx::ClearGreeting) | Self::HandOver(_, HandedOver::Greeting) => {
+                return Some(Topic::Greeting);
+            }
+            Self::Mx(_, Mx::Ehlo(_)) | Self::HandOver(_, HandedOver::Ehlo) => Verb::Ehlo,
+            Self::Mx(_, Mx::Helo(_)) => Verb::Helo,
+            Self::Mx(_, Mx::StartTls(_)) => Verb::StartTls,
+            Self::HandOver(_, HandedOver::Xclient) => Verb::Xclient,
+        };
+        Some(Topic::Command(verb))
+    }
+}
+
+impl Mx {
+    fn reply(&mut self, outbound: &Outbound, reply: &Reply) -> Step {
+        let positive = reply.severity() == Severity::Positive;
+        match std::mem::replace(self, Self::Greeted) {
+            // The same words as for a lost connection: STARTTLS did not come about.
+            Self::StartTls(_) if reply.code == 421 && outbound.tls.allows_clear() => {
+                *self = Self::ClearGreeting;
+                Step::Redial
+            }
+            Self::StartTls(_) if reply.code == 220 => {
+                *self = Self::Handshake;
+                Step::Handshake
+            }
+            Self::StartTls(hello) if outbound.tls.allows_clear() => Step::Answer(hello),
+            Self::StartTls(_) => Step::Fail(Ending::TlsFailed, replies::tls_failed()),
+            Self::ClearGreeting if positive => {
+                *self = Self::Ehlo(Leg::Clear);
+                ehlo(&outbound.ehlo_name)
+            }
+            // 421 whatever the MX said: it had taken the session before.
+            Self::ClearGreeting => Step::Fail(Ending::ServerRefused, Reply::new(421, (4, 4, 1), reply.text())),
+            _ if reply.code == 421 => Step::PassAndClose,
+            Self::Greeting if positive => Step::Greet,
+            Self::Greeting => Step::RefuseSession,
+            Self::Ehlo(leg) if positive => self.offered(outbound, leg, reply),
+            Self::Ehlo(leg) if reply.is_permanent() => {
+                *self = Self::Helo(leg);
+                Step::Send(Verb::Helo, format!("HELO {}", outbound.ehlo_name))
+            }
+            Self::Helo(leg) if positive => {
+                if leg != Leg::Secured && !outbound.tls.allows_clear() {
+                    return Step::Fail(Ending::TlsFailed, replies::tls_not_offered());
+                }
+                let name = reply.lines.first().and_then(|line| line.split(' ').next()).unwrap_or_default();
+                Step::Answer(Hello::new(name, Extensions::default(), leg == Leg::Secured))
+            }
+            Self::Ehlo(_) | Self::Helo(_) => Step::RejectHello,
+            // Nothing was asked.
+            Self::Greeted | Self::Handshake => Step::Fail(Ending::Violation("a reply to nothing"), replies::server_garbled()),
+        }
+    }
+
+    fn offered(&mut self, outbound: &Outbound, leg: Leg, reply: &Reply) -> Step {
+        let (name, offered) = Extensions::parse(reply);
+        let starttls = offered.starttls;
+        let hello = Hello::new(&name, offered, leg == Leg::Secured);
+        if leg == Leg::Fresh && starttls && outbound.tls != TlsPolicy::Off {
+            *self = Self::StartTls(hello);
+            return Step::Send(Verb::StartTls, "STARTTLS".to_owned());
+        }
+        if leg != Leg::Secured && !outbound.tls.allows_clear() {
+            return Step::Fail(Ending::TlsFailed, replies::tls_not_offered());
+        }
+        Step::Answer(hello)
+    }
+}
+
+impl HandedOver {
+    fn reply(&mut self, hand_over: &HandOver, reply: &Reply) -> Step {
+        if reply.severity() != Severity::Positive {
+            return Step::Fail(Ending::ServerRefused, replies::hand_over_refused());
+        }
+        let next = match (*self, &hand_over.xclient) {
+            (Self::Greeting, Some(xclient)) => (Self::Xclient, Step::Send(Verb::Xclient, format!("XCLIENT{xclient}"))),
+            (Self::Greeting, None) | (Self::Xclient, _) => (Self::Ehlo, ehlo(&hand_over.ehlo_name)),
+            (Self::Ehlo, _) => (Self::Ehlo, Step::Relay),
+        };
+        *self = next.0;
+        next.1
+    }
+}
+
+fn ehlo(name: &str) -> Step {
+    Step::Send(Verb::Ehlo, format!("EHLO {name}"))
+}

@@ -1,0 +1,375 @@
+//! Replies (RFC 5321 §4.2, RFC 2034, RFC 3463): built, parsed within bounds, written safely.
+//!
+//! Whatever a peer put into its text, a [`Reply`] is written as well-formed lines: control
+//! characters come out as `\xHH`, so that no peer can make a second reply out of one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use memchr::memchr;
+
+/// Longest reply line taken (RFC 5321 says 512; some MXs write more).
+pub const MAX_REPLY_LINE: usize = 4_096;
+/// Most lines in one reply.
+pub const MAX_REPLY_LINES: usize = 256;
+/// Most bytes in one reply.
+pub const MAX_REPLY_BYTES: usize = 65_536;
+/// Longest text written on one line; RFC 5321 §4.5.3.1.5 allows 512 with code and CRLF.
+const MAX_WRITTEN_TEXT: usize = 480;
+
+/// An enhanced status code such as `5.1.1` (RFC 3463).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EnhancedCode {
+    /// 2 success, 4 persistent transient failure, 5 permanent failure.
+    pub class: u8,
+    /// What it is about: 1 addressing, 2 mailbox, 3 system, 4 network, 5 protocol, 6 content, 7 policy.
+    pub subject: u16,
+    /// Which condition exactly.
+    pub detail: u16,
+}
+
+impl EnhancedCode {
+    /// `class.subject.detail`.
+    pub const fn new(class: u8, subject: u16, detail: u16) -> Self {
+        Self { class, subject, detail }
+    }
+}
+
+impl fmt::Display for EnhancedCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
+    }
+}
+
+/// A text that is not an enhanced status code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an enhanced status code")]
+pub struct NotAnEnhancedCode;
+
+impl FromStr for EnhancedCode {
+    type Err = NotAnEnhancedCode;
+    fn from_str(text: &str) -> Result<Self, NotAnEnhancedCode> {
+        let number = |part: Option<&str>| {
+            part.filter(|digits| (1..=3).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()))
+                .and_then(|digits| digits.parse::<u16>().ok())
+                .ok_or(NotAnEnhancedCode)
+        };
+        let mut parts = text.split('.');
+        let class = match parts.next() {
+            Some("2") => 2,
+            Some("4") => 4,
+            Some("5") => 5,
+            _ => return Err(NotAnEnhancedCode),
+        };
+        let code = Self { class, subject: number(parts.next())?, detail: number(parts.next())? };
+        if parts.next().is_some() { Err(NotAnEnhancedCode) } else { Ok(code) }
+    }
+}
+
+/// What a reply asks of the client (RFC 5321 §4.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// 2yz: done.
+    Positive,
+    /// 3yz: go on.
+    Intermediate,
+    /// 4yz: try again later.
+    Transient,
+    /// 5yz: do not try again.
+    Permanent,
+}
+
+/// One reply of one or more lines.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reply {
+    /// Three digits, 200 to 599.
+    pub code: u16,
+    /// The enhanced status code that every line carries, if every line does.
+    pub enhanced: Option<EnhancedCode>,
+    /// The text of each line, without codes.
+    pub lines: Vec<String>,
+}
+
+impl Reply {
+    /// A reply of one line with an enhanced status code.
+    pub fn new(code: u16, enhanced: (u8, u16, u16), text: impl Into<String>) -> Self {
+        let (class, subject, detail) = enhanced;
+        Self { code, enhanced: Some(EnhancedCode::new(class, subject, detail)), lines: vec![text.into()] }
+    }
+
+    /// A reply of one line without an enhanced status code: greetings, EHLO, 354 (RFC 2034 §4).
+    pub fn plain(code: u16, text: impl Into<String>) -> Self {
+        Self { code, enhanced: None, lines: vec![text.into()] }
+    }
+
+    /// What the first digit says.
+    pub fn severity(&self) -> Severity {
+        match self.code / 100 {
+            2 => Severity::Positive,
+            3 => Severity::Intermediate,
+            4 => Severity::Transient,
+            _ => Severity::Permanent,
+        }
+    }
+
+    /// 2yz.
+    pub fn is_positive(&self) -> bool {
+        self.severity() == Severity::Positive
+    }
+
+    /// 4yz.
+    pub fn is_transient(&self) -> bool {
+        self.severity() == Severity::Transient
+    }
+
+    /// 5yz.
+    pub fn is_permanent(&self) -> bool {
+        self.severity() == Severity::Permanent
+    }
+
+    /// The enhanced status code of the reply, or of its first line if the lines differ.
+    pub fn status(&self) -> Option<EnhancedCode> {
+        self.enhanced.or_else(|| self.lines.first()?.split(' ').next()?.parse().ok())
+    }
+
+    /// All text on one line, escaped: for logs and notices.
+    pub fn text(&self) -> String {
+        let joined: Vec<String> = self.lines.iter().map(|line| escape(line)).collect();
+        joined.join(" ")
+    }
+
+    /// The bytes for the wire. Control characters are escaped, over-long lines are cut.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write_to(&mut out);
+        out
+    }
+
+    /// Appends the bytes for the wire.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let code = self.code.clamp(200, 599);
+        let last = self.lines.len().saturating_sub(1);
+        for (number, line) in self.lines.iter().map(String::as_str).chain(self.lines.is_empty().then_some("")).enumerate() {
+            out.extend_from_slice(format!("{code}{}", if number < last { '-' } else { ' ' }).as_bytes());
+            if let Some(enhanced) = self.enhanced {
+                out.extend_from_slice(format!("{enhanced} ").as_bytes());
+            }
+            let text = escape(line);
+            out.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(MAX_WRITTEN_TEXT)]);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    /// One line for people: `550 5.1.1 no such user`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.code)?;
+        if let Some(enhanced) = self.enhanced {
+            write!(f, "{enhanced} ")?;
+        }
+        f.write_str(&self.text())
+    }
+}
+
+/// Makes a peer's text harmless on one line: control characters and direction marks as `\xHH`.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            out.push_str(&format!("\\x{:02x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Why what a peer sent is not a reply. The session cannot be trusted any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReplyError {
+    /// A line that does not begin with a code of 200 to 599 and a blank or hyphen.
+    #[error("garbage instead of a reply")]
+    Garbage,
+    /// Lines of one reply with different codes.
+    #[error("lines of one reply carry different codes")]
+    MixedCodes,
+    /// A line, or the whole, beyond the bounds of this module.
+    #[error("reply without an end")]
+    TooLong,
+}
+
+/// Collects bytes and hands out whole replies. Lines may end in a bare LF, as some MXs have it.
+#[derive(Debug, Default)]
+pub struct ReplyParser {
+    bytes: Vec<u8>,
+    start: usize,
+    code: u16,
+    lines: Vec<String>,
+    size: usize,
+}
+
+impl ReplyParser {
+    /// An empty parser.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends bytes read from the peer.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole reply; `None`: more bytes are needed. After an error drop the session.
+    pub fn next_reply(&mut self) -> Result<Option<Reply>, ReplyError> {
+        while let Some(length) = memchr(b'\n', &self.bytes[self.start..]) {
+            let line = &self.bytes[self.start..self.start + length];
+            self.size += length + 1;
+            if length > MAX_REPLY_LINE || self.size > MAX_REPLY_BYTES || self.lines.len() >= MAX_REPLY_LINES {
+                return Err(ReplyError::TooLong);
+            }
+            let (code, more, text) = split_line(line.strip_suffix(b"\r").unwrap_or(line))?;
+            if !self.lines.is_empty() && code != self.code {
+                return Err(ReplyError::MixedCodes);
+            }
+            self.start += length + 1;
+            self.code = code;
+            self.lines.push(text);
+            if !more {
+                return Ok(Some(self.finish()));
+            }
+        }
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+        if self.bytes.len() > MAX_REPLY_LINE { Err(ReplyError::TooLong) } else { Ok(None) }
+    }
+
+    /// Whether nothing is held: no reply, no part of one.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.bytes.len() && self.lines.is_empty()
+    }
+
+    /// Throws away what is held (behind the MX's `220` to STARTTLS, CVE-2021-38371) and says how
+    /// much it was.
+    pub fn clear(&mut self) -> usize {
+        let dropped = self.bytes.len() - self.start + self.size;
+        *self = Self::default();
+        dropped
+    }
+
+    fn finish(&mut self) -> Reply {
+        let mut lines = std::mem::take(&mut self.lines);
+        self.size = 0;
+        let first = lines.iter().map(|line| leading_code(line)).reduce(|a, b| if a == b { a } else { None });
+        let enhanced = first.flatten().filter(|code| u16::from(code.class) == self.code / 100);
+        if enhanced.is_some() {
+            for line in &mut lines {
+                *line = line.split_once(' ').map(|(_, rest)| rest.to_owned()).unwrap_or_default();
+            }
+        }
+        Reply { code: self.code, enhanced, lines }
+    }
+}
+
+fn leading_code(line: &str) -> Option<EnhancedCode> {
+    line.split(' ').next()?.parse().ok()
+}
+
+fn split_line(line: &[u8]) -> Result<(u16, bool, String), ReplyError> {
+    let digits = line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or(ReplyError::Garbage)?;
+    let code = digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+    if !(200..=599).contains(&code) {
+        return Err(ReplyError::Garbage);
+    }
+    let more = match line.get(3) {
+        None | Some(b' ') => false,
+        Some(b'-') => true,
+        Some(_) => return Err(ReplyError::Garbage),
+    };
+    let text = String::from_utf8_lossy(line.get(4..).unwrap_or_default());
+    Ok((code, more, escape(&text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(chunks: &[&[u8]]) -> Result<Vec<Reply>, ReplyError> {
+        let mut parser = ReplyParser::new();
+        let mut out = Vec::new();
+        for chunk in chunks {
+            parser.push(chunk);
+            while let Some(reply) = parser.next_reply()? {
+                out.push(reply);
+            }
+        }
+        Ok(out)
+    }
+
+    #[test]
+    fn multi_line_replies_split_anywhere() {
+        let wire = b"220 mx ESMTP\r\n550-5.1.1 no such\r\n550 5.1.1 user\n250-a\r\n250\r\n";
+        let expected = parse(&[wire]).unwrap();
+        assert_eq!(expected.len(), 3);
+        assert_eq!(expected[1], Reply { code: 550, enhanced: Some(EnhancedCode::new(5, 1, 1)), lines: vec!["no such".into(), "user".into()] });
+        assert_eq!(expected[2].lines, ["a", ""]);
+        for at in 0..wire.len() {
+            assert_eq!(parse(&[&wire[..at], &wire[at..]]).unwrap(), expected, "split at {at}");
+        }
+    }
+
+    #[test]
+    fn differing_enhanced_codes_stay_in_the_text() {
+        let reply = &parse(&[b"451-4.7.1 slow down\r\n451 see http://x\r\n"]).unwrap()[0];
+        assert_eq!((reply.enhanced, reply.status()), (None, Some(EnhancedCode::new(4, 7, 1))));
+        assert_eq!(reply.to_bytes(), b"451-4.7.1 slow down\r\n451 see http://x\r\n");
+    }
+
+    #[test]
+    fn hostile_replies_end_within_bounds() {
+        assert_eq!(parse(&[b"HTTP/1.1 400\r\n"]), Err(ReplyError::Garbage));
+        assert_eq!(parse(&[b"\r\n"]), Err(ReplyError::Garbage));
+        assert_eq!(parse(&[b"199 no\r\n"]), Err(ReplyError::Garbage));
+        assert_eq!(parse(&[b"600 no\r\n"]), Err(ReplyError::Garbage));
+        assert_eq!(parse(&[b"250-a\r\n550 b\r\n"]), Err(ReplyError::MixedCodes));
+        assert_eq!(parse(&[&[b'2'; 5_000]]), Err(ReplyError::TooLong));
+        let endless = b"250-x\r\n".repeat(300);
+        assert_eq!(parse(&[&endless]), Err(ReplyError::TooLong));
+        let long = format!("250-{}\r\n", "x".repeat(4_000)).repeat(20);
+        assert_eq!(parse(&[long.as_bytes()]), Err(ReplyError::TooLong));
+    }
+
+    #[test]
+    fn a_reply_never_becomes_two() {
+        let mut reply = Reply::new(550, (5, 7, 1), "no\r\n250 yes\u{1b}[2J\u{85}");
+        reply.lines.push("\u{202e}x".into());
+        assert_eq!(
+            String::from_utf8(reply.to_bytes()).unwrap(),
+            "550-5.7.1 no\\x0d\\x0a250 yes\\x1b[2J\\x85\r\n550 5.7.1 \\x202ex\r\n"
+        );
+        assert_eq!(parse(&[b"250 a\rb\0c\r\n"]).unwrap()[0].lines, ["a\\x0db\\x00c"]);
+        assert_eq!(Reply { code: 250, enhanced: None, lines: vec![] }.to_bytes(), b"250 \r\n");
+        assert!(Reply::plain(250, "ä".repeat(600)).to_bytes().len() <= 512);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_parses_as_one_reply(code in 200u16..600, lines in proptest::collection::vec("\\PC{0,50}|[\\x00-\\x7f]{0,50}", 1..5)) {
+            let reply = Reply { code, enhanced: None, lines };
+            let parsed = parse(&[&reply.to_bytes()]).unwrap();
+            prop_assert_eq!(parsed.len(), 1);
+            prop_assert_eq!(parsed[0].code, code);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = parse(&[&bytes]);
+        }
+    }
+}
