@@ -61,24 +61,22 @@ impl LineBuffer {
 
     /// The next whole line without its CRLF, or its error; `None`: more bytes are needed.
     pub fn next_line(&mut self) -> Option<Result<Vec<u8>, LineError>> {
-        loop {
-            let Some(end) = self.find_crlf() else {
-                if self.swallowing || self.len() > self.max {
-                    self.forget_long_line();
-                } else {
-                    self.give_back();
-                }
-                return None;
-            };
-            let line = self.bytes[self.start..end].to_vec();
-            self.start = end + 2;
-            self.scanned = self.start;
-            self.give_back();
-            if std::mem::take(&mut self.swallowing) || line.len() + 2 > self.max {
-                return Some(Err(LineError::TooLong));
+        let Some(end) = self.find_crlf() else {
+            if self.swallowing || self.len() > self.max {
+                self.forget_long_line();
+            } else {
+                self.give_back();
             }
-            return Some(check(line));
+            return None;
+        };
+        let line = self.bytes[self.start..end].to_vec();
+        self.start = end + 2;
+        self.scanned = self.start;
+        self.give_back();
+        if std::mem::take(&mut self.swallowing) || line.len() + 2 > self.max {
+            return Some(Err(LineError::TooLong));
         }
+        Some(check(line))
     }
 
     /// Hands out everything that is buffered and not yet a line: content behind a command, or the

@@ -47,29 +47,40 @@ impl Content {
         matches!(self.transfer, Framing::Data(_) | Framing::Bdat { chunk: Some(_), .. })
     }
 
-    /// Takes what belongs to the content: bytes taken, content, and the chunk's end (size, last).
-    fn take(&mut self, input: &[u8]) -> (usize, Vec<u8>, Option<(u64, bool)>, Option<BareLineEnd>) {
+    /// Takes what belongs to the content.
+    fn take(&mut self, input: &[u8]) -> Taken {
         match &mut self.transfer {
             Framing::Data(decoder) => {
                 let mut content = Vec::new();
-                let (taken, end) = decoder.decode(input, &mut content);
-                (taken, content, end.then_some((0, true)), decoder.fault())
+                let (bytes, end) = decoder.decode(input, &mut content);
+                Taken { bytes, content, done: end.then_some((0, true)), fault: decoder.fault() }
             }
             Framing::Bdat { chunk, check } => {
-                let Some((counter, size, last)) = chunk else { return (0, Vec::new(), None, None) };
-                let taken = counter.take(input.len());
+                let Some((counter, size, last)) = chunk else { return Taken::default() };
+                let bytes = counter.take(input.len());
                 let done = counter.is_done().then_some((*size, *last));
-                let mut fault = check.check(&input[..taken]).err();
+                let mut fault = check.check(&input[..bytes]).err();
                 if done.is_some() {
                     *chunk = None;
                 }
                 if matches!(done, Some((_, true))) {
                     fault = fault.or(check.finish().err());
                 }
-                (taken, input[..taken].to_vec(), done, fault)
+                Taken { bytes, content: input[..bytes].to_vec(), done, fault }
             }
         }
     }
+}
+
+/// What was taken of the input.
+#[derive(Default)]
+struct Taken {
+    /// How much of the input it is.
+    bytes: usize,
+    content: Vec<u8>,
+    /// The message or chunk ended here: its size as announced, and whether it is the last.
+    done: Option<(u64, bool)>,
+    fault: Option<BareLineEnd>,
 }
 
 impl Server {
@@ -77,7 +88,7 @@ impl Server {
     pub(super) fn content(&mut self) -> bool {
         let Phase::Content(content) = &mut self.phase else { return false };
         let bytes = self.input.take_rest();
-        let (taken, out, done, fault) = content.take(&bytes);
+        let Taken { bytes: taken, content: out, done, fault } = content.take(&bytes);
         self.input.push(&bytes[taken..]);
         content.size += taken as u64;
         let size = content.size;
