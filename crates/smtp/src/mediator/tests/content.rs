@@ -1,0 +1,186 @@
+//! DATA and BDAT.
+
+use super::Talk;
+
+/// A session in which DATA got its 354.
+fn in_data() -> Talk {
+    let mut talk = Talk::relaying();
+    talk.run(
+        "C MAIL FROM:<a@b.example>
+        s MAIL FROM:<a@b.example>
+        S 250 ok
+        c 250 ok
+        C DATA
+        s DATA
+        S 354 go
+        c 354 go",
+    );
+    talk.events.clear();
+    talk
+}
+
+#[test]
+fn content_passes_unchanged_split_anywhere() {
+    let wire = b"Subject: x\r\n\r\n..dot\r\n.\r.\r\n\0\x85\xe2\x80\xa8\x0b\xff .\r\n . \r\n.x\r\n\r\n.\r\n";
+    let legal: Vec<u8> = wire.iter().enumerate().filter(|(at, _)| *at != 22).map(|(_, byte)| *byte).collect();
+    for chunk in 1..legal.len() {
+        let mut talk = in_data();
+        talk.chunk = chunk;
+        talk.client(&legal);
+        assert_eq!(talk.mediator.to_server.bytes(), legal);
+        talk.to_server();
+        talk.run("S 250 2.0.0 queued\nc 250 2.0.0 queued\nC RSET\ns RSET");
+        assert!(talk.told("content end"));
+    }
+}
+
+#[test]
+fn what_follows_the_end_is_commands() {
+    let mut talk = in_data();
+    talk.client(b"x\r\n.\r\nMAIL FROM:<c@d.example>\r\nQUIT\r\n");
+    talk.run(
+        "s x
+        s .
+        s MAIL FROM:<c@d.example>
+        s QUIT
+        S 250 queued
+        c 250 queued
+        S 250 ok
+        c 250 ok
+        S 221 bye
+        c 221 bye
+        !close server
+        !close client",
+    );
+}
+
+#[test]
+fn bare_line_ends_never_reach_the_server_with_an_end() {
+    for smuggled in [
+        &b"x\n.\nMAIL FROM:<evil@e.example>\r\n.\r\n"[..],
+        b"x\n.\r\nQUIT\r\n.\r\n",
+        b"x\r\n.\nQUIT\r\n.\r\n",
+        b"x\r.\rQUIT\r\n.\r\n",
+        b"x\r\n.\rQUIT\r\n.\r\n",
+        b"x\r\r\n.\r\n",
+        b"\n.\r\n\r\n.\r\n",
+    ] {
+        for chunk in [1, 2, 3, usize::MAX] {
+            let mut talk = in_data();
+            talk.chunk = chunk;
+            talk.client(smuggled);
+            let actions = talk.actions();
+            assert_eq!(actions, [super::Action::DropServer, super::Action::CloseClient], "{smuggled:?}");
+            assert_eq!(talk.to_server(), "", "what was not written is withdrawn");
+            assert_eq!(talk.to_client(), "550 5.6.11 bare CR or LF in the message\r\n421 4.3.2 closing this session\r\n");
+            assert!(!talk.told("content end") && talk.told("ended Violation(\"bare CR or LF in content\")"));
+        }
+    }
+}
+
+#[test]
+fn a_message_that_is_cut_off_is_never_completed() {
+    for cut in [&b""[..], b"half a", b"line\r\n", b"line\r\n.", b"line\r\n.\r"] {
+        let mut talk = in_data();
+        talk.client(cut);
+        talk.to_server();
+        talk.run("!client closes\n!drop server\n!close client");
+        assert!(talk.told("ended ClientLost"));
+    }
+}
+
+#[test]
+fn a_server_that_leaves_in_the_content_is_told_at_its_end() {
+    let mut talk = in_data();
+    talk.client(b"first\r\n");
+    talk.run("s first\n!server closes\n!drop server\n!nothing");
+    talk.client(b"second\r\n");
+    talk.run("!nothing");
+    talk.client(b".\r\n");
+    talk.run("c 421 4.4.2 lost the connection to the server\n!close client");
+}
+
+#[test]
+fn an_early_verdict_waits_for_the_end_and_nothing_more_is_sent() {
+    let mut talk = in_data();
+    talk.client(b"first\r\n");
+    talk.run("s first\nS 552 5.3.4 too large\n!drop server\n!nothing");
+    talk.client(b"second\r\n.\r\n");
+    talk.run("c 552 5.3.4 too large\nc 421 4.3.2 closing this session\n!close client");
+}
+
+#[test]
+fn an_early_acceptance_is_a_lie() {
+    let mut talk = in_data();
+    talk.client(b"first\r\n");
+    talk.run("s first\nS 250 2.0.0 queued\n!drop server");
+    talk.client(b".\r\n");
+    talk.run("c 421 4.5.0 the server broke the protocol\n!close client");
+}
+
+#[test]
+fn loss_after_the_dot_is_temporary() {
+    let mut talk = in_data();
+    talk.client(b"x\r\n.\r\n");
+    talk.run("s x\ns .\n!server closes\nc 421 4.4.2 lost the connection to the server\n!drop server\n!close client");
+}
+
+#[test]
+fn content_before_354_is_nobodys_command() {
+    let mut talk = Talk::relaying();
+    talk.client(b"MAIL FROM:<>\r\nDATA\r\nSubject: x\r\n");
+    talk.to_server();
+    talk.run("c 421 4.5.0 content before 354; closing\n!drop server\n!close client");
+}
+
+#[test]
+fn a_refused_data_leads_back_to_commands() {
+    let mut talk = Talk::relaying();
+    talk.run("C DATA\ns DATA\nS 503 5.5.1 no\nc 503 5.5.1 no\nC NOOP\ns NOOP\nS 250 ok\nc 250 ok");
+}
+
+#[test]
+fn chunks_are_opaque() {
+    for chunk in 1..30 {
+        let mut talk = Talk::relaying();
+        talk.chunk = chunk;
+        talk.client(b"MAIL FROM:<>\r\nBDAT 16\r\nQUIT\r\n.\r\n\n\r\0\xff.\r\nBDAT 0\r\nBDAT 2 LAST\r\n\r\nNOOP\r\n");
+        assert_eq!(
+            talk.mediator.to_server.bytes(),
+            b"MAIL FROM:<>\r\nBDAT 16\r\nQUIT\r\n.\r\n\n\r\0\xff.\r\nBDAT 0\r\nBDAT 2 LAST\r\n\r\nNOOP\r\n"
+        );
+        talk.to_server();
+        talk.run("S 250 a\nS 250 b\nS 250 c\nS 250 d\nS 250 e\nc 250 a\nc 250 b\nc 250 c\nc 250 d\nc 250 e");
+        assert_eq!(talk.events.iter().filter(|event| *event == "content end").count(), 1);
+        assert!(!talk.mediator.in_transaction());
+    }
+}
+
+#[test]
+fn a_chunk_is_not_acknowledged_before_it_is_there() {
+    let mut talk = Talk::relaying();
+    talk.client(b"BDAT 10 LAST\r\n12345");
+    talk.to_server();
+    talk.run("S 250 queued\n!drop server\n!nothing");
+    talk.client(b"67890");
+    talk.run("c 421 4.5.0 the server broke the protocol\n!close client");
+}
+
+#[test]
+fn a_refused_chunk_is_still_content() {
+    let mut talk = Talk::relaying();
+    talk.client(b"BDAT 6\r\nQU");
+    talk.to_server();
+    talk.run("S 503 5.5.1 no\nc 503 5.5.1 no");
+    talk.client(b"IT\r\nNOOP\r\n");
+    assert_eq!(talk.to_server(), "IT\r\nNOOP\r\n");
+}
+
+#[test]
+fn a_malformed_chunk_ends_the_session() {
+    for line in ["BDAT", "BDAT x", "BDAT -1", "BDAT 99999999999999999999999999", "BDAT 1 LAST x"] {
+        let mut talk = Talk::relaying();
+        talk.client(format!("{line}\r\nQUIT\r\n").as_bytes());
+        talk.run("c 421 4.5.2 malformed BDAT; closing\ns QUIT\n!close server\n!close client");
+    }
+}
