@@ -5,3 +5,4 @@
 pub mod egress;
 pub mod names;
 pub mod reach;
+pub mod resolver;

@@ -1,0 +1,100 @@
+//! All doors of this process: opened, replaced and closed as the launcher says.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{TcpListener, UdpSocket},
+    os::fd::OwnedFd,
+    sync::Arc,
+};
+
+use tokio::task::JoinHandle;
+use warren_launcher_api::CellId;
+
+use super::{
+    Notes, Upstream,
+    door::{Shared, serve},
+};
+
+/// The doors. One task each.
+pub struct Doors {
+    shared: Arc<Shared>,
+    open: HashMap<CellId, Open>,
+}
+
+struct Open {
+    generation: u32,
+    task: JoinHandle<()>,
+}
+
+/// A handle to change what all doors ask.
+#[derive(Clone)]
+pub struct Asking(Arc<Shared>);
+
+impl Asking {
+    /// From now on, ask these nameservers. Questions under way end with the old ones.
+    pub fn replace(&self, upstream: Upstream) {
+        self.0.upstream.store(Arc::new(upstream));
+    }
+}
+
+impl Doors {
+    /// No doors yet; those to come ask `upstream` and tell `notes`.
+    #[must_use]
+    pub fn new(upstream: Upstream, notes: Notes) -> Self {
+        Self { shared: Arc::new(Shared::new(upstream, notes)), open: HashMap::new() }
+    }
+
+    /// A handle to change what all doors ask.
+    #[must_use]
+    pub fn asking(&self) -> Asking {
+        Asking(Arc::clone(&self.shared))
+    }
+
+    /// Serves a cell's UDP socket and TCP listener, in place of an earlier generation's.
+    pub async fn open(&mut self, cell: CellId, generation: u32, udp: OwnedFd, tcp: OwnedFd) -> io::Result<()> {
+        if self.open.get(&cell).is_some_and(|open| open.generation >= generation) {
+            return Ok(()); // Late word of an old door.
+        }
+        self.close(cell).await;
+        let (udp, tcp) = (UdpSocket::from(udp), TcpListener::from(tcp));
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        let (udp, tcp) = (udp.try_into()?, tcp.try_into()?);
+        let task = tokio::spawn(serve(cell, udp, tcp, Arc::clone(&self.shared)));
+        self.open.insert(cell, Open { generation, task });
+        Ok(())
+    }
+
+    /// Closes a cell's door; its sockets are closed when this returns.
+    pub async fn close(&mut self, cell: CellId) {
+        if let Some(Open { task, .. }) = self.open.remove(&cell) {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// Closes all doors.
+    pub async fn close_all(&mut self) {
+        for Open { task, .. } in self.open.values() {
+            task.abort();
+        }
+        for (_, Open { task, .. }) in self.open.drain() {
+            let _ = task.await;
+        }
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.open.len()
+    }
+}
+
+impl Drop for Doors {
+    fn drop(&mut self) {
+        for Open { task, .. } in self.open.values() {
+            task.abort();
+        }
+    }
+}

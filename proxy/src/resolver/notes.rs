@@ -1,0 +1,90 @@
+//! Telling the proxy what addresses stand for. What cannot be told is forgotten: the proxy then works without a name.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use tokio::{
+    net::UnixDatagram,
+    sync::Mutex,
+    time::{Instant, timeout_at},
+};
+use warren_launcher_api::CellId;
+
+use super::memory::Link;
+use crate::names::NameNote;
+
+/// Longest an answer is held back for its notes. A proxy that reads takes microseconds.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// After the proxy did not read in time, so long no answer waits for it.
+const SULK: Duration = Duration::from_secs(1);
+/// Most notes for one answer.
+const MAX_NOTES: usize = 128;
+
+/// The way to the proxy's datagram socket.
+#[derive(Debug)]
+pub struct Notes {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    // Connected, because only then does the kernel tell when the proxy's queue has room.
+    socket: Option<UnixDatagram>,
+    sulking_until: Option<Instant>,
+}
+
+impl Notes {
+    /// Notes go to the socket at `path`, whenever there is one.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, state: Mutex::default() }
+    }
+
+    /// Sends what `links` say of addresses in `cell`; returns when the proxy has them, or cannot be told.
+    pub async fn send(&self, cell: CellId, links: Vec<Link>) {
+        if links.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let Ok(mut state) = timeout_at(deadline, self.state.lock()).await else { return };
+        if state.sulking_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        let sent = timeout_at(deadline, async {
+            for Link { domain, host, address, ttl_s } in links.into_iter().take(MAX_NOTES) {
+                // The resolver does not validate yet, so nothing is secure.
+                let note = NameNote { cell, domain, mx: host, address, secure: false, ttl_s };
+                let Ok(json) = serde_json::to_vec(&note) else { continue };
+                self.deliver(&mut state, &json).await?;
+            }
+            Ok::<(), io::Error>(())
+        })
+        .await;
+        let failure = match sent {
+            Ok(Ok(())) => {
+                state.sulking_until = None;
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it does not read".to_owned(),
+        };
+        state.socket = None;
+        if state.sulking_until.is_none() {
+            tracing::warn!(socket = %self.path.display(), reason = failure, "the proxy cannot be told names");
+        }
+        state.sulking_until = Some(Instant::now() + SULK);
+    }
+
+    /// One datagram; once more if the proxy has been replaced since the last.
+    async fn deliver(&self, state: &mut State, datagram: &[u8]) -> io::Result<()> {
+        if let Some(socket) = &state.socket {
+            match socket.send(datagram).await {
+                Ok(_) => return Ok(()),
+                Err(_) => state.socket = None,
+            }
+        }
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(&self.path)?;
+        state.socket.insert(socket).send(datagram).await.map(|_| ())
+    }
+}
