@@ -1,1 +1,52 @@
-//! warren-scenarios.
+//! A node under test: the real programs, in a lab's internet, with everything of theirs in one temporary folder.
+//!
+//! ```text
+//!   scenario ──▶ Node::start(&lab, setup) ──▶ warren up  (in the lab's node namespace)
+//!      │                                         ├─ launcher, proxy, resolver, platform, receiver
+//!      ├─ submit   `warren send`, from the client host, over 587 or 465
+//!      ├─ talk     a literal SMTP dialogue, from any host of the lab
+//!      ├─ kill     kill -9 of one program
+//!      └─ stop     SIGTERM, then: is anything left of it?
+//! ```
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`setup`] | what a scenario asks of its node, as configuration files |
+//! | [`node`] | the running node |
+//! | [`leftovers`] | namespaces, mounts, cgroups, processes and state that a node must not leave |
+//! | [`dialogue`] | plain SMTP, command by command |
+//! | [`corpus`] | real mail |
+#![forbid(unsafe_code)]
+// The harness of tests: what fails here fails the test, with its place.
+#![allow(clippy::unwrap_used)]
+
+pub mod corpus;
+pub mod dialogue;
+pub mod leftovers;
+pub mod node;
+pub mod setup;
+
+pub use dialogue::Dialogue;
+pub use node::{Node, Sent};
+pub use setup::{Setup, Tenant};
+
+use std::path::Path;
+
+/// Runs something on the network of one of the lab's hosts, on a thread of its own.
+pub fn inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let namespace = std::fs::File::open(namespace).expect("the lab runs");
+            rustix::thread::move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&namespace),
+                Some(rustix::thread::LinkNameSpaceType::Network),
+            )
+            .expect("scenarios run as root");
+            work()
+        });
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}

@@ -1,0 +1,165 @@
+//! A hostile program in the MSA's place: it runs inside a real tenant's container, tries every way out that it knows, and writes
+//! what happened to `report` in its volume, a line each: `name: outcome`.
+//!
+//! Standard library only, so that `rustc` alone builds it: `rustc -O --edition 2024 -C target-feature=+crt-static probe.rs`.
+
+use std::ffi::{c_char, c_int, c_long};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::FromRawFd;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+const VOLUME: &str = "/var/spool/warren";
+
+unsafe extern "C" {
+    fn syscall(number: c_long, ...) -> c_long;
+    fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
+    fn mount(source: *const c_char, target: *const c_char, kind: *const c_char, flags: u64, data: *const u8) -> c_int;
+    fn unshare(flags: c_int) -> c_int;
+    fn setuid(uid: u32) -> c_int;
+}
+
+fn main() {
+    let control = std::thread::spawn(control);
+    let mut report = String::new();
+    let mut say = |name: &str, outcome: String| report.push_str(&format!("{name}: {}\n", outcome.replace('\n', " ")));
+
+    // The network: nothing answers but port 25 of a foreign address (the exit door) and the resolver.
+    let ports = [22, 24, 53, 80, 443, 465, 587, 2525, 3306, 8080];
+    let hosts = ["203.0.113.10", "198.51.100.10", "198.51.100.53", "10.0.0.1", "192.168.0.1", "169.254.169.254", "8.8.8.8", "[2001:db8::1]"];
+    let mut reached = Vec::new();
+    for host in hosts {
+        for port in ports {
+            let target: SocketAddr = format!("{host}:{port}").parse().expect("a literal address");
+            if TcpStream::connect_timeout(&target, Duration::from_secs(2)).is_ok() {
+                reached.push(target.to_string());
+            }
+        }
+    }
+    say("reached", reached.join(" "));
+    for target in ["198.51.100.10:25", "203.0.113.10:25", "127.0.0.1:25", "10.0.0.1:25", "169.254.169.254:25", "[::1]:25"] {
+        say(&format!("dial {target}"), greeting(target));
+    }
+    say("udp foreign resolver", udp("198.51.100.53:53"));
+    say("udp any port", udp("203.0.113.10:9"));
+    let interfaces: Vec<String> = read("/proc/net/dev").lines().skip(2).filter_map(|l| Some(l.split(':').next()?.trim().to_owned())).collect();
+    say("interfaces", interfaces.join(" "));
+    say("abstract sockets", read("/proc/net/unix").lines().filter_map(|l| l.split_whitespace().nth(7)).collect::<Vec<_>>().join(" "));
+
+    // Sockets of other kinds.
+    for (name, domain, kind, protocol) in
+        [("raw", 2, 3, 1), ("raw6", 10, 3, 58), ("packet", 17, 3, 0), ("netlink", 16, 3, 0), ("vsock", 40, 1, 0), ("alg", 38, 5, 0), ("bluetooth", 31, 3, 0)]
+    {
+        // SAFETY: plain system call; a descriptor that it may return is left to the process.
+        say(&format!("socket {name}"), errno(unsafe { socket(domain, kind, protocol) } as i64));
+    }
+
+    // The kernel. Numbers are those of x86_64 and, where they differ, aarch64.
+    let n = |x86: c_long, arm: c_long| if cfg!(target_arch = "x86_64") { x86 } else { arm };
+    for (name, number) in [
+        ("bpf", n(321, 280)), ("io_uring_setup", 425), ("ptrace", n(101, 117)), ("keyctl", n(250, 219)), ("add_key", n(248, 217)),
+        ("userfaultfd", n(323, 282)), ("perf_event_open", n(298, 241)), ("setns", n(308, 268)), ("pivot_root", n(155, 41)),
+        ("chroot", n(161, 51)), ("open_tree", 428), ("move_mount", 429), ("fsopen", 430), ("init_module", n(175, 105)),
+        ("kexec_load", n(246, 104)), ("open_by_handle_at", n(304, 265)), ("process_vm_readv", n(310, 270)), ("mknod", n(133, 33)),
+        ("pidfd_getfd", 438), ("landlock_create_ruleset", 444),
+    ] {
+        // SAFETY: null arguments; the kernel validates them.
+        say(&format!("call {name}"), errno(unsafe { syscall(number, 0, 0, 0, 0, 0) }));
+    }
+    // SAFETY: plain system calls on literals.
+    unsafe {
+        say("unshare user", errno(unshare(0x1000_0000) as i64));
+        say("unshare net", errno(unshare(0x4000_0000) as i64));
+        say("clone user", errno(syscall(n(56, 220), 0x1000_0000_u64 | 17, 0, 0, 0, 0)));
+        say("mount", errno(mount(c"none".as_ptr(), c"/tmp".as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null()) as i64));
+        say("setuid 0", errno(setuid(0) as i64));
+    }
+
+    // Files.
+    for path in ["/owned", "/warren-msa", "/etc/resolv.conf", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/1/oom_score_adj", "/dev/owned"] {
+        say(&format!("write {path}"), result(fs::OpenOptions::new().write(true).create(true).open(path)));
+    }
+    say("write volume", result(fs::write(format!("{VOLUME}/own"), b"x")));
+    for path in ["/proc/kcore", "/proc/kallsyms-owned", "/proc/keys", "/sys", "/dev/mem", "/dev/kmsg", "/var/lib/warren", "/run"] {
+        say(&format!("read {path}"), result(fs::read_dir(path).map(|_| ()).or_else(|_| fs::File::open(path).map(|_| ()))));
+    }
+    let pids = fs::read_dir("/proc").map(|d| d.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok()).map(|p| p.to_string()).collect::<Vec<_>>());
+    say("pids", pids.unwrap_or_default().join(" "));
+    let status = read("/proc/self/status");
+    for key in ["CapEff:", "CapPrm:", "CapBnd:", "CapAmb:", "CapInh:", "NoNewPrivs:", "Seccomp:"] {
+        say(key.trim_end_matches(':'), status.lines().find_map(|l| l.strip_prefix(key)).unwrap_or("?").trim().to_owned());
+    }
+    say("uid_map", read("/proc/self/uid_map").split_whitespace().collect::<Vec<_>>().join(" "));
+    say("mounts", read("/proc/self/mountinfo").lines().filter_map(|l| l.split_whitespace().nth(4)).collect::<Vec<_>>().join(" "));
+    let open: Vec<String> = fs::read_dir("/proc/self/fd").map(|d| d.flatten().filter_map(|e| Some(fs::read_link(e.path()).ok()?.display().to_string())).collect()).unwrap_or_default();
+    say("descriptors", open.join(" "));
+    say("siblings", fs::read_dir(format!("{VOLUME}/..")).map(|d| d.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")).unwrap_or_default());
+
+    // Written whole or not at all: whoever waits for it sees it complete.
+    if fs::write(format!("{VOLUME}/report.new"), &report).is_ok() {
+        let _ = fs::rename(format!("{VOLUME}/report.new"), format!("{VOLUME}/report"));
+    }
+    let _ = control.join();
+}
+
+/// Plays an MSA that is ready, until the platform lets go.
+fn control() {
+    // SAFETY: descriptor 5 is the control listener that every image inherits.
+    let listener = unsafe { UnixListener::from_raw_fd(5) };
+    let Ok((stream, _)) = listener.accept() else { return };
+    let mut lines = BufReader::new(&stream);
+    let mut line = String::new();
+    let _ = lines.read_line(&mut line);
+    let _ = (&stream).write_all(b"\"Ready\"\n");
+    // SAFETY: descriptor 3 is the submission entrance.
+    let entrance = unsafe { TcpListener::from_raw_fd(3) };
+    std::thread::spawn(move || {
+        for client in entrance.incoming().flatten() {
+            let _ = (&client).write_all(b"421 4.3.2 not a mail server\r\n");
+        }
+    });
+    let _ = std::io::copy(&mut lines, &mut std::io::sink());
+}
+
+fn greeting(target: &str) -> String {
+    let target: SocketAddr = target.parse().expect("a literal address");
+    match TcpStream::connect_timeout(&target, Duration::from_secs(2)) {
+        Err(e) => format!("refused {e}"),
+        Ok(mut stream) => {
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(40)));
+            let mut text = [0; 200];
+            let n = stream.read(&mut text).unwrap_or(0);
+            String::from_utf8_lossy(&text[..n]).trim().to_owned()
+        }
+    }
+}
+
+fn udp(target: &str) -> String {
+    // A question for `.` of type NS: any DNS server would answer it.
+    let question = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+    let attempt = || -> std::io::Result<usize> {
+        let s = UdpSocket::bind("0.0.0.0:0")?;
+        s.set_read_timeout(Some(Duration::from_millis(500)))?;
+        s.connect(target)?;
+        s.send(&question)?;
+        s.recv(&mut [0; 512])
+    };
+    result(attempt())
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn result<T>(r: std::io::Result<T>) -> String {
+    match r {
+        Ok(_) => "ok".to_owned(),
+        Err(e) => format!("refused {e}"),
+    }
+}
+
+fn errno(r: i64) -> String {
+    if r >= 0 { "ok".to_owned() } else { format!("refused {}", std::io::Error::last_os_error()) }
+}

@@ -1,0 +1,399 @@
+//! The running node.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use warren_lab::{Lab, find_program};
+
+use crate::dialogue::Dialogue;
+use crate::leftovers;
+use crate::setup::{PASSWORD, Setup};
+
+/// How long the node may take to come up, to go, or to come to what a scenario waits for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What `warren up` prints when every program is ready.
+const UP: &str = "warren is up";
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A node in a lab.
+#[derive(Debug)]
+pub struct Node<'lab> {
+    lab: &'lab Lab,
+    folder: tempfile::TempDir,
+    cgroup: String,
+    up: Child,
+    log: Arc<Log>,
+    letters: AtomicU32,
+}
+
+/// What `warren send` answered.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Whether the server took the message for every recipient.
+    pub accepted: bool,
+    /// What was printed: the reply, or the error.
+    pub text: String,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    changed: Condvar,
+}
+
+impl<'lab> Node<'lab> {
+    /// Writes the configuration, runs `warren up` and returns when it is up.
+    pub fn start(lab: &'lab Lab, setup: &Setup) -> Self {
+        let node = Self::start_unready(lab, setup);
+        node.wait_for_log(UP);
+        node
+    }
+
+    /// The same without waiting, for a node that is not expected to come up.
+    pub fn start_unready(lab: &'lab Lab, setup: &Setup) -> Self {
+        let folder = tempfile::Builder::new().prefix("warren-").tempdir().unwrap();
+        let cgroup = format!("warren-t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        configure(folder.path(), &cgroup, setup);
+        let log = Arc::new(Log::default());
+        let up = run_up(lab, folder.path(), &log);
+        Node { lab, folder, cgroup, up, log, letters: AtomicU32::new(0) }
+    }
+
+    /// Runs `warren up` again, after the node ended in whatever way.
+    pub fn restart(&mut self) {
+        assert!(self.up.try_wait().unwrap().is_some(), "it still runs");
+        self.log.lines.lock().unwrap().clear();
+        self.up = run_up(self.lab, self.folder.path(), &self.log);
+        self.wait_for_log(UP);
+    }
+
+    /// The configuration directory.
+    pub fn config_dir(&self) -> PathBuf {
+        self.folder.path().join("etc")
+    }
+
+    /// The state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// The run directory.
+    pub fn run_dir(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    /// Runs a subcommand of `warren` on the node.
+    pub fn warren(&self, arguments: &[&str]) -> Output {
+        let mut command = self.lab.command_in_node(find_program("warren").unwrap());
+        command.args(arguments).arg("--config").arg(self.config_dir()).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// The same, for its output; fails the scenario if it fails.
+    pub fn ask(&self, arguments: &[&str]) -> String {
+        let output = self.warren(arguments);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "warren {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    /// Submits a message as a user's mail program would, from the client host.
+    pub fn submit(&self, login: &str, from: &str, to: &[&str], port: u16, message: &[u8]) -> Sent {
+        self.submit_as(login, PASSWORD, from, to, port, message)
+    }
+
+    /// The same with a password of the scenario's choice.
+    pub fn submit_as(&self, login: &str, password: &str, from: &str, to: &[&str], port: u16, message: &[u8]) -> Sent {
+        let n = self.letters.fetch_add(1, Ordering::Relaxed);
+        let letter = self.folder.path().join(format!("letter{n}"));
+        let secret = self.folder.path().join(format!("secret{n}"));
+        std::fs::write(&letter, message).unwrap();
+        std::fs::write(&secret, format!("{password}\n")).unwrap();
+        let mut command = self.lab.client_command(find_program("warren").unwrap());
+        command.args(["send", "--server", &format!("203.0.113.10:{port}"), "--insecure"]);
+        command.args(["--tls", if port == 465 { "implicit" } else { "starttls" }]);
+        command.args(["--user", login, "--password-file"]).arg(&secret).args(["--from", from]);
+        for recipient in to {
+            command.args(["--to", recipient]);
+        }
+        let output = command.arg(&letter).stdin(Stdio::null()).output().unwrap();
+        let _ = std::fs::remove_file(letter);
+        let _ = std::fs::remove_file(secret);
+        let text = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
+        Sent { accepted: output.status.success(), text }
+    }
+
+    /// A plain SMTP session from the client host with one of the node's ports.
+    pub fn talk<T: Send>(
+        &self,
+        port: u16,
+        script: impl FnOnce(&mut Dialogue) -> std::io::Result<T> + Send,
+    ) -> std::io::Result<T> {
+        let server = SocketAddr::from(([203, 0, 113, 10], port));
+        crate::inside(&self.lab.namespace("client").unwrap(), || {
+            let (mut dialogue, _) = Dialogue::open(server)?;
+            script(&mut dialogue)
+        })
+    }
+
+    /// Mail from outside to port 25; the replies to MAIL, each RCPT and the message.
+    pub fn inject(&self, from: &str, to: &[&str], message: &[u8]) -> std::io::Result<Vec<String>> {
+        self.talk(25, |smtp| {
+            smtp.say("EHLO client.example")?;
+            let replies = smtp.mail(from, to, message)?;
+            smtp.say("QUIT")?;
+            Ok(replies)
+        })
+    }
+
+    /// Waits for a line of the node's log that contains this.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        let mut lines = self.log.lines.lock().unwrap();
+        loop {
+            if let Some(line) = lines.iter().find(|l| l.contains(text)) {
+                return line.clone();
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {text:?} in the node's log:\n{}", lines.join("\n"));
+            lines = self.log.changed.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    /// The node's log so far.
+    pub fn log(&self) -> String {
+        self.log.lines.lock().unwrap().join("\n")
+    }
+
+    /// Waits until the question is answered with something.
+    pub fn wait_until<T>(&self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(answer) = ask() {
+                return answer;
+            }
+            assert!(Instant::now() < end, "waited in vain for {what}; the node's log:\n{}", self.log());
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    /// Pid of `warren up`.
+    pub fn pid(&self) -> u32 {
+        self.up.id()
+    }
+
+    /// Pids of the node's programs with this name (`warren-proxy`, …); `maker` and `warren-msa` too.
+    pub fn pids(&self, program: &str) -> Vec<u32> {
+        let all = leftovers::processes();
+        let up = self.up.id();
+        let children: Vec<u32> = all.iter().filter(|(_, p)| p.parent == up).map(|(pid, _)| *pid).collect();
+        let name = |p: &leftovers::Process| {
+            let mut words = p.command.split(' ');
+            let first = words.next().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned();
+            if words.next() == Some("maker") { "maker".to_owned() } else { first }
+        };
+        let ours = |pid: u32, p: &leftovers::Process| match program {
+            "warren-msa" => p.cgroups.contains(&format!("/{}/", self.cgroup)),
+            "maker" => children.contains(&p.parent),
+            _ => children.contains(&pid),
+        };
+        all.iter().filter(|(pid, p)| name(p) == program && ours(*pid, p)).map(|(pid, _)| *pid).collect()
+    }
+
+    /// `kill -9`, of one program; returns when that process is gone.
+    pub fn kill(&self, program: &str) {
+        let pid = self.wait_until(program, || self.pids(program).first().copied());
+        kill(pid, rustix::process::Signal::KILL);
+        self.wait_until("its end", || (!self.pids(program).contains(&pid)).then_some(()));
+    }
+
+    /// The state of a tenant as `warren tenants` prints it.
+    pub fn state_of(&self, tenant: &str) -> Option<String> {
+        let table = self.ask(&["tenants"]);
+        let row = table.lines().find(|l| l.split_whitespace().any(|w| w == tenant))?;
+        ["asleep", "starting", "awake", "draining", "failed"].into_iter().find(|s| row.contains(s)).map(str::to_owned)
+    }
+
+    /// SIGTERM; then nothing of the node may be left but its configuration, volumes and records.
+    pub fn stop(mut self) {
+        kill(self.up.id(), rustix::process::Signal::TERM);
+        let status = self.wait_for_end();
+        assert!(status.success(), "warren up ended with {status}:\n{}", self.log());
+        let left = leftovers::of(self.folder.path(), &self.run_dir(), &self.cgroup);
+        assert!(left.is_empty(), "left behind:\n{left}\nthe node's log:\n{}", self.log());
+    }
+
+    /// `kill -9` of `warren up` and everything that it runs, at once; containers too if asked.
+    pub fn crash(&mut self, containers: bool) {
+        let mut pids = vec![self.up.id()];
+        for program in
+            ["warren-platform", "warren-proxy", "warren-resolver", "warren-receiver", "warren-launcher", "maker"]
+        {
+            pids.extend(self.pids(program));
+        }
+        if containers {
+            pids.extend(self.pids("warren-msa"));
+        }
+        for pid in pids {
+            kill(pid, rustix::process::Signal::KILL);
+        }
+        self.wait_for_end();
+    }
+
+    /// What is left of the node on the machine.
+    pub fn leftovers(&self) -> String {
+        leftovers::of(self.folder.path(), &self.run_dir(), &self.cgroup)
+    }
+
+    /// Waits for `warren up` to end.
+    pub fn wait_for_end(&mut self) -> std::process::ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.up.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "warren up does not end:\n{}", self.log());
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Node<'_> {
+    /// After a failed scenario: the node goes, its log is shown.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the node's log:\n{}", self.log());
+        }
+        if let Ok(None) = self.up.try_wait() {
+            kill(self.up.id(), rustix::process::Signal::TERM);
+            let end = Instant::now() + Duration::from_secs(30);
+            while let Ok(None) = self.up.try_wait() {
+                if Instant::now() > end {
+                    let _ = self.up.kill();
+                    let _ = self.up.wait();
+                }
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+        }
+        if !self.leftovers().is_empty() {
+            let _ = self.warren(&["down"]);
+        }
+    }
+}
+
+fn kill(pid: u32, signal: rustix::process::Signal) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+    let _ = rustix::process::kill_process(pid, signal);
+}
+
+fn run_up(lab: &Lab, folder: &Path, log: &Arc<Log>) -> Child {
+    let mut command = lab.command_in_node(find_program("warren").unwrap());
+    command.arg("up").arg("--config").arg(folder.join("etc"));
+    let mut up = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (out, err) = (up.stdout.take().unwrap(), up.stderr.take().unwrap());
+    collect(out, Arc::clone(log));
+    collect(err, Arc::clone(log));
+    up
+}
+
+fn collect(stream: impl std::io::Read + Send + 'static, log: Arc<Log>) {
+    std::thread::spawn(move || {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        while stream.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if std::env::var_os("WARREN_SHOW_LOG").is_some() {
+                eprintln!("{text}");
+            }
+            log.lines.lock().unwrap().push(text);
+            log.changed.notify_all();
+            line.clear();
+        }
+    });
+}
+
+/// The hash of [`PASSWORD`], made once.
+pub fn password_hash() -> &'static str {
+    static HASH: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    HASH.get_or_init(|| {
+        let mut passwd = Command::new(find_program("warren").unwrap());
+        let mut child =
+            passwd.args(["passwd", "--stdin"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(format!("{PASSWORD}\n").as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    })
+}
+
+fn configure(folder: &Path, cgroup: &str, setup: &Setup) {
+    // The node's unprivileged programs pass through here.
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+    let etc = folder.join("etc");
+    let tenants = etc.join("tenants");
+    std::fs::create_dir_all(&tenants).unwrap();
+    for tenant in &setup.tenants {
+        std::fs::write(tenants.join(format!("{}.toml", tenant.name)), tenant.toml(password_hash())).unwrap();
+    }
+    let built = || std::env::var_os("WARREN_IMAGES").map(PathBuf::from);
+    let beside = || find_program("warren").unwrap().with_file_name("images");
+    let images = setup.images.clone().or_else(built).unwrap_or_else(beside);
+    let images = &images.display();
+    let (state, run) = (folder.join("state"), folder.join("run"));
+    let (state, run, idle, retry, slots) =
+        (state.display(), run.display(), setup.idle.as_millis(), setup.retry.as_millis(), setup.slots);
+    let extra = &setup.extra;
+    std::fs::write(
+        etc.join("warren.toml"),
+        format!(
+            r#"hostname = "mail.warren.example"
+
+[egress]
+addresses = ["203.0.113.10", "203.0.113.11", "203.0.113.12"]
+allow_networks = ["198.51.100.0/24"]
+receiver = ["203.0.113.10"]
+
+[resolver]
+nameservers = ["198.51.100.53"]
+
+[fleet]
+idle = "{idle}ms"
+slots = {slots}
+
+[retry]
+first = "{retry}ms"
+
+[cgroup]
+name = "{cgroup}"
+
+[paths]
+state = "{state}"
+run = "{run}"
+images = "{images}"
+{extra}
+"#
+        ),
+    )
+    .unwrap();
+    own(&tenants);
+}
+
+/// Tenants' files are the platform's and root's alone: they hold password hashes.
+fn own(tenants: &Path) {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+    let line =
+        passwd.lines().find(|l| l.starts_with("warren-platform:")).expect("run deploy/prepare, which makes the users");
+    let gid: u32 = line.split(':').nth(3).unwrap().parse().unwrap();
+    let files = std::fs::read_dir(tenants).unwrap().flatten().map(|e| (e.path(), 0o640));
+    for (path, mode) in files.chain([(tenants.to_owned(), 0o750)]) {
+        std::os::unix::fs::chown(&path, Some(0), Some(gid)).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+}
