@@ -1,0 +1,89 @@
+//! The tenant's volume: its queue and its next-due file, opened when first needed.
+//!
+//! The banner does not wait for the disk. MAIL does: a sender is told `4xx` while the volume cannot be written, and the next
+//! MAIL tries again.
+
+use crate::clock::now_ms;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
+use warren_queue::{Envelope, Incoming, NextDue, Queue, QueueError, Scan};
+
+/// Where the platform mounts the volume.
+pub const VOLUME: &str = "/var/spool/warren";
+
+/// The volume.
+#[derive(Debug)]
+pub struct Store {
+    volume: PathBuf,
+    queue: OnceCell<Queue>,
+    due: Arc<NextDue>,
+}
+
+impl Store {
+    /// Touches nothing yet.
+    #[must_use]
+    pub fn new(volume: PathBuf) -> Self {
+        let due = Arc::new(NextDue::new(&volume));
+        Self { volume, queue: OnceCell::new(), due }
+    }
+
+    /// The queue, opened if it is not yet.
+    ///
+    /// # Errors
+    /// When the volume cannot be written.
+    pub async fn queue(&self) -> Result<&Queue, QueueError> {
+        let directory = self.volume.join("queue");
+        self.queue.get_or_try_init(|| blocking(move || Queue::open(&directory))).await
+    }
+
+    /// Begins a message.
+    ///
+    /// # Errors
+    /// When there is no room, or the volume cannot be written.
+    pub async fn begin(&self) -> Result<Incoming, QueueError> {
+        let queue = self.queue().await?.clone();
+        blocking(move || queue.begin(now_ms())).await
+    }
+
+    /// Makes a message durable, and makes sure that the tenant is woken for it whatever happens to this process.
+    ///
+    /// # Errors
+    /// Nothing was accepted.
+    pub async fn commit(&self, incoming: Incoming, envelope: Envelope) -> Result<Envelope, QueueError> {
+        let due = Arc::clone(&self.due);
+        blocking(move || {
+            due.no_later_than(envelope.due_ms().unwrap_or_else(now_ms))?;
+            incoming.commit(envelope)
+        })
+        .await
+    }
+
+    /// What the queue held at the start.
+    ///
+    /// # Errors
+    /// When the volume cannot be read.
+    pub async fn scan(&self) -> Result<Scan, QueueError> {
+        let queue = self.queue().await?.clone();
+        blocking(move || queue.scan()).await
+    }
+
+    /// Writes the next-due file, for the time after this process.
+    ///
+    /// # Errors
+    /// When the volume cannot be written.
+    pub async fn next_due(&self, due_ms: Option<u64>) -> Result<(), QueueError> {
+        let due = Arc::clone(&self.due);
+        blocking(move || due.exactly(due_ms)).await
+    }
+}
+
+/// Runs disk work beside the event loop.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, QueueError> + Send + 'static) -> Result<T, QueueError> {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        // It panicked, or the program ends: either way nothing was accepted.
+        Err(error) => Err(QueueError::Io { doing: "working on the queue", source: std::io::Error::other(error) }),
+    }
+}
