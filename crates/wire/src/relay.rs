@@ -1,0 +1,287 @@
+//! Drives a [`Mediator`] over connections.
+//!
+//! ```text
+//!   client ◀──▶ relay ◀──▶ server        bytes, when the mediator wants them
+//!                │  └────▶ Upstream       dials, handshakes, and hears every event
+//!                └───────▶ Mediator       decides
+//! ```
+//!
+//! A session that waits holds no buffer: bytes are read into one that its thread shares, inside the call that reads them. Writing comes
+//! before reading, so what waits to be written is bounded by what one read can make of it.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
+use warren_smtp::Reply;
+use warren_smtp::mediator::{Action, Mediator, Observer, Outgoing, Policy};
+
+/// Bytes read at once: a full TLS record and a pipe's worth of content.
+const SCRATCH: usize = 32 * 1024;
+/// How long last words may take to be written.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// How long, and how many bytes, a client may go on sending after its last reply before the connection is reset under it.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+}
+
+/// The server's side: how to get there. It also hears what happens.
+pub trait Upstream: Observer + Send {
+    /// A connection to the server.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send;
+
+    /// Connects, within its own deadline. The reply of a failure is for the client.
+    fn dial(&mut self) -> impl Future<Output = Result<Self::Stream, Reply>> + Send;
+
+    /// Does a TLS handshake, within its own deadline: the secured connection, and whether the server's certificate is trusted. `None` if it failed.
+    fn secure(&mut self, stream: Self::Stream) -> impl Future<Output = Option<(Self::Stream, bool)>> + Send {
+        drop(stream);
+        async { None }
+    }
+}
+
+/// Runs a session to its end. `drain` resolves when the program is going down: the session then ends behind its open transaction.
+pub async fn relay<P, C, U>(mediator: &mut Mediator<P>, client: C, upstream: &mut U, drain: impl Future<Output = ()> + Send)
+where
+    P: Policy + Send,
+    C: AsyncRead + AsyncWrite + Unpin + Send,
+    U: Upstream,
+{
+    let mut drain = std::pin::pin!(drain);
+    let mut relay = Relay {
+        mediator,
+        client: Side::open(client),
+        server: Side::none(),
+        upstream,
+        alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        drained: false,
+    };
+    let mut leaving = None;
+    loop {
+        match relay.mediator.next_action() {
+            Some(Action::Dial) => relay.dial().await,
+            Some(Action::Handshake) => relay.handshake().await,
+            Some(Action::DropServer) => relay.server = Side::none(),
+            Some(Action::CloseServer) => {
+                let last = relay.mediator.to_server().bytes().to_vec();
+                let length = last.len();
+                relay.mediator.to_server().wrote(length);
+                leaving = relay.server.stream.take().map(|stream| (stream, last));
+            }
+            Some(Action::CloseClient) => break,
+            None => poll_fn(|cx| relay.step(cx, drain.as_mut())).await,
+        }
+    }
+    let last = relay.mediator.to_client().bytes().to_vec();
+    let client = relay.client.stream.take();
+    drop(relay);
+    // The client first: it waits, the server does not.
+    if let Some(client) = client {
+        part_from_client(client, &last).await;
+    }
+    if let Some((server, last)) = leaving {
+        // A server that takes no farewell gets none.
+        let _ = tokio::time::timeout(FAREWELL, part(server, &last)).await;
+    }
+}
+
+async fn part<S: AsyncWrite + Unpin>(mut stream: S, last: &[u8]) -> io::Result<()> {
+    stream.write_all(last).await?;
+    stream.flush().await?;
+    stream.shutdown().await
+}
+
+/// Last words, and some patience: closing while bytes are unread would reset the connection and could take the reply with it.
+async fn part_from_client<S: AsyncRead + AsyncWrite + Unpin>(mut client: S, last: &[u8]) {
+    let said = async {
+        client.write_all(last).await?;
+        client.flush().await?;
+        client.shutdown().await
+    };
+    if !matches!(tokio::time::timeout(FAREWELL, said).await, Ok(Ok(()))) {
+        return;
+    }
+    let listen = async {
+        let mut left = LINGER_BYTES;
+        let mut buffer = [0; 1024];
+        while let Ok(count @ 1..) = client.read(&mut buffer).await {
+            left = left.saturating_sub(count);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, listen).await;
+}
+
+/// One connection, as far as it is still of use.
+struct Side<S> {
+    stream: Option<S>,
+    /// Written, but perhaps not yet under way (TLS).
+    unflushed: bool,
+    /// Writing failed; there may still be something to read.
+    deaf: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
+    fn open(stream: S) -> Self {
+        Self { stream: Some(stream), unflushed: false, deaf: false }
+    }
+
+    fn none() -> Self {
+        Self { stream: None, unflushed: false, deaf: false }
+    }
+
+    /// Writes what it can; true if something went.
+    fn write(&mut self, cx: &mut Context<'_>, out: &mut Outgoing) -> bool {
+        let mut wrote = false;
+        while !out.is_empty() {
+            let Some(stream) = self.stream.as_mut().filter(|_| !self.deaf) else {
+                // Nobody will ever take it.
+                out.wrote(out.len());
+                return wrote;
+            };
+            match Pin::new(stream).poll_write(cx, out.bytes()) {
+                Poll::Ready(Ok(count @ 1..)) => {
+                    out.wrote(count);
+                    self.unflushed = true;
+                    wrote = true;
+                }
+                Poll::Ready(_) => self.deaf = true,
+                Poll::Pending => break,
+            }
+        }
+        if let Some(stream) = self.stream.as_mut().filter(|_| self.unflushed && !self.deaf) {
+            match Pin::new(stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => self.deaf = true,
+                Poll::Pending => {}
+            }
+        }
+        wrote
+    }
+
+    /// Reads into `buffer`: how many bytes, none at the end or after an error.
+    fn read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<usize> {
+        let Some(stream) = &mut self.stream else { return Poll::Pending };
+        let mut buffer = ReadBuf::new(buffer);
+        let result = ready!(Pin::new(stream).poll_read(cx, &mut buffer));
+        Poll::Ready(if result.is_ok() { buffer.filled().len() } else { 0 })
+    }
+}
+
+struct Relay<'a, P, C, U: Upstream> {
+    mediator: &'a mut Mediator<P>,
+    client: Side<C>,
+    server: Side<U::Stream>,
+    upstream: &'a mut U,
+    alarm: Pin<Box<Sleep>>,
+    drained: bool,
+}
+
+impl<P, C, U> Relay<'_, P, C, U>
+where
+    P: Policy + Send,
+    C: AsyncRead + AsyncWrite + Unpin + Send,
+    U: Upstream,
+{
+    async fn dial(&mut self) {
+        match self.upstream.dial().await {
+            Ok(stream) => {
+                self.server = Side::open(stream);
+                self.mediator.connected(Instant::now());
+            }
+            Err(reply) => self.mediator.not_connected(Instant::now(), reply, self.upstream),
+        }
+    }
+
+    async fn handshake(&mut self) {
+        let secured = match self.server.stream.take() {
+            Some(stream) => self.upstream.secure(stream).await,
+            None => None,
+        };
+        let now = Instant::now();
+        match secured {
+            Some((stream, trusted)) => {
+                self.server = Side::open(stream);
+                self.mediator.handshake_done(now, trusted, self.upstream);
+            }
+            None => self.mediator.handshake_failed(now, self.upstream),
+        }
+    }
+
+    /// Moves what can be moved. Ready when the mediator may have something to do.
+    fn step(&mut self, cx: &mut Context<'_>, drain: Pin<&mut impl Future<Output = ()>>) -> Poll<()> {
+        let mut moved = false;
+        if self.client.write(cx, self.mediator.to_client()) {
+            moved = true;
+        }
+        if self.server.write(cx, self.mediator.to_server()) {
+            moved = true;
+        }
+        if moved {
+            self.mediator.wrote(Instant::now(), self.upstream);
+        }
+        if self.client.deaf && self.client.stream.take().is_some() {
+            self.mediator.client_closed(Instant::now(), self.upstream);
+            moved = true;
+        }
+        moved |= BUFFER.with_borrow_mut(|buffer| self.read(cx, buffer));
+        if !self.drained && drain.poll(cx).is_ready() {
+            self.drained = true;
+            self.mediator.drain(Instant::now(), self.upstream);
+            moved = true;
+        }
+        if moved {
+            return Poll::Ready(());
+        }
+        if let Some(deadline) = self.mediator.deadline() {
+            let deadline = tokio::time::Instant::from_std(deadline);
+            if self.alarm.deadline() != deadline {
+                self.alarm.as_mut().reset(deadline);
+            }
+            if self.alarm.as_mut().poll(cx).is_ready() {
+                self.mediator.tick(Instant::now(), self.upstream);
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> bool {
+        let mut moved = false;
+        if self.mediator.wants_server()
+            && let Poll::Ready(count) = self.server.read(cx, buffer)
+        {
+            let now = Instant::now();
+            match count {
+                0 => {
+                    self.server = Side::none();
+                    self.mediator.server_closed(now, self.upstream);
+                }
+                _ => self.mediator.server_bytes(now, &buffer[..count], self.upstream),
+            }
+            // What the server said may be a reason to do something else than to read on.
+            return true;
+        }
+        if self.mediator.wants_client()
+            && let Poll::Ready(count) = self.client.read(cx, buffer)
+        {
+            let now = Instant::now();
+            match count {
+                0 => self.mediator.client_closed(now, self.upstream),
+                _ => self.mediator.client_bytes(now, &buffer[..count], self.upstream),
+            }
+            moved = true;
+        }
+        moved
+    }
+}
