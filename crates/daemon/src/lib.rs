@@ -25,4 +25,4 @@ pub use backoff::Backoff;
 pub use escape::{Escaped, escape};
 pub use inherit::{InheritError, Inherited};
 pub use lifecycle::{Draining, Lifecycle, Signal};
-pub use start::{ready, run};
+pub use start::{SUPERVISOR_VARIABLE, ready, run};

@@ -3,9 +3,13 @@
 use std::future::Future;
 use std::process::ExitCode;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
 
 use crate::{escape, log};
+
+/// Holds the pid of the supervisor (`warren up`), if there is one. A program that it started does not outlive it.
+pub const SUPERVISOR_VARIABLE: &str = "WARREN_SUPERVISOR";
 
 /// Runs a program on a multi-threaded runtime: starts logging, raises the descriptor limit, runs `program`, and turns its error into one
 /// line on stderr and exit status 1.
@@ -17,6 +21,10 @@ where
 {
     log::start();
     raise_descriptor_limit();
+    if let Err(error) = end_with_supervisor() {
+        eprintln!("{name}: {error:#}");
+        return ExitCode::FAILURE;
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name(name).build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -41,6 +49,20 @@ pub fn ready() {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!("cannot report readiness to NOTIFY_SOCKET: {error}");
     }
+}
+
+/// Has the kernel send SIGTERM when the supervisor is gone, however it went: then this program drains and ends, and the next `warren up`
+/// finds its place free. Under systemd there is no such variable.
+fn end_with_supervisor() -> anyhow::Result<()> {
+    let Ok(text) = std::env::var(SUPERVISOR_VARIABLE) else { return Ok(()) };
+    let supervisor = text.parse().ok().and_then(Pid::from_raw);
+    let supervisor = supervisor.with_context(|| format!("{SUPERVISOR_VARIABLE}={text}: expected a process id"))?;
+    set_parent_process_death_signal(Some(Signal::TERM)).context("asking for a signal at the supervisor's end")?;
+    // It may have gone before the kernel was asked.
+    if getppid() != Some(supervisor) {
+        bail!("the supervisor, process {text}, is gone");
+    }
+    Ok(())
 }
 
 /// Raises the soft limit of descriptors to the hard one: doors and connections cost one each, and the customary soft limit of 1,024 exists

@@ -1,0 +1,97 @@
+//! `warren`: the command of a node.
+//!
+//! ```text
+//!   up, down            supervise a whole node; clean up after one that was killed        up/, down.rs
+//!   check               configuration and machine                                         check.rs, machine.rs
+//!   tenants, status,    ask the running platform over $run/platform.sock                   platform.rs and one file each
+//!   wake, sleep
+//!   sessions            read what the proxy recorded                                       sessions.rs
+//!   send                submit a message file as a mail user would                         send.rs
+//!   passwd              hash a password for a tenant's file                                passwd.rs
+//! ```
+//!
+//! Results go to stdout, errors as lines to stderr with exit status 1. Whatever a peer said is escaped before it is shown; colours
+//! appear on terminals only.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod check;
+mod down;
+mod machine;
+mod passwd;
+mod platform;
+mod send;
+mod sessions;
+mod status;
+mod tell;
+mod tenants;
+mod up;
+mod wake;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Warren: a mail platform with a container and a queue for every tenant
+#[derive(Parser)]
+#[command(version, about, propagate_version = true)]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+/// Where the configuration is.
+#[derive(Args)]
+struct Config {
+    /// Directory with warren.toml and tenants/
+    #[arg(long = "config", value_name = "DIR", env = "WARREN_CONFIG", default_value = warren_config::DEFAULT_DIRECTORY)]
+    directory: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Run the node's programs until Ctrl-C (as root)
+    Up(up::Arguments),
+    /// End what a killed `warren up` left behind (as root)
+    Down(up::Arguments),
+    /// Check configuration and machine, and say what is wrong
+    Check(check::Arguments),
+    /// List the tenants and how they are
+    Tenants(Config),
+    /// Show how the node is: tenants awake, cold starts, counters
+    Status(Config),
+    /// Wake a tenant
+    Wake(wake::Arguments),
+    /// Let a tenant finish its work and sleep
+    Sleep(wake::Arguments),
+    /// Submit a message file through a front door
+    Send(send::Arguments),
+    /// List, show or sum up recorded outbound sessions
+    Sessions(sessions::Arguments),
+    /// Hash a password for the [accounts] of a tenant
+    Passwd(passwd::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse().action {
+        Action::Up(arguments) => up::run(&arguments),
+        Action::Down(arguments) => down::run(&arguments),
+        Action::Check(arguments) => check::run(&arguments),
+        Action::Tenants(config) => tenants::run(&config),
+        Action::Status(config) => status::run(&config),
+        Action::Wake(arguments) => wake::wake(&arguments),
+        Action::Sleep(arguments) => wake::sleep(&arguments),
+        Action::Send(arguments) => return send::run(&arguments),
+        Action::Sessions(arguments) => sessions::run(&arguments),
+        Action::Passwd(arguments) => passwd::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
