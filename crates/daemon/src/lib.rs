@@ -23,6 +23,6 @@ mod start;
 
 pub use backoff::Backoff;
 pub use escape::{Escaped, escape};
-pub use inherit::{InheritError, Inherited};
+pub use inherit::{InheritError, Inherited, keep_from_children};
 pub use lifecycle::{Draining, Lifecycle, Signal};
 pub use start::{SUPERVISOR_VARIABLE, ready, run};

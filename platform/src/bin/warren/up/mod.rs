@@ -104,6 +104,7 @@ impl Site {
         if !rustix::process::geteuid().is_root() {
             bail!("not root: the launcher makes namespaces and containers, so run this as root");
         }
+        warren_daemon::keep_from_children().context("closing what was inherited")?;
         // Children inherit it: what they make is theirs to open up.
         rustix::process::umask(Mode::from_raw_mode(0o022));
         fs::create_dir_all(&node.paths.run).with_context(|| format!("making {}", node.paths.run.display()))?;
