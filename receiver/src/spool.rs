@@ -1,0 +1,79 @@
+//! A message while its remote host waits: a file without a name, gone with its descriptor. It is no queue; nothing is promised before the
+//! tenant's MSA has the message.
+
+use std::io::{self, SeekFrom};
+use std::path::Path;
+
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+
+/// How much is read at once.
+const BLOCK: usize = 64 << 10;
+
+/// One message.
+#[derive(Debug)]
+pub struct Spool {
+    file: File,
+    size: u64,
+}
+
+impl Spool {
+    /// An empty one on the file system of `directory`.
+    pub async fn create(directory: &Path) -> io::Result<Self> {
+        let directory = directory.to_owned();
+        let file = tokio::task::spawn_blocking(move || tempfile::tempfile_in(directory)).await.map_err(io::Error::other)??;
+        Ok(Self { file: File::from_std(file), size: 0 })
+    }
+
+    /// Appends content.
+    pub async fn append(&mut self, content: &[u8]) -> io::Result<()> {
+        self.file.write_all(content).await?;
+        self.size += content.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Ends writing and goes back to the start.
+    pub async fn rewind(&mut self) -> io::Result<()> {
+        // tokio's file reports a failed write only at the next operation.
+        self.file.flush().await?;
+        self.file.seek(SeekFrom::Start(0)).await?;
+        Ok(())
+    }
+
+    /// The next block; empty at the end.
+    pub async fn read(&mut self) -> io::Result<Vec<u8>> {
+        let mut block = Vec::with_capacity(BLOCK);
+        while block.len() < BLOCK && self.file.read_buf(&mut block).await? > 0 {}
+        Ok(block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_goes_in_comes_out_and_no_name_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spool = Spool::create(directory.path()).await.unwrap();
+        for _ in 0..1_000 {
+            spool.append(&[b'x'; 100]).await.unwrap();
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        spool.rewind().await.unwrap();
+        let mut total = 0;
+        loop {
+            let block = spool.read().await.unwrap();
+            if block.is_empty() {
+                break;
+            }
+            total += block.len();
+        }
+        assert_eq!((total as u64, spool.size()), (100_000, 100_000));
+    }
+}
