@@ -21,11 +21,13 @@ use tokio::{
 use crate::{
     Gap, Record, RecorderSettings, SessionStore, StoreError,
     recorder::{Item, Stats},
-    spool::{Loaded, Spool},
+    spool::{Loaded, Spool, SpoolError},
 };
 
 /// Records taken from the channel at once.
 const GULP: usize = 1_000;
+/// Records appended to the spool file at once.
+const PIECE: usize = 64;
 /// How often losses are complained about.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 /// How long nothing must have been lost before a gap counts as over.
@@ -112,7 +114,7 @@ impl Keeper {
 
     pub(crate) async fn run(mut self, mut incoming: mpsc::Receiver<Item>, mut stopped: oneshot::Receiver<()>) {
         let mut items = Vec::new();
-        let mut watching = true;
+        let (mut watching, mut drained) = (true, false);
         loop {
             self.note_losses();
             self.spill();
@@ -121,7 +123,7 @@ impl Keeper {
                 for flush in self.flushes.drain(..) {
                     let _ = flush.send(());
                 }
-                if self.ending {
+                if drained {
                     return;
                 }
             }
@@ -137,15 +139,10 @@ impl Keeper {
                     }
                 }
                 Some(result) = self.answers.recv(), if self.busy.is_some() => self.work_done(result),
-                count = incoming.recv_many(&mut items, GULP) => {
-                    if count == 0 && !self.ending {
-                        self.ending = true;
-                    } else if count == 0 {
-                        // The channel is closed and empty: only the store and the clock are left to wait for.
-                        tokio::select! {
-                            Some(result) = self.answers.recv(), if self.busy.is_some() => self.work_done(result),
-                            () = tokio::time::sleep_until(wake) => {}
-                        }
+                count = incoming.recv_many(&mut items, GULP), if !drained => {
+                    if count == 0 {
+                        // Closed and empty: nobody can record any more.
+                        (drained, self.ending) = (true, true);
                     }
                     self.take(&mut items);
                 }
@@ -283,6 +280,7 @@ impl Keeper {
     }
 
     fn recovered(&mut self) {
+        self.spool_failed = None; // Not needed at present, so it stands in nobody's way.
         if self.pause.take().is_some() {
             tracing::info!("the session database takes records again");
         }
@@ -309,38 +307,45 @@ impl Keeper {
         if !(slow || self.pause.is_some() || !self.spool.is_empty()) {
             return;
         }
-        let unsafe_batch = match &self.busy {
-            Some(Busy { doing: Doing::Pending { batch, spooled: false }, .. }) => Some(Arc::clone(batch)),
-            _ => None,
-        };
-        let in_flight = unsafe_batch.iter().flat_map(|batch| batch.iter());
-        let count = self.pending.len() + unsafe_batch.as_ref().map_or(0, |batch| batch.len());
-        let may_try = self.spool_failed.is_none_or(|at| now >= at + self.settings.retry_first) || self.ending;
-        if count == 0 || !may_try {
+        if self.spool_failed.is_some_and(|at| now < at + self.settings.retry_first) && !self.ending {
             self.bound_memory("the spool file takes no records");
             return;
         }
-        match self.spool.append(in_flight.chain(&self.pending)) {
+        match self.append_all() {
             Ok(()) => {
                 self.spool_failed = None;
-                self.pending.clear();
                 self.oldest = None;
-                if let Some(Busy { doing: Doing::Pending { spooled, .. }, .. }) = &mut self.busy {
-                    *spooled = true;
-                }
-                self.stats.send_modify(|stats| stats.spooled += count as u64);
             }
             Err(error) => {
                 self.spool_failed = Some(now);
+                let reason = error.to_string();
                 if self.ending {
                     let lost = self.pending.len();
                     self.pending.clear();
-                    self.lose(lost as u64, &error.to_string());
+                    self.lose(lost as u64, &reason);
                 } else {
-                    self.bound_memory(&error.to_string());
+                    self.bound_memory(&reason);
                 }
             }
         }
+    }
+
+    /// Appends the batch whose fate is unknown and all that waits to the spool file, in pieces: what fits is safe.
+    fn append_all(&mut self) -> Result<(), SpoolError> {
+        if let Some(Busy { doing: Doing::Pending { batch, spooled }, .. }) = &mut self.busy
+            && !*spooled
+        {
+            self.spool.append(batch.iter())?;
+            *spooled = true;
+            self.stats.send_modify(|stats| stats.spooled += batch.len() as u64);
+        }
+        while !self.pending.is_empty() {
+            let count = self.pending.len().min(PIECE);
+            self.spool.append(self.pending.range(..count))?;
+            self.pending.drain(..count);
+            self.stats.send_modify(|stats| stats.spooled += count as u64);
+        }
+        Ok(())
     }
 
     fn bound_memory(&mut self, reason: &str) {

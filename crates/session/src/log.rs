@@ -47,7 +47,7 @@ impl SessionLog {
         } else if let Some(connected) = leg.connected_us {
             self.to_mx.quiet_since = self.to_mx.quiet_since.max(connected);
         }
-        self.recorder.record(Record::Leg(leg));
+        self.recorder.record(Record::Leg(Box::new(leg)));
     }
 
     /// Records a command line, without its CRLF. `.` stands for the end of data.

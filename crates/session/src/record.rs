@@ -23,7 +23,7 @@ pub enum Record {
     /// An MSA connected through a door.
     Start(SessionStart),
     /// The proxy dialled an MX. May be written again when more is known: the later one counts.
-    Leg(Leg),
+    Leg(Box<Leg>),
     /// A command or a reply passed by, or ended, or began at the proxy.
     Exchange(Exchange),
     /// One mail transaction. May be written again.

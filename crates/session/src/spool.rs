@@ -106,6 +106,8 @@ impl Spool {
             Err(source) => {
                 // A disk that filled up in the middle: take back the half.
                 self.torn = file.set_len(size).is_err();
+                // It may have been replaced meanwhile; the next attempt looks.
+                self.file = None;
                 Err(self.error("append to", source))
             }
         }

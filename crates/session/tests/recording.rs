@@ -1,0 +1,343 @@
+//! Nothing is lost while the database is slow, locked, gone or broken, and what is lost is known.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::{
+    future::pending,
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use common::{LONG, end, exchange, hasty, moment, start, tell, until};
+use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use warren_session::{
+    Filter, Reader, Record, Recorder, RecorderSettings, SessionId, SessionStore, StoreError, recorder::database, sqlite::SqliteStore,
+};
+
+async fn open(dir: &Path) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(database(dir)).connect().await.unwrap()
+}
+
+async fn count(dir: &Path, statement: &'static str) -> i64 {
+    sqlx::query_scalar(statement).fetch_one(&mut open(dir).await).await.unwrap()
+}
+
+const EXCHANGES: &str = "SELECT count(*) FROM exchanges";
+
+/// Records a session of `exchanges` noops; says how many records that makes.
+fn noops(recorder: &Recorder, id: SessionId, exchanges: u32) -> u64 {
+    recorder.record(Record::Start(start(id, "acme")));
+    (1..=exchanges).for_each(|seq| recorder.record(exchange(id, seq)));
+    recorder.record(end(id));
+    u64::from(exchanges) + 2
+}
+
+#[tokio::test]
+async fn what_is_recorded_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, thread) = Recorder::in_directory(dir.path(), RecorderSettings::new(dir.path())).unwrap();
+    let id = SessionId::at(moment(0), 5);
+    tell(&recorder, id, "acme");
+    recorder.flush().await;
+    let recorded = Reader::open(&database(dir.path())).await.unwrap().load(&id.to_string()).await.unwrap();
+    assert_eq!(recorded.session.tenant, "acme");
+    assert_eq!(recorded.session.mx_address, "198.51.100.10");
+    assert_eq!(recorded.session.outcome.as_deref(), Some("delivered"));
+    assert_eq!(recorded.session.ended_us.unwrap() - recorded.session.started_us, 1_020_000);
+    assert_eq!(recorded.legs[0].tls_version.as_deref(), Some("TLSv1.3"));
+    assert_eq!(recorded.exchanges.len(), 15);
+    let last = recorded.exchanges.last().unwrap();
+    assert_eq!((last.verb.as_str(), last.code, last.enhanced.as_deref(), last.took_us), (".", Some(250), Some("2.0.0"), Some(1_010_000)));
+    assert_eq!((recorded.messages[0].size, recorded.recipients[0].forward_path.as_str()), (5_123, "bob@postfix.example"));
+    thread.finish(LONG).await;
+}
+
+#[tokio::test]
+async fn written_twice_is_there_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::new(database(dir.path()));
+    let id = SessionId::at(moment(0), 1);
+    let leg = Record::Leg(Box::new(common::leg(id)));
+    let batch = vec![Record::Start(start(id, "acme")), leg.clone(), leg, exchange(id, 1), exchange(id, 2), end(id)];
+    store.write(&batch).await.unwrap();
+    store.write(&batch).await.unwrap();
+    assert_eq!(count(dir.path(), EXCHANGES).await, 2);
+    assert_eq!(count(dir.path(), "SELECT count(*) FROM sessions WHERE outcome = 'unused'").await, 1);
+}
+
+#[tokio::test]
+async fn a_locked_database_sends_records_to_the_spool_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, _thread) = Recorder::in_directory(dir.path(), hasty(dir.path())).unwrap();
+    let mut sent = noops(&recorder, SessionId::at(moment(0), 1), 10);
+    recorder.flush().await;
+    let mut other = open(dir.path()).await;
+    let lock = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+    for n in 2..5 {
+        sent += noops(&recorder, SessionId::at(moment(n), 1), 10);
+        recorder.flush().await;
+    }
+    let stats = until(&recorder, |stats| stats.spooled >= 36).await;
+    assert_eq!((stats.loaded, stats.dropped), (0, 0));
+    lock.rollback().await.unwrap();
+    until(&recorder, |stats| stats.loaded >= 36 && stats.stored >= sent).await;
+    assert_eq!(count(dir.path(), EXCHANGES).await, 40);
+    assert_eq!(std::fs::metadata(dir.path().join("spool.jsonl")).unwrap().len(), 0, "emptied");
+    noops(&recorder, SessionId::at(moment(9), 1), 10);
+    recorder.flush().await;
+    assert_eq!(count(dir.path(), EXCHANGES).await, 50, "directly again");
+}
+
+#[tokio::test]
+async fn a_missing_directory_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let absent = dir.path().join("absent");
+    let (recorder, _thread) = Recorder::in_directory(&absent, hasty(dir.path())).unwrap();
+    let sent = noops(&recorder, SessionId::at(moment(0), 1), 100);
+    until(&recorder, |stats| stats.spooled == sent).await;
+    std::fs::create_dir(&absent).unwrap();
+    until(&recorder, |stats| stats.loaded == sent).await;
+    assert_eq!(count(&absent, EXCHANGES).await, 100);
+}
+
+#[tokio::test]
+async fn a_database_that_was_deleted_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, _thread) = Recorder::in_directory(dir.path(), hasty(dir.path())).unwrap();
+    noops(&recorder, SessionId::at(moment(0), 1), 3);
+    recorder.flush().await;
+    for name in ["sessions.db", "sessions.db-wal", "sessions.db-shm"] {
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    noops(&recorder, SessionId::at(moment(1), 1), 4);
+    until(&recorder, |stats| stats.stored >= 11).await;
+    assert_eq!(count(dir.path(), EXCHANGES).await, 4);
+}
+
+/// Fails, hangs or works, as told.
+struct Moody {
+    store: SqliteStore,
+    mood: Arc<AtomicBool>,
+    hang: bool,
+}
+
+impl SessionStore for Moody {
+    async fn write(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        if !self.mood.load(Ordering::SeqCst) {
+            if self.hang {
+                // As SQLite on a file server that went away; then given up.
+                let _ = tokio::time::timeout(Duration::from_millis(500), pending::<()>()).await;
+            }
+            let source = sqlx::Error::Protocol("attempt to write a readonly database".into());
+            return Err(StoreError::Transaction { action: "write session records", source });
+        }
+        self.store.write(records).await
+    }
+
+    async fn prune(&mut self, _time: SystemTime) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_or_hanging_store_loses_nothing() {
+    for hang in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mood = Arc::new(AtomicBool::new(false));
+        let store = Moody { store: SqliteStore::new(database(dir.path())), mood: Arc::clone(&mood), hang };
+        let (recorder, _thread) = Recorder::start(store, RecorderSettings { batch: 64, ..hasty(dir.path()) }).unwrap();
+        let mut sent = 0;
+        for n in 0..20 {
+            let began = Instant::now();
+            sent += noops(&recorder, SessionId::at(moment(n), 1), 100);
+            assert!(began.elapsed() < Duration::from_millis(300), "the mail path does not wait");
+            recorder.flush().await;
+        }
+        assert!(until(&recorder, |stats| stats.spooled >= sent).await.failures < 2_000);
+        mood.store(true, Ordering::SeqCst);
+        until(&recorder, |stats| stats.loaded >= sent).await;
+        assert_eq!(count(dir.path(), EXCHANGES).await, 2_000);
+        assert_eq!(count(dir.path(), "SELECT count(*) FROM sessions WHERE outcome IS NOT NULL").await, 20);
+        assert_eq!(count(dir.path(), "SELECT count(*) FROM gaps").await, 0);
+    }
+}
+
+#[tokio::test]
+async fn the_next_process_loads_what_the_last_one_spooled() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Moody { store: SqliteStore::new(database(dir.path())), mood: Arc::default(), hang: false };
+    let (recorder, thread) = Recorder::start(store, hasty(dir.path())).unwrap();
+    let sent = noops(&recorder, SessionId::at(moment(0), 1), 50);
+    thread.finish(LONG).await;
+    // A line torn by a kill, then nothing.
+    let spool = dir.path().join("spool.jsonl");
+    let mut lines = std::fs::read(&spool).unwrap();
+    lines.extend(br#"{"record":"exchange","id":"06m2"#);
+    std::fs::write(&spool, lines).unwrap();
+    let (recorder, _thread) = Recorder::in_directory(dir.path(), hasty(dir.path())).unwrap();
+    noops(&recorder, SessionId::at(moment(1), 1), 50);
+    let stats = until(&recorder, |stats| stats.stored >= 2 * sent + 1).await;
+    assert_eq!(stats.dropped, 1, "the torn line");
+    assert_eq!(count(dir.path(), EXCHANGES).await, 100);
+    assert_eq!(count(dir.path(), "SELECT records FROM gaps").await, 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_records_loudly() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = dir.path().join("spool.jsonl");
+    symlink("/dev/full", &full).unwrap();
+    let mood = Arc::new(AtomicBool::new(false));
+    let store = Moody { store: SqliteStore::new(database(dir.path())), mood: Arc::clone(&mood), hang: false };
+    let (recorder, _thread) = Recorder::start(store, RecorderSettings { memory: 100, ..hasty(dir.path()) }).unwrap();
+    let sent = noops(&recorder, SessionId::at(moment(0), 1), 1_000);
+    let lost = until(&recorder, |stats| stats.dropped >= sent - 100).await.dropped;
+    std::fs::remove_file(&full).unwrap();
+    mood.store(true, Ordering::SeqCst);
+    until(&recorder, |stats| stats.stored >= sent - lost + 1).await;
+    assert_eq!(count(dir.path(), EXCHANGES).await, 99, "what fitted in memory, without the start");
+    assert_eq!(u64::try_from(count(dir.path(), "SELECT records FROM gaps").await).unwrap(), lost);
+}
+
+#[tokio::test]
+async fn a_spool_file_has_a_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Moody { store: SqliteStore::new(database(dir.path())), mood: Arc::default(), hang: false };
+    let settings = RecorderSettings { memory: 10, spool_bytes: 20_000, ..hasty(dir.path()) };
+    let (recorder, _thread) = Recorder::start(store, settings).unwrap();
+    for n in 0..20 {
+        noops(&recorder, SessionId::at(moment(n), 1), 100);
+        tokio::task::yield_now().await;
+    }
+    until(&recorder, |stats| stats.dropped > 1_000).await;
+    let size = std::fs::metadata(dir.path().join("spool.jsonl")).unwrap().len();
+    assert!((5_000..=20_000).contains(&size), "{size}");
+}
+
+/// Blocks the recording thread itself.
+struct Blocked(mpsc::Receiver<()>, SqliteStore);
+
+impl SessionStore for Blocked {
+    async fn write(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        let _ = self.0.recv();
+        self.1.write(records).await
+    }
+
+    async fn prune(&mut self, _time: SystemTime) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+#[tokio::test]
+async fn a_thread_that_stands_still_holds_up_no_mail() {
+    let dir = tempfile::tempdir().unwrap();
+    let (release, blocked) = mpsc::channel();
+    let store = Blocked(blocked, SqliteStore::new(database(dir.path())));
+    let (recorder, _thread) = Recorder::start(store, RecorderSettings { channel: 100, ..hasty(dir.path()) }).unwrap();
+    let began = Instant::now();
+    let sent = (0..50).map(|n| noops(&recorder, SessionId::at(moment(n), 1), 1_000)).sum::<u64>();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    drop(release);
+    let stats = until(&recorder, |stats| stats.dropped > 0 && stats.stored > sent - stats.dropped).await;
+    assert_eq!(stats.stored, sent - stats.dropped + 1, "everything, or a gap for it");
+    assert_eq!(u64::try_from(count(dir.path(), "SELECT sum(records) FROM gaps").await).unwrap(), stats.dropped);
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_exchanges_are_a_matter_of_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, thread) = Recorder::in_directory(dir.path(), RecorderSettings { channel: 200_000, memory: 200_000, ..RecorderSettings::new(dir.path()) }).unwrap();
+    let began = Instant::now();
+    for n in 0..1_000 {
+        noops(&recorder, SessionId::at(moment(n), 1), 100);
+    }
+    let told = began.elapsed();
+    thread.finish(LONG).await;
+    let (written, stats) = (began.elapsed(), *recorder.stats().borrow());
+    println!("102,000 records: told in {told:?}, written in {written:?}, {stats:?}");
+    assert_eq!(stats.dropped, 0);
+    assert!(written < LONG);
+    if stats.spooled == 0 {
+        assert_eq!(count(dir.path(), EXCHANGES).await, 100_000);
+    }
+}
+
+#[tokio::test]
+async fn old_sessions_are_forgotten_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, thread) = Recorder::in_directory(dir.path(), hasty(dir.path())).unwrap();
+    for n in 0..1_200 {
+        noops(&recorder, SessionId::at(moment(n), 1), 2);
+    }
+    until(&recorder, |stats| stats.stored >= 4 * 1_200).await;
+    thread.finish(LONG).await;
+    let mut store = SqliteStore::new(database(dir.path()));
+    let limit = moment(1_000);
+    let mut forgotten = 0;
+    loop {
+        match store.prune(limit).await.unwrap() {
+            0 => break,
+            some => forgotten += some,
+        }
+    }
+    assert_eq!(forgotten, 1_000);
+    assert_eq!(count(dir.path(), EXCHANGES).await, 2 * 200);
+}
+
+/// Not a test: what `a_killed_process_leaves_a_sound_database` kills.
+#[tokio::test]
+async fn child_that_records() {
+    let Ok(dir) = std::env::var("WARREN_SESSION_TEST_DIRECTORY") else { return };
+    let dir = Path::new(&dir);
+    let (recorder, _thread) = Recorder::in_directory(dir, RecorderSettings { batch: 50, ..hasty(dir) }).unwrap();
+    for n in 0.. {
+        noops(&recorder, SessionId::at(moment(n), 1), 20);
+        recorder.flush().await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_process_leaves_a_sound_database() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 1..4 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_records"])
+            .env("WARREN_SESSION_TEST_DIRECTORY", dir.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let grown = async {
+            let mut wanted = 0;
+            loop {
+                tokio::task::yield_now().await;
+                let Ok(mut reader) = Reader::open(&database(dir.path())).await else { continue };
+                let Ok(sessions) = reader.list(&Filter { limit: Some(100_000), ..Filter::default() }).await else { continue };
+                wanted = if wanted == 0 { sessions.len() + 20 * round } else { wanted };
+                if sessions.len() >= wanted || sessions.len() > 5_000 {
+                    break;
+                }
+            }
+        };
+        // The first round's records come again in the later ones: they change nothing.
+        let _ = tokio::time::timeout(Duration::from_secs(2), grown).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let (recorder, thread) = Recorder::in_directory(dir.path(), hasty(dir.path())).unwrap();
+    noops(&recorder, SessionId::new(), 20);
+    until(&recorder, |stats| stats.stored >= 22).await;
+    thread.finish(LONG).await;
+    let check: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut open(dir.path()).await).await.unwrap();
+    assert_eq!(check, "ok");
+    let torn = "SELECT count(*) FROM sessions s WHERE outcome IS NOT NULL AND (SELECT count(*) FROM exchanges WHERE session = s.id) <> 20";
+    assert_eq!(count(dir.path(), torn).await, 0, "a session that ended is whole");
+    assert!(count(dir.path(), "SELECT count(*) FROM sessions WHERE outcome IS NOT NULL").await > 20);
+}
