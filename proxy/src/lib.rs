@@ -1,8 +1,41 @@
-//! The transparent proxy between the tenants' MSAs and the world's MX hosts.
+//! The transparent proxy between the tenants' MSAs and the world's MX hosts, and the resolver beside it.
+//!
+//! ```text
+//!   launcher ─▶ launcher ─┐ door per cell                              ┌─▶ record ─▶ warren-session
+//!   nftables ─▶ standalone┴─▶ door ─▶ session ─▶ reach, egress ─▶ dial ─┴─▶ mediator ◀─▶ MX
+//!   resolver ─▶ names (MX name of an address) ──────┘
+//! ```
+//!
+//! A session is one connection of an MSA. It is dialled on from an egress address, its EHLO is withheld until TLS with the MX is settled,
+//! and then every byte passes and every exchange is recorded. There is no queue: what the MX did not take, the MSA
+//! keeps.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`proxy`] | what all sessions share |
+//! | [`launcher`], [`standalone`], [`door`] | where connections come from |
+//! | [`session`] | one connection, from door to MX |
+//! | [`reach`] | what is dialled at all: pure |
+//! | [`egress`] | from which address: pure |
+//! | [`dial`], [`own`] | connecting; this host's addresses |
+//! | [`names`] | which MX name an address stands for |
+//! | [`record`], [`message_id`] | the session's record |
+//! | [`settings`] | what the configuration means here |
+//! | [`resolver`] | the tenants' DNS, a process of its own |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod dial;
+pub mod door;
 pub mod egress;
+pub mod launcher;
+pub mod message_id;
 pub mod names;
+pub mod own;
+pub mod proxy;
 pub mod reach;
+pub mod record;
 pub mod resolver;
+pub mod session;
+pub mod settings;
+pub mod standalone;

@@ -12,69 +12,12 @@
 //! [`Reach::judge`] is pure: what the node's own addresses are is told to it.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
+
+use warren_config::Network;
 
 /// The only port that MX hosts listen on.
 pub const SMTP_PORT: u16 = 25;
-
-/// An address range such as `198.51.100.0/24`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
-
-/// Text that is no address range.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a network such as 198.51.100.0/24")]
-pub struct NotANetwork(String);
-
-impl Network {
-    /// Whether `address` lies inside. Families never mix: a v4-mapped address is canonical before it gets here.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(net), IpAddr::V4(ip)) => {
-                let shift = 32 - u32::from(self.prefix);
-                shift == 32 || u32::from(net) >> shift == u32::from(ip) >> shift
-            }
-            (IpAddr::V6(net), IpAddr::V6(ip)) => {
-                let shift = 128 - u32::from(self.prefix);
-                shift == 128 || u128::from(net) >> shift == u128::from(ip) >> shift
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Network {
-    type Err = NotANetwork;
-
-    fn from_str(text: &str) -> Result<Self, NotANetwork> {
-        let wrong = || NotANetwork(text.to_owned());
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let widest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            Some(prefix) => prefix.parse().map_err(|_| wrong())?,
-            None => widest,
-        };
-        if prefix > widest {
-            return Err(wrong());
-        }
-        Ok(Network { address, prefix })
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
 
 /// Why an address is not dialled. The text goes into the log and the session record; the MSA learns as much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -320,16 +263,5 @@ mod tests {
         assert!(reach.judge("9.9.9.9:25".parse().unwrap(), &own).is_ok());
         assert_eq!(reach.judge("9.9.9.10:25".parse().unwrap(), &own), Err(Refused::Own));
         assert_eq!(reach.judge("[2002:909:90a::1]:25".parse().unwrap(), &own), Err(Refused::Own));
-    }
-
-    #[test]
-    fn networks_parse_or_say_what_they_are_not() {
-        for wrong in ["", "/8", "10.0.0.0/33", "10.0.0.0/", "::/129", "10.0.0/8", "a/8", "10.0.0.0/-1"] {
-            assert!(wrong.parse::<Network>().is_err(), "{wrong:?}");
-        }
-        assert!("0.0.0.0/0".parse::<Network>().unwrap().contains("1.2.3.4".parse().unwrap()));
-        assert!("::/0".parse::<Network>().unwrap().contains("fe80::1".parse().unwrap()));
-        let one: Network = "10.1.2.3".parse().unwrap();
-        assert!(one.contains("10.1.2.3".parse().unwrap()) && !one.contains("10.1.2.4".parse().unwrap()));
     }
 }

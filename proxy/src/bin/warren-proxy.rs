@@ -1,0 +1,114 @@
+//! The transparent proxy of a node: every session with an MX goes through it. See `warren_proxy`.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::Parser;
+use tokio::net::UnixDatagram;
+use tokio::task::JoinSet;
+use warren_config::Node;
+use warren_daemon::{Inherited, Lifecycle, Signal};
+use warren_proxy::{
+    launcher,
+    proxy::{Parts, Proxy},
+    settings::Settings,
+    standalone,
+};
+use warren_session::{Recorder, RecorderSettings};
+use warren_wire::ClientTls;
+
+/// How long sessions may go on after SIGTERM: their messages are being taken over, and a second delivery is worse than a wait.
+const DRAIN: Duration = Duration::from_secs(25);
+/// How long records may take to be written at the end.
+const LAST_RECORDS: Duration = Duration::from_secs(3);
+
+/// Carries the tenants' sessions to the MX hosts, and records them.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Directory of warren.toml.
+    #[arg(long, default_value = warren_config::DEFAULT_DIRECTORY)]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    warren_daemon::run("warren-proxy", start(arguments))
+}
+
+async fn start(arguments: Arguments) -> anyhow::Result<()> {
+    let mut inherited = Inherited::adopt()?;
+    let mut lifecycle = Lifecycle::start().context("cannot listen for signals")?;
+    let node = Node::load(&arguments.config)?;
+    let notes = names_socket(&mut inherited, &node)?;
+    inherited.finish()?;
+    let directory = node.paths.own("sessions");
+    std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let (recorder, recording) =
+        Recorder::in_directory(&directory, RecorderSettings::new(&directory)).context("cannot start recording")?;
+    let proxy = Proxy::new(Parts {
+        settings: Settings::of(&node),
+        egress: node.egress.addresses.clone(),
+        notes,
+        tls: ClientTls::with_system_roots(),
+        recorder,
+        max_sessions: node.egress.max_sessions,
+        max_per_tenant: node.egress.max_sessions_per_tenant,
+    });
+    let mut doors = open_doors(&proxy, &node)?;
+    warren_daemon::ready();
+    loop {
+        match lifecycle.next().await {
+            Signal::Reload => match Node::load(&arguments.config) {
+                Ok(node) => proxy.reload(Settings::of(&node), node.egress.addresses),
+                Err(problems) => tracing::error!("the old configuration stays: {problems}"),
+            },
+            Signal::Drain => break,
+        }
+    }
+    // No new sessions; those under way end behind their transactions.
+    doors.shutdown().await;
+    proxy.drain(DRAIN).await;
+    recording.finish(LAST_RECORDS).await;
+    Ok(())
+}
+
+/// Where the resolver tells names: the inherited socket, or one of our own when started by hand.
+fn names_socket(inherited: &mut Inherited, node: &Node) -> anyhow::Result<Option<UnixDatagram>> {
+    if node.proxy.standalone.is_some() {
+        return Ok(None);
+    }
+    if !inherited.is_empty() {
+        return Ok(Some(inherited.take_datagram("names")?));
+    }
+    let path = node.paths.names_socket();
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot replace {}", path.display()));
+        }
+        _ => {}
+    }
+    let socket = UnixDatagram::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    Ok(Some(socket))
+}
+
+/// Starts taking connections: from the launcher's cells, or from nftables.
+fn open_doors(proxy: &Arc<Proxy>, node: &Node) -> anyhow::Result<JoinSet<()>> {
+    let mut doors = JoinSet::new();
+    let notes = Arc::clone(proxy);
+    doors.spawn(async move { notes.keep_reading_notes().await });
+    match &node.proxy.standalone {
+        Some(standalone) => {
+            let listeners = standalone::open(standalone)?;
+            let standalone = Arc::new(standalone.clone());
+            for listener in listeners {
+                doors.spawn(standalone::serve(Arc::clone(proxy), listener, Arc::clone(&standalone)));
+            }
+        }
+        None => {
+            let (proxy, socket) = (Arc::clone(proxy), node.paths.launcher_socket());
+            doors.spawn(async move { match launcher::hold(proxy, &socket).await {} });
+        }
+    }
+    Ok(doors)
+}

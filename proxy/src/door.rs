@@ -1,0 +1,76 @@
+//! Doors: listeners behind which a tenant's MSA dials.
+//!
+//! A door takes in only as many connections as its tenant may have sessions; the rest wait in its backlog, at the tenant's
+//! own cost. Each open door is one task that sleeps in `accept`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use warren_launcher_api::{CellId, TenantName};
+use warren_session::Door;
+
+use crate::proxy::Proxy;
+use crate::session::{self, Arrival};
+
+/// How long a connection waits to learn whose cell it came out of. The launcher says so before the container runs.
+const BOUND_WITHIN: Duration = Duration::from_secs(10);
+/// Pause after an error of `accept` that will not go away by itself, such as a lack of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves the exit door of a cell until dropped. `tenant` becomes known when the cell is bound.
+pub async fn serve_cell(proxy: Arc<Proxy>, listener: TcpListener, cell: CellId, tenant: watch::Receiver<Option<TenantName>>) {
+    let gate = proxy.tenant_gate();
+    loop {
+        let (stream, place) = accept(&listener, &gate).await;
+        let (proxy, mut tenant) = (Arc::clone(&proxy), tenant.clone());
+        tokio::spawn(async move {
+            let bound = tokio::time::timeout(BOUND_WITHIN, tenant.wait_for(Option::is_some)).await;
+            let Ok(Ok(Some(tenant))) = bound.map(|bound| bound.map(|tenant| tenant.clone())) else {
+                return tracing::warn!(%cell, "a connection out of a cell that belongs to nobody");
+            };
+            // The address that was dialled is local in the cell: it is the socket's own.
+            match stream.local_addr() {
+                Ok(to) => session::run(proxy, stream, Arrival { tenant, cell: Some(cell), door: Door::Cell, to }).await,
+                Err(error) => tracing::debug!(%cell, %error, "gone before it was looked at"),
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Serves a listener whose connections all are one tenant's on their way to `to`: a proxy in front of a single relay host.
+pub async fn serve_fixed(proxy: Arc<Proxy>, listener: TcpListener, tenant: TenantName, to: SocketAddr) {
+    let gate = proxy.tenant_gate();
+    loop {
+        let (stream, place) = accept(&listener, &gate).await;
+        let arrival = Arrival { tenant: tenant.clone(), cell: None, door: Door::Redirect, to };
+        let proxy = Arc::clone(&proxy);
+        tokio::spawn(async move {
+            session::run(proxy, stream, arrival).await;
+            drop(place);
+        });
+    }
+}
+
+/// The next connection, once there is a place for it.
+async fn accept(listener: &TcpListener, gate: &Arc<Semaphore>) -> (TcpStream, tokio::sync::OwnedSemaphorePermit) {
+    let place = Arc::clone(gate).acquire_owned().await.expect("gates are never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, place),
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+/// After an error of `accept`: at once if it was the connection's, after a pause if it is ours.
+pub(crate) async fn pause(error: &io::Error) {
+    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted) {
+        tracing::warn!(%error, "cannot accept");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}

@@ -1,0 +1,177 @@
+//! What all sessions share.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::net::UnixDatagram;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use warren_launcher_api::CellId;
+use warren_session::Recorder;
+use warren_wire::ClientTls;
+
+use crate::egress::Rotation;
+use crate::names::{MAX_NOTE, Name, NameNote, Names};
+use crate::own::OwnAddresses;
+use crate::settings::Settings;
+
+/// Notes read at once before a connection is handled: what a resolver can have queued.
+const NOTES_AT_ONCE: usize = 1_000;
+
+/// The proxy as its sessions see it.
+#[derive(Debug)]
+pub struct Proxy {
+    settings: ArcSwap<Settings>,
+    rotation: Mutex<Rotation>,
+    names: Mutex<Names>,
+    notes: Option<UnixDatagram>,
+    own: OwnAddresses,
+    tls: ClientTls,
+    recorder: Recorder,
+    sessions: Arc<Semaphore>,
+    max_sessions: u32,
+    max_per_tenant: usize,
+    draining: watch::Sender<bool>,
+}
+
+/// What a proxy is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// What every session needs to know.
+    pub settings: Settings,
+    /// Addresses that sessions leave from.
+    pub egress: Vec<IpAddr>,
+    /// Where the resolver's notes arrive.
+    pub notes: Option<UnixDatagram>,
+    /// TLS towards MXs.
+    pub tls: ClientTls,
+    /// Where sessions are recorded.
+    pub recorder: Recorder,
+    /// Sessions at once.
+    pub max_sessions: u32,
+    /// Of one tenant.
+    pub max_per_tenant: u32,
+}
+
+impl Proxy {
+    /// A proxy of these parts.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let max_sessions = parts.max_sessions.max(1);
+        Arc::new(Self {
+            settings: ArcSwap::from_pointee(parts.settings),
+            rotation: Mutex::new(Rotation::new(parts.egress)),
+            names: Mutex::default(),
+            notes: parts.notes,
+            own: OwnAddresses::default(),
+            tls: parts.tls,
+            recorder: parts.recorder,
+            sessions: Arc::new(Semaphore::new(usize::try_from(max_sessions).unwrap_or(Semaphore::MAX_PERMITS))),
+            max_sessions,
+            max_per_tenant: usize::try_from(parts.max_per_tenant.max(1)).unwrap_or(Semaphore::MAX_PERMITS),
+            draining: watch::Sender::new(false),
+        })
+    }
+
+    /// Takes over changed settings and egress addresses for sessions that begin from now on.
+    pub fn reload(&self, settings: Settings, egress: Vec<IpAddr>) {
+        self.settings.store(Arc::new(settings));
+        self.rotation().reload(egress);
+    }
+
+    /// What holds for a session that begins now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// The egress addresses in their turn.
+    pub(crate) fn rotation(&self) -> MutexGuard<'_, Rotation> {
+        self.rotation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn own(&self) -> &OwnAddresses {
+        &self.own
+    }
+
+    pub(crate) fn tls(&self) -> &ClientTls {
+        &self.tls
+    }
+
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// How many connections of one tenant are taken in at once; the rest wait in its door's backlog.
+    pub(crate) fn tenant_gate(&self) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(self.max_per_tenant))
+    }
+
+    /// A place among the node's sessions, if one is free within `patience`.
+    pub(crate) async fn place(&self, patience: Duration) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.sessions).acquire_owned();
+        tokio::time::timeout(patience, place).await.ok()?.ok()
+    }
+
+    /// What the resolver last told a cell that `address` is. Notes that wait in the socket are read first: they were sent before the address was
+    /// given out.
+    pub(crate) fn name_of(&self, cell: CellId, address: IpAddr) -> Option<Name> {
+        self.read_notes();
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.lookup(cell, address, Instant::now()).cloned()
+    }
+
+    /// Forgets what a cell that is gone was told.
+    pub(crate) fn forget(&self, cell: CellId) {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).forget(cell);
+    }
+
+    /// Reads notes for ever, so that the resolver never finds the socket full.
+    pub async fn keep_reading_notes(&self) {
+        let Some(socket) = &self.notes else { return std::future::pending().await };
+        loop {
+            if let Err(error) = socket.readable().await {
+                tracing::error!(%error, "the names socket is of no use; sessions go on without names");
+                return std::future::pending().await;
+            }
+            self.read_notes();
+        }
+    }
+
+    fn read_notes(&self) {
+        let Some(socket) = &self.notes else { return };
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = [0; MAX_NOTE];
+        for _ in 0..NOTES_AT_ONCE {
+            match socket.try_recv(&mut buffer) {
+                Ok(length) => match serde_json::from_slice::<NameNote>(&buffer[..length]) {
+                    Ok(note) => names.note(note, Instant::now()),
+                    Err(error) => tracing::warn!(%error, "not a note of the resolver"),
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::warn!(%error, "reading the resolver's notes");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks all sessions to end behind their open transactions, and waits for that, at most for `patience`.
+    pub async fn drain(&self, patience: Duration) {
+        self.draining.send_replace(true);
+        let all = self.sessions.acquire_many(self.max_sessions);
+        if tokio::time::timeout(patience, all).await.is_err() {
+            tracing::warn!("sessions were still going on; their mail is tried again by its MSA");
+        }
+    }
+
+    /// Resolves when sessions are to end.
+    pub(crate) fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut draining = self.draining.subscribe();
+        async move {
+            // The proxy itself being gone means the same.
+            let _ = draining.wait_for(|begun| *begun).await;
+        }
+    }
+}

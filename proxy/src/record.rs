@@ -1,0 +1,381 @@
+//! A session's record, written from what the mediator tells.
+//!
+//! Exchanges go straight to the log. Transactions are put together here: replies come in the order of the commands that were passed, so a queue tells
+//! which message and which recipient a reply is about.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use warren_session::{
+    CertificateFacts, Class, Dir, Leg, Message, Outcome, Recipient, Said, SessionLog, Text, TlsFacts, Verdict, classify,
+};
+use warren_smtp::Reply;
+use warren_smtp::command::Verb;
+use warren_smtp::mediator::{Ending, Event, Flow, Observer, Topic};
+use warren_wire::client::Facts;
+
+use crate::message_id::MessageId;
+
+/// Most recipients recorded of one message; replies are still matched beyond.
+const MAX_RECIPIENTS: usize = 10_000;
+
+/// The record of one session.
+#[derive(Debug)]
+pub struct SessionRecord {
+    log: SessionLog,
+    began: Instant,
+    leg: Option<Leg>,
+    /// Commands passed and not yet answered.
+    asked: VecDeque<Asked>,
+    /// Messages without a final verdict, oldest first.
+    open: VecDeque<Open>,
+    messages: u32,
+    bytes: u64,
+    tally: Tally,
+    ending: Option<Ending>,
+    /// The last refusal seen, by its first digit.
+    refused: Option<u16>,
+    forbidden: bool,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    delivered: u32,
+    failed: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    topic: Topic,
+    /// The message it is about.
+    message: u32,
+    /// The recipient, counted from 1.
+    recipient: u32,
+}
+
+#[derive(Debug)]
+struct Open {
+    message: Message,
+    recipients: Vec<String>,
+    /// Numbers of the recipients that the MX accepted.
+    accepted: Vec<u32>,
+    id: MessageId,
+}
+
+impl SessionRecord {
+    /// A record that begins with a session accepted at `began`.
+    pub fn new(log: SessionLog, began: Instant) -> Self {
+        Self {
+            log,
+            began,
+            leg: None,
+            asked: VecDeque::new(),
+            open: VecDeque::new(),
+            messages: 0,
+            bytes: 0,
+            tally: Tally::default(),
+            ending: None,
+            refused: None,
+            forbidden: false,
+        }
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> warren_session::SessionId {
+        self.log.id()
+    }
+
+    /// Notes that the destination was never dialled, and why.
+    pub fn forbidden(&mut self) {
+        self.forbidden = true;
+    }
+
+    /// A dial begins.
+    pub fn dialling(&mut self, egress: std::net::IpAddr, ehlo_name: &str, decision: serde_json::Value) {
+        let n = self.leg.as_ref().map_or(1, |leg| leg.n.saturating_add(1));
+        self.leg = Some(Leg {
+            id: self.log.id(),
+            n,
+            egress,
+            started_us: self.micros(Instant::now()),
+            connected_us: None,
+            tls: None,
+            error: None,
+            ehlo_name: Some(ehlo_name.to_owned()),
+            extensions: Vec::new(),
+            decision,
+        });
+        self.asked.clear();
+    }
+
+    /// The connection of the dial stands.
+    pub fn connected(&mut self) {
+        let now = self.micros(Instant::now());
+        self.change_leg(|leg| leg.connected_us = Some(now));
+    }
+
+    /// The dial, or TLS on it, failed.
+    pub fn failed(&mut self, error: &str) {
+        self.change_leg(|leg| leg.error = Some(error.to_owned()));
+    }
+
+    /// TLS is established.
+    pub fn secured(&mut self, facts: Facts) {
+        self.change_leg(|leg| leg.tls = Some(tls_facts(facts)));
+    }
+
+    /// The session is over.
+    pub fn finish(mut self) {
+        let now = Instant::now();
+        while let Some(open) = self.open.pop_front() {
+            self.close(now, open, None);
+        }
+        let outcome = self.outcome();
+        let at_us = self.micros(now);
+        self.log.end(at_us, outcome, self.bytes);
+    }
+
+    fn change_leg(&mut self, change: impl FnOnce(&mut Leg)) {
+        if let Some(leg) = &mut self.leg {
+            change(leg);
+            self.log.leg(leg.clone());
+        }
+    }
+
+    fn leg_number(&self) -> u16 {
+        self.leg.as_ref().map_or(0, |leg| leg.n)
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn outcome(&self) -> Outcome {
+        match (self.tally.delivered, self.tally.failed, self.ending) {
+            _ if self.forbidden => Outcome::Forbidden,
+            (1.., 0, _) => Outcome::Delivered,
+            (1.., 1.., _) => Outcome::Partly,
+            (0, _, Some(Ending::Unreachable)) => Outcome::Unreachable,
+            (0, _, Some(Ending::TlsFailed)) => Outcome::TlsFailed,
+            (0, _, Some(Ending::ServerLost)) => Outcome::MxLost,
+            (0, 0, Some(Ending::ClientLost)) if self.messages > 0 => Outcome::MsaLost,
+            (0, _, Some(Ending::Violation(_) | Ending::TimedOut | Ending::Drained)) => Outcome::Cut,
+            (0, _, ending) => match self.refused {
+                Some(500..) => Outcome::Refused,
+                Some(_) => Outcome::Deferred,
+                None if ending.is_none() => Outcome::Cut,
+                None => Outcome::Unused,
+            },
+        }
+    }
+
+    fn command(&mut self, at: Instant, flow: Flow, topic: Topic, line: &[u8]) {
+        let at_us = self.micros(at);
+        self.log.command(self.leg_number(), at_us, dir(flow), line);
+        if !matches!(flow, Flow::CommandPassed | Flow::CommandSent) {
+            return;
+        }
+        self.asked.push_back(Asked { topic, message: self.messages, recipient: 0 });
+        if let (Topic::Command(Verb::Data | Verb::Bdat) | Topic::LastChunk, Some(open)) = (topic, self.open.back_mut()) {
+            open.message.data_us.get_or_insert(at_us);
+        }
+    }
+
+    fn reply(&mut self, at: Instant, flow: Flow, topic: Topic, reply: &Reply) {
+        let lines = lines(reply);
+        let at_us = self.micros(at);
+        self.log.reply(self.leg_number(), at_us, dir(flow), reply.code, &lines);
+        let from_server = flow != Flow::ReplyMade;
+        if from_server && reply.code >= 400 {
+            self.refused = Some(reply.code);
+        }
+        // A reply of ours to a command that the server owed an answer to stands for that answer.
+        let asked = match self.asked.front() {
+            Some(asked) if from_server || asked.topic == topic => self.asked.pop_front(),
+            _ if topic == Topic::EndOfData => Some(Asked { topic, message: self.messages, recipient: 0 }),
+            _ => None,
+        };
+        if let Some(asked) = asked {
+            self.answered(at, asked, reply, &lines);
+        }
+    }
+
+    fn answered(&mut self, at: Instant, asked: Asked, reply: &Reply, lines: &str) {
+        let Some(place) = self.open.iter().position(|open| open.message.n == asked.message) else { return };
+        let at_us = self.micros(at);
+        let refused = reply.code >= 400;
+        match asked.topic {
+            Topic::Command(Verb::Rcpt) if asked.recipient > 0 => {
+                let open = &mut self.open[place];
+                if refused {
+                    let n = asked.recipient;
+                    let verdict = verdict("RCPT", reply, lines);
+                    let record = recipient(open, n, verdict, Some((reply, lines)), Some(at_us));
+                    self.tally.failed += 1;
+                    self.log.recipient(record);
+                } else {
+                    open.accepted.push(asked.recipient);
+                }
+            }
+            Topic::Command(Verb::Mail | Verb::Data | Verb::Bdat) if refused => {
+                let verb = if asked.topic == Topic::Command(Verb::Mail) { "MAIL" } else { "DATA" };
+                let open = &mut self.open[place];
+                open.message.verdict = verdict(verb, reply, lines);
+                open.message.code = Some(reply.code);
+                open.message.reply_us = Some(at_us);
+                if asked.topic == Topic::Command(Verb::Mail) {
+                    // What was pipelined behind it is answered by the MX one by one, but there is no message.
+                    self.log.message(open.message.clone());
+                }
+            }
+            Topic::EndOfData | Topic::LastChunk => {
+                if let Some(open) = self.open.remove(place) {
+                    self.close(at, open, Some((reply, lines)));
+                }
+            }
+            Topic::Command(Verb::Rset) if !refused => {
+                if let Some(open) = self.open.remove(place) {
+                    self.close(at, open, None);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Records what became of a message and its accepted recipients; without a reply it was given up or lost.
+    fn close(&mut self, at: Instant, mut open: Open, reply: Option<(&Reply, &str)>) {
+        let at_us = self.micros(at);
+        open.message.message_id = open.id.take();
+        if let Some((reply, lines)) = reply {
+            open.message.verdict = verdict(".", reply, lines);
+            open.message.code = Some(reply.code);
+            open.message.reply_us = Some(at_us);
+        } else if open.message.code.is_none() && !matches!(self.ending, None | Some(Ending::Quit)) {
+            open.message.verdict = Verdict { class: Class::Network, list: None };
+        }
+        let delivered = reply.is_some_and(|(reply, _)| reply.is_positive());
+        for n in std::mem::take(&mut open.accepted) {
+            let verdict = open.message.verdict.clone();
+            self.log.recipient(recipient(&open, n, verdict, reply, reply.map(|_| at_us)));
+            if delivered {
+                self.tally.delivered += 1;
+            } else {
+                self.tally.failed += 1;
+            }
+        }
+        self.log.message(open.message);
+    }
+
+    fn content(&mut self, at: Instant, bytes: &[u8]) {
+        let at_us = self.micros(at);
+        let count = bytes.len() as u64;
+        self.bytes += count;
+        if let Some(open) = self.open.back_mut() {
+            open.message.content_us.get_or_insert(at_us);
+            open.message.size += count;
+            open.id.look_at(bytes);
+        }
+    }
+}
+
+impl Observer for SessionRecord {
+    fn event(&mut self, at: Instant, event: Event<'_>) {
+        match event {
+            Event::Command { flow, topic, line } => self.command(at, flow, topic, line),
+            Event::Reply { flow, topic, reply } => self.reply(at, flow, topic, reply),
+            Event::Mail(path) => {
+                self.messages += 1;
+                let message = Message::begun(self.log.id(), self.messages, self.leg_number(), path.to_string(), self.micros(at));
+                self.open.push_back(Open { message, recipients: Vec::new(), accepted: Vec::new(), id: MessageId::default() });
+                if let Some(asked) = self.asked.back_mut() {
+                    asked.message = self.messages;
+                }
+            }
+            Event::Rcpt(path) => {
+                if let (Some(open), Some(asked)) = (self.open.back_mut(), self.asked.back_mut())
+                    && open.recipients.len() < MAX_RECIPIENTS
+                {
+                    open.recipients.push(path.to_string());
+                    asked.recipient = u32::try_from(open.recipients.len()).unwrap_or(u32::MAX);
+                }
+            }
+            Event::Content(bytes) => self.content(at, bytes),
+            Event::ContentEnd => {
+                let at_us = self.micros(at);
+                if let Some(open) = self.open.back_mut() {
+                    open.message.sent_us = Some(at_us);
+                }
+            }
+            Event::Offered { lines, .. } => {
+                let lines = lines.to_vec();
+                self.change_leg(|leg| leg.extensions = lines);
+            }
+            Event::Injected { bytes } => {
+                tracing::warn!(session = %self.log.id(), bytes, "dropped what the MX sent behind its 220 to STARTTLS");
+                self.change_leg(|leg| leg.error = Some(format!("{bytes} bytes behind the 220 of STARTTLS dropped")));
+            }
+            Event::Ended(ending) => self.ending = Some(ending),
+        }
+    }
+}
+
+fn recipient(open: &Open, n: u32, verdict: Verdict, reply: Option<(&Reply, &str)>, reply_us: Option<u64>) -> Recipient {
+    let index = usize::try_from(n).unwrap_or(usize::MAX).saturating_sub(1);
+    Recipient {
+        id: open.message.id,
+        message: open.message.n,
+        n,
+        forward_path: open.recipients.get(index).cloned().unwrap_or_default(),
+        verdict,
+        code: reply.map(|(reply, _)| reply.code),
+        enhanced: reply.and_then(|(reply, _)| reply.status()).map(|code| code.to_string()),
+        text: reply.map(|(_, lines)| Text::from(lines)).unwrap_or_default(),
+        reply_us,
+    }
+}
+
+fn verdict(verb: &str, reply: &Reply, lines: &str) -> Verdict {
+    let enhanced = reply.status().map(|code| code.to_string());
+    classify(&Said { verb, code: reply.code, enhanced: enhanced.as_deref(), text: lines })
+}
+
+/// The lines of a reply without their codes, as the record has them.
+fn lines(reply: &Reply) -> String {
+    let with_code = |line: &String| match reply.enhanced {
+        Some(enhanced) => format!("{enhanced} {line}"),
+        None => line.clone(),
+    };
+    reply.lines.iter().map(with_code).collect::<Vec<_>>().join("\n")
+}
+
+fn dir(flow: Flow) -> Dir {
+    match flow {
+        Flow::CommandPassed => Dir::CommandPassed,
+        Flow::CommandEnded => Dir::CommandEnded,
+        Flow::CommandSent => Dir::SentByProxy,
+        Flow::ReplyPassed => Dir::ReplyPassed,
+        Flow::ReplyEnded => Dir::ReplyEnded,
+        Flow::ReplyMade => Dir::AnsweredByProxy,
+    }
+}
+
+fn tls_facts(facts: Facts) -> TlsFacts {
+    TlsFacts {
+        version: facts.version,
+        cipher: facts.cipher,
+        group: facts.group,
+        sni: facts.sni,
+        resumed: facts.resumed,
+        handshake_us: u64::try_from(facts.took.as_micros()).unwrap_or(u64::MAX),
+        trusted: facts.trusted,
+        objection: facts.objection,
+        certificate: facts.certificate.map(|certificate| CertificateFacts {
+            subject: certificate.subject,
+            issuer: certificate.issuer,
+            names: certificate.names,
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+            sha256: certificate.sha256,
+        }),
+    }
+}

@@ -1,0 +1,150 @@
+//! Doors beside an existing MTA: listeners that nftables sends its outbound connections to.
+//!
+//! ```text
+//!   MTA ── dials MX:25 ──▶ nftables: redirect to :10025 ──▶ listener: SO_ORIGINAL_DST is the MX, the source address the tenant
+//!                          nftables: tproxy             ──▶ listener: its own address is the MX
+//! ```
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use warren_config::{RedirectMode, Standalone, TenantName};
+use warren_session::Door;
+use warren_smtp::Reply;
+
+use crate::door::pause;
+use crate::proxy::Proxy;
+use crate::session::{self, Arrival};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 512;
+
+/// Why there is no such door.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {at} ([proxy.standalone] listen): {source}")]
+    Listen {
+        /// Which.
+        at: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// IP_TRANSPARENT was refused.
+    #[error("cannot listen on {at} for tproxy, which needs CAP_NET_ADMIN (mode = \"redirect\" does not): {source}")]
+    Transparent {
+        /// Which.
+        at: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Opens the listeners of a standalone proxy.
+pub fn open(standalone: &Standalone) -> Result<Vec<TcpListener>, OpenError> {
+    standalone.listen.iter().map(|at| listen(*at, standalone.mode)).collect()
+}
+
+fn listen(at: SocketAddr, mode: RedirectMode) -> Result<TcpListener, OpenError> {
+    let failed = |source| OpenError::Listen { at, source };
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP)).map_err(failed)?;
+    if mode == RedirectMode::Tproxy {
+        let transparent = if at.is_ipv4() { socket.set_ip_transparent_v4(true) } else { socket.set_ip_transparent_v6(true) };
+        transparent.map_err(|source| OpenError::Transparent { at, source })?;
+    }
+    socket.set_reuse_address(true).map_err(failed)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(true).map_err(failed)?;
+    }
+    socket.bind(&at.into()).map_err(failed)?;
+    socket.listen(BACKLOG).map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    TcpListener::from_std(socket.into()).map_err(failed)
+}
+
+/// Serves one listener until dropped.
+pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, standalone: Arc<Standalone>) {
+    let gates: std::collections::HashMap<_, _> =
+        standalone.tenants.values().map(|tenant| (tenant.clone(), proxy.tenant_gate())).collect();
+    loop {
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause(&error).await;
+                continue;
+            }
+        };
+        let tenant = tenant_of(&standalone, from.ip());
+        let Some((tenant, gate)) = tenant.and_then(|tenant| Some((tenant, gates.get(tenant)?))) else {
+            tracing::warn!(from = %from.ip(), "no tenant has this address ([proxy.standalone] tenants)");
+            turn_away(&stream, &Reply::new(421, (4, 7, 1), "your address is no tenant's here"));
+            continue;
+        };
+        // One listener serves all tenants: waiting here for one would hold up the others.
+        let Ok(place) = Arc::clone(gate).try_acquire_owned() else {
+            turn_away(&stream, &Reply::new(421, (4, 3, 2), "too many sessions at once; try again"));
+            continue;
+        };
+        let (proxy, tenant, mode) = (Arc::clone(&proxy), tenant.clone(), standalone.mode);
+        tokio::spawn(async move {
+            match destination(&stream, mode) {
+                Ok((door, to)) => session::run(proxy, stream, Arrival { tenant, cell: None, door, to }).await,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection that nftables did not send here");
+                    turn_away(&stream, &Reply::new(421, (4, 4, 1), "connect to the MX, not to me"));
+                }
+            }
+            drop(place);
+        });
+    }
+}
+
+fn tenant_of(standalone: &Standalone, from: IpAddr) -> Option<&TenantName> {
+    standalone.tenants.get(&from.to_canonical())
+}
+
+/// Where the MTA wanted to go.
+fn destination(stream: &TcpStream, mode: RedirectMode) -> io::Result<(Door, SocketAddr)> {
+    let own = stream.local_addr()?;
+    if mode == RedirectMode::Tproxy {
+        return Ok((Door::Tproxy, own));
+    }
+    let socket = SockRef::from(stream);
+    let original = if own.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() }?;
+    let original = original.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((Door::Redirect, original))
+}
+
+/// A few words and the end. They fit the socket's buffer, or are not said.
+fn turn_away(stream: &TcpStream, reply: &Reply) {
+    let _ = stream.try_write(&reply.to_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn tenants_are_told_apart_by_their_address() {
+        let acme = TenantName::new("acme").unwrap();
+        let standalone = Standalone {
+            listen: Vec::new(),
+            mode: RedirectMode::Redirect,
+            tenants: BTreeMap::from([("10.0.0.5".parse().unwrap(), acme.clone())]),
+        };
+        assert_eq!(tenant_of(&standalone, "10.0.0.5".parse().unwrap()), Some(&acme));
+        assert_eq!(tenant_of(&standalone, "::ffff:10.0.0.5".parse().unwrap()), Some(&acme));
+        assert_eq!(tenant_of(&standalone, "10.0.0.6".parse().unwrap()), None);
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let (_first, second) = (listen(taken, RedirectMode::Redirect), listen(taken, RedirectMode::Redirect));
+        assert!(second.unwrap_err().to_string().starts_with(&format!("cannot listen on {taken}")));
+    }
+}
