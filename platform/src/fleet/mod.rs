@@ -1,17 +1,36 @@
 //! The fleet: every tenant asleep until somebody wants it or its mail is due.
 //!
 //! ```text
-//!   front door, API ──▶ Handle ──▶ performer ──▶ launcher (Wake, Stop, Sockets, Due)
+//!   front door, API ──▶ Handle ──▶ performer ──▶ link ──▶ launcher (Wake, Stop, Sockets, Due)
 //!                                  │  ▲   └────▶ store ($state/platform/due.jsonl)
 //!                          Event   ▼  │ Step
 //!                                 machine            cell tasks ◀──▶ control channel of each MSA
 //! ```
 //!
 //! * [`machine`] decides, without a socket or a clock; [`words`] are its events and steps, [`policy`] its numbers.
+//! * [`performer`] is the one task that carries steps out (its deeds are in `deeds`), with what it holds in `cells`, `tags`, `meter`.
+//! * [`handle`] is what the front door and the API hold.
+//! * [`link`] is the connection to the launcher, [`cell`] that to one MSA; [`store`] remembers due times, [`clock`] waits for them.
+//!
+//! The launcher, not the platform, is the truth about what runs: at every new connection its list is compared with ours, so either may die.
 
+pub mod cell;
+mod cells;
+pub mod clock;
+mod deeds;
+pub mod handle;
+pub mod histogram;
+pub mod link;
 pub mod machine;
+mod meter;
+pub mod performer;
 pub mod policy;
+pub mod store;
+mod tags;
 pub mod words;
+
+pub use handle::{Changes, ColdStart, Connection, Handle, Unavailable};
+pub use performer::{Launch, Register, Setup, start};
 
 #[cfg(test)]
 mod machine_tests;

@@ -1,0 +1,397 @@
+//! The performer's deeds: what it does to launcher, cells and clients, and what it hears from them.
+
+use std::{
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+use warren_control::{FromMsa, ToMsa};
+use warren_launcher_api::{
+    CONTROL_NAME, CellId, Event as Said, ExitStatus, LauncherError, Request, Stage, TenantName, WOKEN_TCP_SOCKETS,
+};
+
+use super::{
+    cell::{self, CellEvent, Control},
+    cells::{Birth, Cell, Client},
+    handle::{Reply, Socket, Unavailable},
+    link::LinkEvent,
+    performer::Performer,
+    tags::{About, Pending},
+    words::{Answer, Event, Refusal, Waiter},
+};
+
+/// How long a container that must go has between SIGTERM and SIGKILL.
+const STOP_GRACE_MS: u32 = 2000;
+/// Volumes that are asked at once; the launcher answers while others wait for it.
+const VOLUMES_AT_ONCE: usize = 200;
+/// Sockets that are asked for at once.
+const SOCKETS_AT_ONCE: usize = 16;
+
+impl Performer {
+    // ── towards the launcher ──
+
+    fn request(&mut self, request: Request) {
+        // A full queue is a launcher that does not read: the machine waits for its Down, which dropping the sender brings.
+        if self.link.as_ref().is_some_and(|link| link.try_send(request).is_err()) {
+            self.link = None;
+        }
+    }
+
+    pub(super) fn start_tenant(&mut self, tenant: TenantName) {
+        let Some(launch) = (self.register)(&tenant) else {
+            return self.start_failed(tenant, "it is not in the directory".into());
+        };
+        let tag = self.pending.tag(About::Wake { tenant: tenant.clone(), asked: Instant::now() });
+        self.request(Request::Wake { tag, tenant, image: launch.image, limits: launch.limits });
+    }
+
+    fn start_failed(&mut self, tenant: TenantName, cause: String) {
+        self.meter.count("starts_failed");
+        tracing::error!(%tenant, %cause, "cannot wake the tenant");
+        self.causes.insert(tenant.clone(), cause);
+        self.events.push_back(Event::StartFailed { tenant });
+    }
+
+    pub(super) fn adopt(&mut self, tenant: TenantName, cell: CellId) {
+        tracing::info!(%tenant, %cell, "found awake");
+        self.cells.insert(cell, Cell::new(tenant));
+        self.ask_control(cell);
+    }
+
+    fn ask_control(&mut self, cell: CellId) {
+        let tag = self.pending.tag(About::Control(cell));
+        self.request(Request::Sockets { tag, cell, tcp: 1, control: 1 });
+    }
+
+    pub(super) fn stop(&mut self, cell: CellId) {
+        let tag = self.pending.tag(About::Stop(cell));
+        self.request(Request::Stop { tag, cell, grace_ms: STOP_GRACE_MS });
+    }
+
+    pub(super) fn ask_volumes(&mut self) {
+        if self.link.is_none() || self.pending.asks_volumes() || !self.fleet.has_launcher() || self.ask_due.is_empty() {
+            return;
+        }
+        let mut tenants = Vec::new();
+        while tenants.len() < VOLUMES_AT_ONCE
+            && let Some(tenant) = self.ask_due.pop_first()
+        {
+            tenants.push(tenant);
+        }
+        let tag = self.pending.tag(About::Due(tenants.clone()));
+        self.request(Request::Due { tag, tenants });
+    }
+
+    // ── from the launcher ──
+
+    pub(super) fn linked(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(sender) => {
+                self.link = Some(sender);
+                self.forget_pending();
+                let tag = self.pending.tag(About::List);
+                self.request(Request::List { tag });
+            }
+            LinkEvent::Down => {
+                self.link = None;
+                self.forget_pending();
+                self.events.push_back(Event::LauncherLost);
+            }
+            LinkEvent::Said(event, descriptors) => self.said(event, descriptors),
+        }
+    }
+
+    /// Answers of an earlier connection never come. What they were to bring is asked for again.
+    fn forget_pending(&mut self) {
+        for about in std::mem::take(&mut self.pending).into_unanswered() {
+            match about {
+                About::Due(tenants) => self.ask_due.extend(tenants),
+                About::Sockets(cell) => drop(self.cells.get_mut(&cell).map(|cell| cell.asked = false)),
+                // The list that follows leads to another adoption, the machine to other starts and stops.
+                About::Control(_) | About::Wake { .. } | About::Stop(_) | About::List => {}
+            }
+        }
+    }
+
+    fn said(&mut self, event: Said, descriptors: Vec<OwnedFd>) {
+        match event {
+            Said::Woken { tag, cell, slot, stages } => self.woken(tag, cell, slot, stages, descriptors),
+            Said::Sockets { tag } => self.sockets(tag, descriptors),
+            Said::Cells { tag, cells, more } => {
+                self.pending.listed.extend(cells.into_iter().zip(descriptors).map(|(info, fd)| (info.cell, (info, fd))));
+                if !more {
+                    self.pending.take(tag);
+                    self.listed();
+                }
+            }
+            Said::Exited { cell, tenant, status } => {
+                self.pending.listed.remove(&cell);
+                match status {
+                    ExitStatus::Code(0) => tracing::debug!(%tenant, %cell, "asleep"),
+                    status => tracing::warn!(%tenant, %cell, ?status, "its container ended"),
+                }
+                self.events.push_back(Event::Exited(cell));
+            }
+            Said::Due { tag, due } => {
+                self.pending.take(tag);
+                for due in due {
+                    self.events.push_back(Event::Due { tenant: due.tenant, due: due.next_due_unix_ms });
+                }
+            }
+            Said::Failed { tag, error } => self.failed(tag, error),
+            Said::Stopped { tag } => drop(self.pending.take(tag)),
+            // Doors are for proxy and resolver.
+            Said::Welcome { .. } | Said::Door { .. } | Said::Bound { .. } | Said::Gone { .. } | Said::Status { .. } => {}
+        }
+    }
+
+    fn woken(&mut self, tag: u64, cell: CellId, warm: bool, stages: Vec<Stage>, descriptors: Vec<OwnedFd>) {
+        let Some(About::Wake { tenant, asked }) = self.pending.take(tag) else { return self.stop(cell) };
+        let mut descriptors = descriptors.into_iter();
+        let (Some(pidfd), Some(socket)) = (descriptors.next(), descriptors.next()) else {
+            self.stop(cell);
+            return self.start_failed(tenant, "the launcher sent too few descriptors".into());
+        };
+        self.meter.count(if warm { "starts_warm" } else { "starts_cold" });
+        self.causes.remove(&tenant);
+        let stages = stages.into_iter().map(|s| (s.name, Duration::from_micros(s.micros))).collect();
+        let mut born = Cell::new(tenant.clone());
+        born.birth = Some(Birth { asked, woken: Instant::now(), warm, stages });
+        born.spare = descriptors.take(WOKEN_TCP_SOCKETS).collect();
+        self.cells.insert(cell, born);
+        self.events.push_back(Event::Started { tenant, cell });
+        self.control(cell, socket, pidfd);
+    }
+
+    fn listed(&mut self) {
+        let mut cells = Vec::new();
+        let mut renew = Vec::new();
+        let mut strangers = Vec::new();
+        for (cell, (info, _)) in &self.pending.listed {
+            match (self.register)(&info.tenant) {
+                Some(launch) => {
+                    cells.push((*cell, info.tenant.clone()));
+                    if launch.image != info.image {
+                        renew.push(info.tenant.clone());
+                    }
+                }
+                None => strangers.push(*cell),
+            }
+        }
+        strangers.into_iter().for_each(|cell| self.stop(cell));
+        // Those whose adoption the last connection did not see through.
+        let half: Vec<CellId> =
+            cells.iter().map(|c| c.0).filter(|id| self.cells.get(id).is_some_and(|cell| cell.task.is_none())).collect();
+        half.into_iter().for_each(|cell| self.ask_control(cell));
+        self.events.push_back(Event::LauncherBack(cells));
+        self.events.extend(renew.into_iter().map(Event::Renew));
+    }
+
+    fn sockets(&mut self, tag: u64, mut descriptors: Vec<OwnedFd>) {
+        match self.pending.take(tag) {
+            Some(About::Sockets(id)) => {
+                if let Some(cell) = self.cells.get_mut(&id) {
+                    cell.asked = false;
+                    cell.spare.extend(descriptors);
+                }
+                self.serve(id);
+            }
+            Some(About::Control(id)) => {
+                let socket = descriptors.pop();
+                let pidfd = self.pending.listed.remove(&id).map(|(_, pidfd)| pidfd);
+                match (socket, pidfd) {
+                    (Some(socket), Some(pidfd)) if self.cells.contains_key(&id) => {
+                        if let Some(cell) = self.cells.get_mut(&id) {
+                            cell.spare.extend(descriptors);
+                        }
+                        self.control(id, socket, pidfd);
+                    }
+                    _ => self.events.push_back(Event::ControlLost(id)),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn failed(&mut self, tag: u64, error: LauncherError) {
+        match self.pending.take(tag) {
+            Some(About::Wake { tenant, .. }) => {
+                // We have lost sight of a cell: the list will show it.
+                if matches!(error, LauncherError::AlreadyAwake { .. }) {
+                    let tag = self.pending.tag(About::List);
+                    self.request(Request::List { tag });
+                }
+                self.start_failed(tenant, error.to_string());
+            }
+            Some(About::Sockets(cell)) => {
+                tracing::debug!(%cell, %error, "no sockets");
+                if let Some(held) = self.cells.get_mut(&cell) {
+                    held.asked = false;
+                }
+                self.want_again(cell);
+            }
+            Some(About::Control(cell)) => {
+                tracing::warn!(%cell, %error, "cannot adopt");
+                self.events.push_back(Event::ControlLost(cell));
+            }
+            Some(About::Due(tenants)) => {
+                tracing::warn!(%error, tenants = tenants.len(), "cannot ask volumes for due times; asking again");
+                self.ask_due.extend(tenants);
+            }
+            Some(About::Stop(cell)) => tracing::warn!(%cell, %error, "cannot stop"),
+            Some(About::List) => {
+                tracing::error!(%error, "the launcher does not list its cells; connecting anew");
+                self.link = None;
+            }
+            None => {}
+        }
+    }
+
+    // ── cells ──
+
+    fn control(&mut self, id: CellId, socket: OwnedFd, pidfd: OwnedFd) {
+        let Some(cell) = self.cells.get_mut(&id) else { return };
+        let Some(launch) = (self.register)(&cell.tenant) else {
+            return self.events.push_back(Event::ControlLost(id));
+        };
+        // Settings and Drain: more than a few are never under way, and who does not read them is let go of.
+        let (orders, queue) = mpsc::channel(8);
+        let (tenant, name) = (cell.tenant.clone(), CONTROL_NAME.into());
+        let control = Control { cell: id, tenant, socket, pidfd, name, settings: launch.settings };
+        cell.orders = Some(orders);
+        cell.task = Some(tokio::spawn(cell::keep(control, queue, self.cell_events.clone())).abort_handle());
+    }
+
+    pub(super) fn tell(&mut self, id: CellId, order: ToMsa) {
+        if let Some(orders) = self.cells.get(&id).and_then(|cell| cell.orders.as_ref())
+            && let Err(error) = orders.try_send(order)
+        {
+            tracing::debug!(cell = %id, %error, "the MSA cannot be told");
+        }
+    }
+
+    pub(super) fn renew_settings(&mut self, tenant: &TenantName) {
+        let Some(launch) = (self.register)(tenant) else { return };
+        let ids: Vec<CellId> = self.cells.iter().filter(|c| c.1.tenant == *tenant).map(|c| *c.0).collect();
+        for id in ids {
+            self.tell(id, ToMsa::Settings(launch.settings.clone()));
+        }
+    }
+
+    pub(super) fn heard(&mut self, event: CellEvent) {
+        match event {
+            CellEvent::Ready(id) => {
+                if let Some(cell) = self.cells.get_mut(&id) {
+                    cell.ready = true;
+                }
+                self.serve(id);
+            }
+            CellEvent::Said(cell, FromMsa::Sleeping { next_due_unix_ms }) => {
+                self.events.push_back(Event::Sleeping { cell, due: next_due_unix_ms });
+            }
+            CellEvent::Said(id, message) => {
+                if let Some(cell) = self.cells.get_mut(&id) {
+                    match message {
+                        FromMsa::Due { next_due_unix_ms } => cell.due = next_due_unix_ms,
+                        FromMsa::Stats(stats) => cell.stats = Some(stats),
+                        FromMsa::Ready | FromMsa::Sleeping { .. } | FromMsa::Log { .. } => {}
+                    }
+                }
+            }
+            CellEvent::Lost(cell) => self.events.push_back(Event::ControlLost(cell)),
+            // The launcher tells when it is gone with all that belongs to it, and only then can it be made anew.
+            CellEvent::Ended(cell) if self.link.is_some() => self.events.push_back(Event::ControlLost(cell)),
+            CellEvent::Ended(cell) => self.events.push_back(Event::Exited(cell)),
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: CellId) {
+        self.want_again(id);
+        self.cells.remove(&id);
+    }
+
+    /// Those who were promised a socket in a cell that has gone ask for another one, once.
+    fn want_again(&mut self, id: CellId) {
+        let Some(cell) = self.cells.get_mut(&id) else { return };
+        for mut client in std::mem::take(&mut cell.waiting) {
+            client.tries += 1;
+            if client.tries > 1 {
+                refuse(client, Refusal::Failed, Some("its container went away twice".into()));
+            } else {
+                self.want(client, Some(id));
+            }
+        }
+    }
+
+    // ── clients ──
+
+    pub(super) fn answer(&mut self, waiter: Waiter, answer: Answer) {
+        let Some(client) = self.clients.remove(&waiter) else { return };
+        match (answer, client.reply) {
+            (Answer::Refused(why), reply) => {
+                let cause = self.causes.get(&client.tenant).cloned();
+                self.meter.count("wakes_refused");
+                refuse(Client { reply, ..client }, why, cause);
+            }
+            (Answer::Awake(id), reply @ Reply::Socket(..)) => {
+                if let Some(cell) = self.cells.get_mut(&id) {
+                    cell.waiting.push_back(Client { reply, ..client });
+                }
+                self.serve(id);
+            }
+            (Answer::Awake(_) | Answer::Asleep, Reply::Done(reply)) => drop(reply.send(Ok(()))),
+            (Answer::Asleep, reply) => refuse(Client { reply, ..client }, Refusal::Late, None),
+        }
+    }
+
+    /// Hands sockets to those who wait for one.
+    fn serve(&mut self, id: CellId) {
+        let Some(cell) = self.cells.get_mut(&id) else { return };
+        while let Some((client, socket)) = cell.pair() {
+            let Reply::Socket(entrance, reply) = client.reply else { continue };
+            let cold = cell.tell_birth(client.wanted, Instant::now());
+            // Whoever has gone meanwhile leaves its socket to the next.
+            if let Err(Ok(unused)) = reply.send(Ok(Socket { socket, port: entrance.port(), cell: id, cold })) {
+                cell.spare.push(unused.socket);
+            }
+        }
+        // Woken for its mail: the first client to come later did not wait for a start.
+        cell.trim();
+        if cell.ready && cell.waiting.is_empty() {
+            cell.birth = None;
+        }
+        if let Some(lacking) = cell.lacking() {
+            cell.asked = true;
+            let tag = self.pending.tag(About::Sockets(id));
+            self.request(Request::Sockets { tag, cell: id, tcp: lacking.min(SOCKETS_AT_ONCE) as u8, control: 0 });
+        }
+    }
+
+    /// Those who wait for a socket have the same deadline as those who wait for the start.
+    pub(super) fn refuse_late(&mut self) {
+        let now = Instant::now();
+        for cell in self.cells.values_mut() {
+            while cell.waiting.front().is_some_and(|client| client.deadline <= now) {
+                if let Some(client) = cell.waiting.pop_front() {
+                    refuse(client, Refusal::Late, None);
+                }
+            }
+        }
+    }
+}
+
+impl Pending {
+    fn into_unanswered(self) -> impl Iterator<Item = About> {
+        self.about.into_values()
+    }
+}
+
+fn refuse(client: Client, why: Refusal, cause: Option<String>) {
+    let unavailable = Unavailable::Refused { tenant: client.tenant, why, cause };
+    // Nobody to tell if the client has gone.
+    match client.reply {
+        Reply::Socket(_, reply) => drop(reply.send(Err(unavailable))),
+        Reply::Done(reply) => drop(reply.send(Err(unavailable))),
+    }
+}

@@ -1,0 +1,213 @@
+//! What the front door and the API ask of the fleet.
+
+use std::{
+    io,
+    net::{Ipv4Addr, TcpStream as StdTcpStream},
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::{mpsc, oneshot},
+    time::timeout_at,
+};
+use warren_control::{
+    Entrance,
+    api::{Status, TenantInfo},
+};
+use warren_launcher_api::{CellId, TenantName};
+
+use super::words::Refusal;
+
+/// Why there is no connection to a tenant's MSA. The mail is put off; the cause is for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// The fleet refused.
+    #[error("tenant {tenant} could not be woken: {why}{}", .cause.as_deref().map(|c| format!(" ({c})")).unwrap_or_default())]
+    Refused {
+        /// Whom.
+        tenant: TenantName,
+        /// Why.
+        why: Refusal,
+        /// What went wrong last time, if something did.
+        cause: Option<String>,
+    },
+    /// The MSA's entrance closed twice before its banner.
+    #[error("tenant {tenant}'s MSA hung up before its banner, twice")]
+    HungUp {
+        /// Whose.
+        tenant: TenantName,
+    },
+    /// The entrance did not accept.
+    #[error("tenant {tenant}'s {entrance:?} entrance: {source}")]
+    Connect {
+        /// Whose.
+        tenant: TenantName,
+        /// Which.
+        entrance: Entrance,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The platform is going down.
+    #[error("the platform is ending")]
+    Ending,
+}
+
+/// How a tenant came to be awake for the one who holds this; given back at the banner, it becomes a number of the histogram.
+#[derive(Debug)]
+pub struct ColdStart {
+    /// When the tenant was wanted.
+    pub(super) wanted: Instant,
+    /// When the connection was made.
+    pub(super) connected: Instant,
+    /// Whether a warm slot was there.
+    pub(super) warm: bool,
+    /// What took how long until the socket was handed out.
+    pub(super) stages: Vec<(String, Duration)>,
+}
+
+/// A connection into a tenant's MSA on which nothing was said yet.
+#[derive(Debug)]
+pub struct Connection {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Where it leads. Name it as `stale` when it ends before its banner.
+    pub cell: CellId,
+    /// Set for the one connection that woke the tenant.
+    pub cold: Option<ColdStart>,
+}
+
+/// An unconnected socket in a tenant's cell.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub socket: OwnedFd,
+    pub port: u16,
+    pub cell: CellId,
+    pub cold: Option<ColdStart>,
+}
+
+/// What waits for an answer of the performer.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Socket(Entrance, oneshot::Sender<Result<Socket, Unavailable>>),
+    Done(oneshot::Sender<Result<(), Unavailable>>),
+}
+
+#[derive(Debug)]
+pub(super) enum Order {
+    Want { tenant: TenantName, stale: Option<CellId>, wanted: Instant, deadline: Instant, reply: Reply },
+    Unwant { tenant: TenantName, deadline: Instant, reply: Reply },
+    Banner(ColdStart, Instant),
+    Status(oneshot::Sender<Status>),
+    Describe(Vec<TenantInfo>, oneshot::Sender<Vec<TenantInfo>>),
+    Changed(Changes),
+}
+
+/// What a reload of the directory changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Whose MSA must know new settings.
+    pub settings: Vec<TenantName>,
+    /// Whose container must be made anew.
+    pub container: Vec<TenantName>,
+    /// Who is no more.
+    pub removed: Vec<TenantName>,
+}
+
+/// The fleet, for those who need somebody awake. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) start_deadline: Duration,
+    pub(super) sleep_deadline: Duration,
+}
+
+impl Handle {
+    /// A connection to the tenant's entrance, which wakes the tenant if it sleeps. `stale` is the cell of an earlier connection that
+    /// ended before its banner.
+    pub async fn connect(
+        &self,
+        tenant: &TenantName,
+        entrance: Entrance,
+        mut stale: Option<CellId>,
+    ) -> Result<Connection, Unavailable> {
+        let wanted = Instant::now();
+        let deadline = wanted + self.start_deadline;
+        for _ in 0..2 {
+            let (sender, receiver) = oneshot::channel();
+            let reply = Reply::Socket(entrance, sender);
+            self.order(Order::Want { tenant: tenant.clone(), stale, wanted, deadline, reply }).await?;
+            let Socket { socket, port, cell, cold } = receiver.await.map_err(|_| Unavailable::Ending)??;
+            match timeout_at(deadline.into(), dial(socket, port)).await {
+                Ok(Ok(stream)) => {
+                    let cold = cold.map(|cold| ColdStart { connected: Instant::now(), ..cold });
+                    return Ok(Connection { stream, cell, cold });
+                }
+                // The entrance is closed already: it was falling asleep.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => stale = Some(cell),
+                Ok(Err(source)) => return Err(Unavailable::Connect { tenant: tenant.clone(), entrance, source }),
+                Err(_) => {
+                    let why = Refusal::Late;
+                    return Err(Unavailable::Refused { tenant: tenant.clone(), why, cause: None });
+                }
+            }
+        }
+        Err(Unavailable::HungUp { tenant: tenant.clone() })
+    }
+
+    /// Wakes a tenant.
+    pub async fn wake(&self, tenant: &TenantName) -> Result<(), Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        let (wanted, tenant) = (Instant::now(), tenant.clone());
+        let (deadline, reply) = (wanted + self.start_deadline, Reply::Done(sender));
+        self.order(Order::Want { tenant, stale: None, wanted, deadline, reply }).await?;
+        receiver.await.map_err(|_| Unavailable::Ending)?
+    }
+
+    /// Puts a tenant to sleep once its sessions are over.
+    pub async fn sleep(&self, tenant: &TenantName) -> Result<(), Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        let deadline = Instant::now() + self.sleep_deadline;
+        self.order(Order::Unwant { tenant: tenant.clone(), deadline, reply: Reply::Done(sender) }).await?;
+        receiver.await.map_err(|_| Unavailable::Ending)?
+    }
+
+    /// The banner came at this time: the cold start is over.
+    pub fn banner(&self, cold: ColdStart, at: Instant) {
+        // Only a number is lost when the performer is busy or gone.
+        let _ = self.orders.try_send(Order::Banner(cold, at));
+    }
+
+    /// How the fleet is. The caller fills in what is not the fleet's.
+    pub async fn status(&self) -> Result<Status, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        self.order(Order::Status(sender)).await?;
+        receiver.await.map_err(|_| Unavailable::Ending)
+    }
+
+    /// Fills in what the fleet knows of these tenants.
+    pub async fn describe(&self, tenants: Vec<TenantInfo>) -> Result<Vec<TenantInfo>, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        self.order(Order::Describe(tenants, sender)).await?;
+        receiver.await.map_err(|_| Unavailable::Ending)
+    }
+
+    /// The directory has changed; the register answers for the new one already.
+    pub async fn changed(&self, changes: Changes) -> Result<(), Unavailable> {
+        self.order(Order::Changed(changes)).await
+    }
+
+    async fn order(&self, order: Order) -> Result<(), Unavailable> {
+        self.orders.send(order).await.map_err(|_| Unavailable::Ending)
+    }
+}
+
+/// Connects a socket that was made in the cell: "127.0.0.1" is the cell's.
+async fn dial(socket: OwnedFd, port: u16) -> io::Result<TcpStream> {
+    let socket = StdTcpStream::from(socket);
+    socket.set_nonblocking(true)?;
+    let stream = TcpSocket::from_std_stream(socket).connect((Ipv4Addr::LOCALHOST, port).into()).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

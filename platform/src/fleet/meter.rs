@@ -1,0 +1,63 @@
+//! Cold starts and counters of the fleet.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use warren_control::api::ColdStarts;
+
+use super::{handle::ColdStart, histogram::Histogram};
+
+/// Stage names that are kept; the launcher has a handful, and a broken one must not grow the table.
+const STAGES: usize = 32;
+
+/// What was measured since the platform started.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    warm: Histogram,
+    cold: Histogram,
+    stages: Vec<(String, Histogram)>,
+    counters: BTreeMap<&'static str, u64>,
+}
+
+impl Meter {
+    /// Counts something that happened.
+    pub fn count(&mut self, what: &'static str) {
+        *self.counters.entry(what).or_default() += 1;
+    }
+
+    /// The counters by name.
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        self.counters.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()
+    }
+
+    /// Counts a cold start whose banner was read at `banner`.
+    pub fn cold_start(&mut self, cold: ColdStart, banner: Instant) {
+        let whole = banner.saturating_duration_since(cold.wanted);
+        if cold.warm { &mut self.warm } else { &mut self.cold }.add(whole);
+        for (name, took) in cold.stages {
+            self.stage(name, took);
+        }
+        self.stage("banner".into(), banner.saturating_duration_since(cold.connected));
+    }
+
+    fn stage(&mut self, name: String, took: Duration) {
+        if let Some((_, histogram)) = self.stages.iter_mut().find(|stage| stage.0 == name) {
+            histogram.add(took);
+        } else if self.stages.len() < STAGES {
+            let mut histogram = Histogram::default();
+            histogram.add(took);
+            self.stages.push((name, histogram));
+        }
+    }
+
+    /// The cold starts for the status.
+    pub fn cold_starts(&self) -> ColdStarts {
+        ColdStarts {
+            warm: self.warm.spread(),
+            cold: self.cold.spread(),
+            stages: self.stages.iter().map(|(name, histogram)| (name.clone(), histogram.spread())).collect(),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Carries out what the machine decides.
+//!
+//! One task owns everything: the machine, the clients that wait, the cells. It never waits for a single peer: the launcher, the MSAs
+//! and the clients each have tasks of their own and talk to it through channels. What it does itself are small appends to the store.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+use warren_control::{Settings, api::Status};
+use warren_launcher_api::{CellId, ImageName, Limits, Request, TenantName};
+
+use super::{
+    cell::CellEvent,
+    cells::{Cells, Client},
+    clock::{WallTimer, unix_ms},
+    handle::{Handle, Order},
+    link::{self, LinkEvent},
+    machine::Fleet,
+    meter::Meter,
+    policy::Policy,
+    store::{Store, boot_id},
+    tags::Pending,
+    words::{Event, Life, Now, Step, Waiter},
+};
+
+/// What is needed to start a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// Its program.
+    pub image: ImageName,
+    /// What it may use.
+    pub limits: Limits,
+    /// What its MSA must know.
+    pub settings: Settings,
+}
+
+/// Looks a tenant up in the directory of the moment; `None` if there is no such tenant.
+pub type Register = Arc<dyn Fn(&TenantName) -> Option<Launch> + Send + Sync>;
+
+/// Where the fleet finds things, and its numbers.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The launcher's socket.
+    pub launcher: PathBuf,
+    /// The journal of due times.
+    pub store: PathBuf,
+    /// How long a client waits for its tenant.
+    pub start_deadline: Duration,
+    /// The machine's numbers.
+    pub policy: Policy,
+}
+
+/// Orders, and events of all cells, that wait to be looked at.
+const QUEUE: usize = 4096;
+/// How long the launcher may take to answer a Wake before its connection is given up.
+const LAUNCHER_PATIENCE: Duration = Duration::from_secs(30);
+/// How often the wall clock and the launcher's silence are looked at when nothing happens.
+const IDLE_TICK: Duration = Duration::from_secs(5);
+
+/// The task's state.
+pub(super) struct Performer {
+    pub(super) fleet: Fleet,
+    pub(super) register: Register,
+    pub(super) store: Store,
+    pub(super) epoch: Instant,
+    pub(super) link: Option<mpsc::Sender<Request>>,
+    pub(super) pending: Pending,
+    pub(super) cells: Cells,
+    pub(super) clients: HashMap<Waiter, Client>,
+    pub(super) next_waiter: u64,
+    /// Tenants whose volume must be asked when they are due.
+    pub(super) ask_due: BTreeSet<TenantName>,
+    /// Why the last start of a tenant failed, for as long as it is backing off.
+    pub(super) causes: HashMap<TenantName, String>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) meter: Meter,
+    pub(super) cell_events: mpsc::Sender<CellEvent>,
+}
+
+/// Starts the fleet. `tenants` are all there are: their volumes are asked when the store cannot be trusted.
+pub fn start(setup: Setup, register: Register, tenants: &[TenantName]) -> io::Result<Handle> {
+    let (mut store, remembered) = Store::open(&setup.store, &boot_id()?)?;
+    let mut fleet = Fleet::new(setup.policy);
+    let epoch = Instant::now();
+    let now = Now { since_start: Duration::ZERO, unix_ms: unix_ms() };
+    for (tenant, due) in remembered.due {
+        match register(&tenant) {
+            // What it wants remembered is what was remembered.
+            Some(_) => drop(fleet.on(Event::Due { tenant, due: Some(due) }, now)),
+            None => store.remember(&tenant, super::words::Mark::Due(None))?,
+        }
+    }
+    let ask_due = if remembered.same_boot { remembered.awake } else { tenants.iter().cloned().collect() };
+    let timer = WallTimer::new()?;
+    let (orders, order_queue) = mpsc::channel(QUEUE);
+    let (cell_events, cell_queue) = mpsc::channel(QUEUE);
+    let (link_events, link_queue) = mpsc::channel(64);
+    tokio::spawn(link::keep(setup.launcher, link_events));
+    let performer = Performer {
+        fleet,
+        register,
+        store,
+        epoch,
+        link: None,
+        pending: Pending::default(),
+        cells: Cells::new(),
+        clients: HashMap::new(),
+        next_waiter: 0,
+        ask_due,
+        causes: HashMap::new(),
+        events: VecDeque::new(),
+        meter: Meter::default(),
+        cell_events,
+    };
+    tokio::spawn(performer.run(timer, order_queue, cell_queue, link_queue));
+    let sleep_deadline = setup.policy.drain + setup.policy.farewell * 2;
+    Ok(Handle { orders, start_deadline: setup.start_deadline, sleep_deadline })
+}
+
+impl Performer {
+    async fn run(
+        mut self,
+        mut timer: WallTimer,
+        mut orders: mpsc::Receiver<Order>,
+        mut cells: mpsc::Receiver<CellEvent>,
+        mut link: mpsc::Receiver<LinkEvent>,
+    ) {
+        loop {
+            if let Err(error) = timer.set(self.fleet.next_due()) {
+                tracing::error!(%error, "the wall-clock timer cannot be set; due mail is looked for now and then");
+            }
+            let idle = self.now().since_start + IDLE_TICK;
+            let wake = self.epoch + self.fleet.next_deadline().map_or(idle, |at| at.min(idle));
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.order(order),
+                    None => return,
+                },
+                Some(event) = cells.recv() => self.heard(event),
+                Some(event) = link.recv() => self.linked(event),
+                _ = timer.fired() => {}
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+            self.events.push_back(Event::Tick);
+            self.settle();
+        }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now { since_start: self.epoch.elapsed(), unix_ms: unix_ms() }
+    }
+
+    /// Feeds the machine until there is nothing more to tell it.
+    fn settle(&mut self) {
+        while let Some(event) = self.events.pop_front() {
+            for step in self.fleet.on(event, self.now()) {
+                self.perform(step);
+            }
+        }
+        self.refuse_late();
+        self.ask_volumes();
+        if self.pending.oldest_wake().is_some_and(|asked| asked.elapsed() > LAUNCHER_PATIENCE) {
+            tracing::error!("the launcher does not answer; connecting anew");
+            self.link = None;
+            self.pending = Pending::default();
+        }
+    }
+
+    fn perform(&mut self, step: Step) {
+        match step {
+            Step::Start(tenant) => self.start_tenant(tenant),
+            Step::Adopt(tenant, cell) => self.adopt(tenant, cell),
+            Step::Drain(cell) => self.tell(cell, warren_control::ToMsa::Drain),
+            Step::Stop(cell) => self.stop(cell),
+            Step::Forget(cell) => self.forget(cell),
+            Step::Answer(waiter, answer) => self.answer(waiter, answer),
+            Step::Remember(tenant, mark) => {
+                if let Err(error) = self.store.remember(&tenant, mark) {
+                    tracing::error!(%tenant, %error, "cannot write the journal of due times");
+                }
+            }
+            Step::AskDue(tenant) => drop(self.ask_due.insert(tenant)),
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        match order {
+            Order::Want { tenant, stale, wanted, deadline, reply } => {
+                self.want(Client { tenant, wanted, deadline, tries: 0, reply }, stale);
+            }
+            Order::Unwant { tenant, deadline, reply } => {
+                let waiter = self.waiter();
+                let by = deadline.saturating_duration_since(self.epoch);
+                let client = Client { tenant: tenant.clone(), wanted: Instant::now(), deadline, tries: 0, reply };
+                self.clients.insert(waiter, client);
+                self.events.push_back(Event::Unwanted { tenant, waiter, by });
+            }
+            Order::Banner(cold, at) => self.meter.cold_start(cold, at),
+            Order::Status(reply) => drop(reply.send(self.status())),
+            Order::Describe(mut tenants, reply) => {
+                tenants.iter_mut().for_each(|tenant| self.describe(tenant));
+                let _ = reply.send(tenants);
+            }
+            Order::Changed(changes) => {
+                for tenant in changes.settings {
+                    self.renew_settings(&tenant);
+                }
+                self.events.extend(changes.container.into_iter().map(Event::Renew));
+                self.events.extend(changes.removed.into_iter().map(Event::Removed));
+            }
+        }
+    }
+
+    /// Puts a client in front of the machine.
+    pub(super) fn want(&mut self, client: Client, stale: Option<CellId>) {
+        let waiter = self.waiter();
+        let by = client.deadline.saturating_duration_since(self.epoch);
+        self.events.push_back(Event::Wanted { tenant: client.tenant.clone(), waiter, by, stale });
+        self.clients.insert(waiter, client);
+    }
+
+    fn waiter(&mut self) -> Waiter {
+        self.next_waiter += 1;
+        Waiter(self.next_waiter)
+    }
+
+    fn status(&self) -> Status {
+        let census = self.fleet.census();
+        Status {
+            starting: census.starting,
+            awake: census.awake,
+            draining: census.draining,
+            failed: census.failed,
+            due: census.due,
+            launcher: self.fleet.has_launcher(),
+            cold_starts: self.meter.cold_starts(),
+            counters: self.meter.counters(),
+            ..Status::default()
+        }
+    }
+
+    fn describe(&self, info: &mut warren_control::api::TenantInfo) {
+        use warren_control::api::TenantState;
+        let (life, due) = self.fleet.life(&info.name);
+        info.next_due_unix_ms = due;
+        info.state = match life {
+            Life::Asleep => TenantState::Asleep,
+            Life::Queued | Life::Starting => TenantState::Starting,
+            Life::Awake { .. } => TenantState::Awake,
+            Life::Draining { .. } => TenantState::Draining,
+            Life::Failed { .. } => TenantState::Failed,
+        };
+        if let Life::Awake { cell, .. } | Life::Draining { cell, .. } = life
+            && let Some(cell) = self.cells.get(&cell)
+        {
+            info.next_due_unix_ms = cell.due;
+            info.queued = cell.stats.map(|stats| stats.queued);
+        }
+    }
+}
