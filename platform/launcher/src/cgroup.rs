@@ -1,0 +1,279 @@
+//! Control groups, v1 (and hybrid) or v2: where ours are, what is written into them, how they go away.
+//!
+//! ```text
+//! v1   /sys/fs/cgroup/memory/OWN/NAME/c17     and the same for pids, cpu, devices; OWN may differ per hierarchy
+//! v2   /sys/fs/cgroup/OWN/NAME/c17            OWN must hold no process, so we move into OWN/warren-launcher if we may
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use warren_launcher_api::{CellId, Limits};
+
+use crate::layout;
+
+/// Controllers that every container is put under.
+const NEEDED: [&str; 3] = ["memory", "pids", "cpu"];
+/// Used on v1 if it is there: libcontainer insists on it.
+const WANTED: [&str; 4] = ["memory", "pids", "cpu", "devices"];
+/// Our own leaf on v2.
+const LEAF: &str = "warren-launcher";
+
+/// One mounted hierarchy that we use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hierarchy {
+    controllers: Vec<String>,
+    mount: PathBuf,
+    own: PathBuf,
+}
+
+impl Hierarchy {
+    /// Where it is mounted.
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
+    /// The directory of the control group under which ours are made.
+    pub fn own(&self) -> &Path {
+        &self.own
+    }
+}
+
+/// Where containers go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroups {
+    name: String,
+    unified: bool,
+    hierarchies: Vec<Hierarchy>,
+    unused: Vec<PathBuf>,
+}
+
+impl Cgroups {
+    /// Finds them by what the kernel says of us. `name` is the directory that holds the containers' groups.
+    pub fn discover(name: &str) -> Result<Cgroups, String> {
+        let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
+        Cgroups::from_text(name, &read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)
+    }
+
+    fn from_text(name: &str, mountinfo: &str, own: &str) -> Result<Cgroups, String> {
+        let mut cgroups = Cgroups { name: name.to_owned(), unified: false, hierarchies: Vec::new(), unused: Vec::new() };
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let (Some(mount), Some(kind)) = (left.split(' ').nth(4), right.split(' ').next()) else { continue };
+            let mount = PathBuf::from(mount);
+            let options: Vec<&str> = right.split(' ').nth(2).unwrap_or("").split(',').collect();
+            if kind == "cgroup" {
+                let controllers: Vec<String> =
+                    options.iter().filter(|option| WANTED.contains(option)).map(|option| option.to_string()).collect();
+                match own_path(own, controllers.first().map(String::as_str)) {
+                    Some(path) => cgroups.add(controllers, mount, path),
+                    None => cgroups.unused.push(mount),
+                }
+            } else if kind == "cgroup2" && mount == Path::new("/sys/fs/cgroup") {
+                cgroups.unified = true;
+                let path = own_path(own, Some("")).ok_or("/proc/self/cgroup does not show a place in the v2 hierarchy")?;
+                cgroups.add(NEEDED.iter().map(|name| name.to_string()).collect(), mount, path);
+            }
+        }
+        for needed in NEEDED {
+            if !cgroups.hierarchies.iter().any(|hierarchy| hierarchy.controllers.iter().any(|name| name == needed)) {
+                return Err(format!(
+                    "no cgroup controller {needed}: mount cgroup2 at /sys/fs/cgroup, or the v1 controllers below it \
+                     (`mount -t cgroup -o {needed} {needed} /sys/fs/cgroup/{needed}`)"
+                ));
+            }
+        }
+        Ok(cgroups)
+    }
+
+    fn add(&mut self, controllers: Vec<String>, mount: PathBuf, path: &str) {
+        // A mount of a hierarchy seen earlier adds nothing.
+        if self.hierarchies.iter().all(|known| known.controllers != controllers) {
+            let own = mount.join(path.trim_start_matches('/'));
+            self.hierarchies.push(Hierarchy { controllers, mount, own });
+        }
+    }
+
+    /// Makes the directories that hold the containers' groups; on v2 hands the controllers down to them.
+    pub fn prepare(&mut self) -> io::Result<()> {
+        if self.unified {
+            self.make_room()?;
+        }
+        for parent in self.parents() {
+            fs::create_dir_all(parent)?;
+        }
+        Ok(())
+    }
+
+    /// v2: a group with processes cannot give controllers to children. Alone in ours, we move into a leaf; otherwise (a shell's
+    /// session, `warren up` with its other children) the containers go below the root of the hierarchy.
+    fn make_room(&mut self) -> io::Result<()> {
+        let Some(hierarchy) = self.hierarchies.first_mut() else { return Ok(()) };
+        if hierarchy.own.file_name().is_some_and(|name| name == LEAF) {
+            // We were put back into the leaf of an earlier life.
+            hierarchy.own.pop();
+        }
+        if hierarchy.own != hierarchy.mount {
+            let processes = fs::read_to_string(hierarchy.own.join("cgroup.procs"))?;
+            let own = std::process::id().to_string();
+            if processes.lines().all(|process| process == own) {
+                let leaf = hierarchy.own.join(LEAF);
+                fs::create_dir_all(&leaf)?;
+                fs::write(leaf.join("cgroup.procs"), own)?;
+            } else {
+                hierarchy.own = hierarchy.mount.clone();
+            }
+        }
+        for directory in [hierarchy.own.clone(), hierarchy.own.join(&self.name)] {
+            fs::create_dir_all(&directory)?;
+            fs::write(directory.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
+        }
+        Ok(())
+    }
+
+    /// The name given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Those in use.
+    pub fn hierarchies(&self) -> &[Hierarchy] {
+        &self.hierarchies
+    }
+
+    /// Mounts of v1 hierarchies that are not in use.
+    pub fn unused_mounts(&self) -> &[PathBuf] {
+        &self.unused
+    }
+
+    /// The directories that hold the containers' groups, one per hierarchy.
+    pub fn parents(&self) -> Vec<PathBuf> {
+        self.hierarchies.iter().map(|hierarchy| hierarchy.own.join(&self.name)).collect()
+    }
+
+    /// Writes a tenant's limits into its container's groups.
+    pub fn limit(&self, cell: CellId, limits: &Limits) -> io::Result<()> {
+        for hierarchy in &self.hierarchies {
+            let directory = hierarchy.own.join(&self.name).join(layout::container_name(cell));
+            for controller in &hierarchy.controllers {
+                for (file, value, optional) in settings(controller, self.unified, limits) {
+                    match fs::write(directory.join(file), value) {
+                        Err(error) if optional && error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) if optional && error.kind() == io::ErrorKind::PermissionDenied => {}
+                        Err(error) => return Err(io::Error::new(error.kind(), format!("{file}: {error}"))),
+                        Ok(()) => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel has this process in this cell's groups.
+    pub fn holds(parents: &[PathBuf], cell: CellId, pid: i32) -> bool {
+        let name = layout::container_name(cell);
+        parents.iter().any(|parent| processes(&parent.join(&name)).contains(&pid))
+    }
+}
+
+/// Our path in the hierarchy that has this controller (v1), or in the unified one (the empty name).
+fn own_path<'a>(own: &'a str, controller: Option<&str>) -> Option<&'a str> {
+    let controller = controller?;
+    own.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        controllers.split(',').any(|name| name == controller).then_some(path)
+    })
+}
+
+/// File, value, and whether it may be missing (swap accounting is a kernel option).
+fn settings(controller: &str, unified: bool, limits: &Limits) -> Vec<(&'static str, String, bool)> {
+    let weight = u64::from(limits.cpu_weight.clamp(1, 10_000));
+    match (controller, unified) {
+        ("memory", true) => vec![
+            ("memory.max", limits.memory_bytes.to_string(), false),
+            ("memory.swap.max", "0".to_owned(), true),
+            ("memory.oom.group", "1".to_owned(), true),
+        ],
+        ("memory", false) => vec![
+            ("memory.limit_in_bytes", limits.memory_bytes.to_string(), false),
+            ("memory.memsw.limit_in_bytes", limits.memory_bytes.to_string(), true),
+        ],
+        ("pids", _) => vec![("pids.max", limits.pids.to_string(), false)],
+        ("cpu", true) => vec![("cpu.weight", weight.to_string(), false)],
+        // 1024 shares are what a weight of 100 is.
+        ("cpu", false) => vec![("cpu.shares", (weight * 1024 / 100).max(2).to_string(), false)],
+        _ => Vec::new(),
+    }
+}
+
+fn processes(group: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Kills every process of a group. A pid is signalled only through a descriptor, checked to be still in the group once we hold it.
+pub fn kill_all(group: &Path) {
+    let held: Vec<(i32, OwnedFd)> = processes(group)
+        .into_iter()
+        .filter_map(|pid| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?)))
+        .collect();
+    let still = processes(group);
+    for (pid, pidfd) in held {
+        if still.contains(&pid) {
+            // It can only be gone by itself.
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+24 1 0:20 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+25 24 0:21 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
+26 24 0:22 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+27 24 0:23 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+28 24 0:24 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n\
+29 24 0:25 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn hybrid_gives_a_path_of_our_own_in_each_hierarchy() {
+        let own = "5:memory:/a/b\n4:pids:/\n3:cpu,cpuacct:/c\n2:freezer:/\n0::/x\n";
+        let cgroups = Cgroups::from_text("warren", HYBRID, own).unwrap();
+        assert!(!cgroups.unified);
+        assert_eq!(
+            cgroups.parents(),
+            ["/sys/fs/cgroup/cpu,cpuacct/c/warren", "/sys/fs/cgroup/memory/a/b/warren", "/sys/fs/cgroup/pids/warren"]
+                .map(PathBuf::from)
+        );
+        assert_eq!(cgroups.unused, [PathBuf::from("/sys/fs/cgroup/freezer")]);
+    }
+
+    #[test]
+    fn unified_gives_one() {
+        let mounts = "30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        let cgroups = Cgroups::from_text("warren", mounts, "0::/system.slice/warren.service\n").unwrap();
+        assert!(cgroups.unified);
+        assert_eq!(cgroups.parents(), [PathBuf::from("/sys/fs/cgroup/system.slice/warren.service/warren")]);
+    }
+
+    #[test]
+    fn a_missing_controller_is_named_with_the_cure() {
+        let error = Cgroups::from_text("warren", "", "").unwrap_err();
+        assert!(error.contains("memory") && error.contains("mount"), "{error}");
+    }
+
+    #[test]
+    fn weights_become_shares() {
+        let limits = Limits { cpu_weight: 50, ..Limits::default() };
+        assert_eq!(settings("cpu", false, &limits), [("cpu.shares", "512".to_owned(), false)]);
+        assert_eq!(settings("cpu", true, &limits), [("cpu.weight", "50".to_owned(), false)]);
+    }
+}

@@ -1,0 +1,146 @@
+//! Connections to the socket: who they are, and what waits to be sent to them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::epoll;
+use warren_launcher_api::{Event, Request, Role};
+use warren_packet::Packets;
+
+/// Messages that wait for a peer that does not read. More, and it is cut off: it will come back and ask for the list.
+const MAX_WAITING: usize = 512;
+/// Connections at once. There are three peers, and their successors while they are replaced.
+const MAX_PEERS: usize = 64;
+
+struct Waiting {
+    json: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+}
+
+/// One connection.
+pub struct Peer {
+    packets: Packets,
+    uid: u32,
+    role: Option<Role>,
+    waiting: VecDeque<Waiting>,
+}
+
+/// All connections.
+#[derive(Default)]
+pub struct Peers {
+    peers: BTreeMap<u64, Peer>,
+    roles: BTreeMap<Role, u64>,
+    next: u64,
+}
+
+impl Peers {
+    /// Takes in a connection and watches it; `token` makes its epoll data.
+    pub fn admit(&mut self, packets: Packets, epoll: &OwnedFd, token: impl Fn(u64) -> u64) -> Result<(), String> {
+        if self.peers.len() >= MAX_PEERS {
+            return Err(format!("more than {MAX_PEERS} connections"));
+        }
+        packets.set_nonblocking(true).map_err(|error| error.to_string())?;
+        let uid = packets.peer().map_err(|error| error.to_string())?.uid;
+        let id = self.next;
+        epoll::add(epoll, &packets, epoll::EventData::new_u64(token(id)), epoll::EventFlags::IN)
+            .map_err(|errno| errno.to_string())?;
+        self.next += 1;
+        self.peers.insert(id, Peer { packets, uid, role: None, waiting: VecDeque::new() });
+        Ok(())
+    }
+
+    /// The next request of a connection; `None` when there is none now.
+    pub fn receive(&self, id: u64) -> Result<Option<Request>, String> {
+        let Some(peer) = self.peers.get(&id) else { return Ok(None) };
+        match peer.packets.recv::<Request>() {
+            Ok(Some((request, descriptors))) if descriptors.is_empty() => Ok(Some(request)),
+            Ok(Some(_)) => Err("descriptors come with a request".to_owned()),
+            Ok(None) => Err("closed".to_owned()),
+            Err(error) if error.would_block() => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// What a connection was granted.
+    pub fn role(&self, id: u64) -> Option<Role> {
+        self.peers.get(&id)?.role
+    }
+
+    /// Who is behind it.
+    pub fn uid(&self, id: u64) -> Option<u32> {
+        Some(self.peers.get(&id)?.uid)
+    }
+
+    /// Who holds a role.
+    pub fn holder(&self, role: Role) -> Option<u64> {
+        self.roles.get(&role).copied()
+    }
+
+    /// Gives a role to a connection; answers whom it was taken from.
+    pub fn grant(&mut self, id: u64, role: Role) -> Option<u64> {
+        self.peers.get_mut(&id)?.role = Some(role);
+        self.roles.insert(role, id).filter(|earlier| *earlier != id)
+    }
+
+    /// Closes a connection; answers the role that is free now.
+    pub fn remove(&mut self, id: u64) -> Option<Role> {
+        // Closing takes it out of epoll: nobody else has the descriptor.
+        let role = self.peers.remove(&id)?.role?;
+        if self.roles.get(&role) == Some(&id) {
+            self.roles.remove(&role);
+            return Some(role);
+        }
+        None
+    }
+
+    /// A connection has nothing waiting, so more may be said to it.
+    pub fn is_flowing(&self, id: u64) -> bool {
+        self.peers.get(&id).is_some_and(|peer| peer.waiting.is_empty())
+    }
+
+    /// Says something, now or as soon as the peer reads. An error means that the peer is to be removed.
+    pub fn send(
+        &mut self,
+        id: u64,
+        event: &Event,
+        descriptors: &[BorrowedFd<'_>],
+        epoll: &OwnedFd,
+        token: u64,
+    ) -> Result<(), String> {
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        let json = serde_json::to_vec(event).map_err(|error| error.to_string())?;
+        if peer.waiting.is_empty() {
+            match peer.packets.send_encoded(&json, descriptors) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.would_block() => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        if peer.waiting.len() >= MAX_WAITING {
+            return Err("does not read".to_owned());
+        }
+        let copies: io::Result<Vec<OwnedFd>> =
+            descriptors.iter().map(|descriptor| descriptor.try_clone_to_owned()).collect();
+        peer.waiting.push_back(Waiting { json, descriptors: copies.map_err(|error| error.to_string())? });
+        watch(epoll, &peer.packets, token, epoll::EventFlags::IN | epoll::EventFlags::OUT)
+    }
+
+    /// The peer reads again.
+    pub fn flush(&mut self, id: u64, epoll: &OwnedFd, token: u64) -> Result<(), String> {
+        let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
+        while let Some(first) = peer.waiting.front() {
+            let descriptors: Vec<_> = first.descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
+            match peer.packets.send_encoded(&first.json, &descriptors) {
+                Ok(()) => drop(peer.waiting.pop_front()),
+                Err(error) if error.would_block() => return Ok(()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        watch(epoll, &peer.packets, token, epoll::EventFlags::IN)
+    }
+}
+
+fn watch(epoll: &OwnedFd, packets: &Packets, token: u64, flags: epoll::EventFlags) -> Result<(), String> {
+    epoll::modify(epoll, packets, epoll::EventData::new_u64(token), flags).map_err(|errno| errno.to_string())
+}

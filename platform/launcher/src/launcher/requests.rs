@@ -1,0 +1,213 @@
+//! What peers ask for.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::process::{Signal, pidfd_send_signal};
+use warren_launcher_api::{
+    CellId, CellInfo, DueTime, Event, LauncherError, MAX_CELLS, MAX_DUE, MAX_SOCKETS, Request, Role, VERSION,
+};
+
+use super::holders::Holder;
+use super::{Launcher, Stage, log, token};
+use crate::doors;
+
+/// Requests served to one peer before others have their turn.
+const TURN: usize = 32;
+
+impl Launcher {
+    pub(super) fn accept(&mut self) {
+        loop {
+            match self.listener.accept() {
+                Ok(packets) => {
+                    if let Err(reason) = self.peers.admit(packets, &self.epoll, |id| token::PEER | id) {
+                        log(&format!("connection refused: {reason}"));
+                    }
+                }
+                Err(error) if error.would_block() => return,
+                Err(error) => return log(&error.to_string()),
+            }
+        }
+    }
+
+    pub(super) fn serve_peer(&mut self, id: u64) {
+        if let Err(reason) = self.peers.flush(id, &self.epoll, token::PEER | id) {
+            return self.drop_peer(id, &reason);
+        }
+        for _ in 0..TURN {
+            match self.peers.receive(id) {
+                Ok(Some(request)) => {
+                    if let Err(reason) = self.serve(id, request) {
+                        return self.drop_peer(id, &reason);
+                    }
+                }
+                Ok(None) => return,
+                Err(reason) => return self.drop_peer(id, &reason),
+            }
+        }
+    }
+
+    /// An error ends the connection.
+    fn serve(&mut self, id: u64, request: Request) -> Result<(), String> {
+        let role = self.peers.role(id);
+        match (request, role) {
+            (Request::Hello { role, version }, None) => self.hello(id, role, version)?,
+            (Request::Status { tag }, Some(_)) => {
+                let status = self.status();
+                self.say(id, &Event::Status { tag, status }, &[]);
+            }
+            (Request::Wake { tag, tenant, image, limits }, Some(Role::Platform)) => {
+                self.want_awake(id, tag, tenant, image, limits);
+            }
+            (Request::Stop { tag, cell, grace_ms }, Some(Role::Platform)) => self.stop(id, tag, cell, grace_ms),
+            (Request::Sockets { tag, cell, tcp, control }, Some(Role::Platform)) => {
+                self.more_sockets(id, tag, cell, tcp.into(), control.into());
+            }
+            (Request::List { tag }, Some(Role::Platform)) => self.list(id, tag),
+            (Request::Due { tag, tenants }, Some(Role::Platform)) if tenants.len() <= MAX_DUE => {
+                let due = tenants
+                    .into_iter()
+                    .map(|tenant| DueTime { next_due_unix_ms: self.volumes.next_due(&tenant), tenant })
+                    .collect();
+                self.say(id, &Event::Due { tag, due }, &[]);
+            }
+            (Request::Ack { through }, Some(role @ (Role::Proxy | Role::Resolver))) => {
+                let known = self.holders.get_mut(&role).is_none_or(|holder| holder.acknowledge(through));
+                if !known {
+                    return Err(format!("acknowledges {through}, which was never said"));
+                }
+            }
+            (request, role) => return Err(format!("may not ask this as {role:?}: {request:?}")),
+        }
+        Ok(())
+    }
+
+    fn hello(&mut self, id: u64, role: Role, version: u32) -> Result<(), String> {
+        if version != VERSION {
+            return Err(format!("speaks version {version}, not {VERSION}: restart it after the upgrade"));
+        }
+        let wanted = match role {
+            Role::Platform => self.options.platform_uid,
+            Role::Proxy => self.options.proxy_uid,
+            Role::Resolver => self.options.resolver_uid,
+        };
+        let uid = self.peers.uid(id).unwrap_or(u32::MAX);
+        if uid != wanted && uid != 0 {
+            return Err(format!("user {uid} may not be {role:?}, only user {wanted} or root"));
+        }
+        if let Some(earlier) = self.peers.grant(id, role) {
+            log(&format!("a new {role:?} replaces the one before"));
+            self.peers.remove(earlier);
+            self.waiting.retain(|wake| wake.peer != earlier);
+        }
+        self.say(id, &Event::Welcome { version: VERSION }, &[]);
+        if role != Role::Platform {
+            let alive = self.cells.iter().filter(|(_, cell)| cell.is_alive()).map(|(id, _)| *id);
+            self.holders.insert(role, Holder::new(alive));
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_peer(&mut self, id: u64, reason: &str) {
+        let role = self.peers.role(id);
+        if reason != "closed" {
+            log(&format!("connection of {role:?} ended: {reason}"));
+        }
+        if let Some(role) = self.peers.remove(id) {
+            self.holders.remove(&role);
+        }
+        self.waiting.retain(|wake| wake.peer != id);
+    }
+
+    /// Says something to a peer; one that does not take it is dropped.
+    pub(super) fn say(&mut self, id: u64, event: &Event, descriptors: &[BorrowedFd<'_>]) {
+        if let Err(reason) = self.peers.send(id, event, descriptors, &self.epoll, token::PEER | id) {
+            self.drop_peer(id, &reason);
+        }
+    }
+
+    /// Says something to the platform, if there is one.
+    pub(super) fn say_platform(&mut self, event: &Event) {
+        if let Some(id) = self.peers.holder(Role::Platform) {
+            self.say(id, event, &[]);
+        }
+    }
+
+    fn stop(&mut self, id: u64, tag: u64, number: CellId, grace_ms: u32) {
+        match self.cells.get_mut(&number) {
+            Some(cell) if matches!(cell.stage, Stage::Bound { .. }) => {
+                cell.stops.push((id, tag));
+                if cell.is_alive() {
+                    self.end_gracefully(number, grace_ms);
+                }
+            }
+            _ => self.say(id, &Event::Stopped { tag }, &[]),
+        }
+    }
+
+    /// SIGTERM now, SIGKILL later (if an earlier one is not sooner).
+    pub(super) fn end_gracefully(&mut self, number: CellId, grace_ms: u32) {
+        let Some(pidfd) = self.cells.get(&number).and_then(|cell| cell.pidfd.as_ref()) else { return };
+        let signal = if grace_ms == 0 { Signal::KILL } else { Signal::TERM };
+        // It can only be gone by itself, which its pidfd will tell.
+        let _ = pidfd_send_signal(pidfd, signal);
+        let at = std::time::Instant::now() + std::time::Duration::from_millis(grace_ms.into());
+        self.kills.insert((at, number));
+    }
+
+    fn more_sockets(&mut self, id: u64, tag: u64, number: CellId, tcp: usize, control: usize) {
+        let made = match self.cells.get(&number) {
+            _ if tcp + control > MAX_SOCKETS => Err(LauncherError::Refused { reason: format!("more than {MAX_SOCKETS}") }),
+            Some(cell) if cell.is_alive() && cell.tenant().is_some() => match &cell.pidfd {
+                Some(pidfd) => doors::in_cell(pidfd, &self.home_net, || doors::sockets(tcp, control))
+                    .map_err(|_| LauncherError::NoSuchCell { cell: number }),
+                None => Err(LauncherError::NoSuchCell { cell: number }),
+            },
+            _ => Err(LauncherError::NoSuchCell { cell: number }),
+        };
+        match made {
+            Ok(sockets) => {
+                let borrowed: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
+                self.say(id, &Event::Sockets { tag }, &borrowed);
+            }
+            Err(error) => self.say(id, &Event::Failed { tag, error }, &[]),
+        }
+    }
+
+    fn list(&mut self, id: u64, tag: u64) {
+        let mut all = Vec::new();
+        for (number, cell) in &self.cells {
+            if let (Stage::Bound { tenant, started_unix_ms }, Some(pidfd), true) =
+                (&cell.stage, &cell.pidfd, cell.is_alive())
+                && let Ok(pidfd) = pidfd.try_clone()
+            {
+                let info = CellInfo {
+                    cell: *number,
+                    tenant: tenant.clone(),
+                    image: cell.image.name.clone(),
+                    started_unix_ms: *started_unix_ms,
+                };
+                all.push((info, pidfd));
+            }
+        }
+        if all.is_empty() {
+            return self.say(id, &Event::Cells { tag, cells: Vec::new(), more: false }, &[]);
+        }
+        let parts = all.chunks(MAX_CELLS);
+        let last = parts.len() - 1;
+        for (number, part) in parts.enumerate() {
+            let cells = part.iter().map(|(info, _)| info.clone()).collect();
+            let pidfds: Vec<_> = part.iter().map(|(_, pidfd)| pidfd.as_fd()).collect();
+            self.say(id, &Event::Cells { tag, cells, more: number < last }, &pidfds);
+        }
+    }
+
+    fn status(&mut self) -> warren_launcher_api::Status {
+        let mut status = self.counts.clone();
+        status.cells = self.tenants.len() as u64;
+        status.slots_ready = self.ready().count() as u64;
+        status.slots_wanted = self.pool.wanted(std::time::Instant::now()) as u64;
+        let roles = [Role::Platform, Role::Proxy, Role::Resolver];
+        status.holders = roles.into_iter().filter(|role| self.peers.holder(*role).is_some()).collect();
+        status
+    }
+}

@@ -1,0 +1,70 @@
+//! News of doors to their holders. A door is made the moment it is handed over, so the launcher never holds one.
+
+use std::os::fd::AsFd;
+
+use warren_launcher_api::{CellId, Event, Role};
+
+use super::holders::News;
+use super::{Launcher, log};
+use crate::doors;
+
+impl Launcher {
+    /// Adds news for every holder.
+    pub(super) fn announce(&mut self, news: News) {
+        for holder in self.holders.values_mut() {
+            holder.tell(news);
+        }
+    }
+
+    /// Says what may be said now.
+    pub(super) fn tell_holders(&mut self) {
+        for role in [Role::Proxy, Role::Resolver] {
+            while let Some(peer) = self.peers.holder(role).filter(|peer| self.peers.is_flowing(*peer)) {
+                let Some((seq, news)) = self.holders.get_mut(&role).and_then(|holder| holder.next()) else { break };
+                match news {
+                    News::Door(cell) => self.tell_door(peer, role, seq, cell),
+                    News::Bound(cell) => {
+                        let tenant = self.cells.get(&cell).and_then(|cell| cell.tenant().cloned());
+                        match tenant {
+                            Some(tenant) => self.say(peer, &Event::Bound { seq, cell, tenant }, &[]),
+                            None => self.unsaid(role, news),
+                        }
+                    }
+                    News::Gone(cell) => self.say(peer, &Event::Gone { seq, cell }, &[]),
+                }
+            }
+        }
+    }
+
+    fn tell_door(&mut self, peer: u64, role: Role, seq: u64, number: CellId) {
+        let Some(cell) = self.cells.get_mut(&number).filter(|cell| cell.is_alive()) else {
+            return self.unsaid(role, News::Door(number));
+        };
+        let Some(pidfd) = cell.pidfd.as_ref() else { return self.unsaid(role, News::Door(number)) };
+        match doors::in_cell(pidfd, &self.home_net, || doors::door(role)) {
+            Ok(sockets) => {
+                cell.generation = (cell.generation + 1).max(generation_now());
+                let (generation, tenant) = (cell.generation, cell.tenant().cloned());
+                let borrowed: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
+                self.say(peer, &Event::Door { seq, cell: number, generation, tenant }, &borrowed);
+            }
+            Err(error) => {
+                // A container that died just now has no cell to enter; its end will be told.
+                log(&format!("no {role:?} door in cell {number}: {error}"));
+                self.unsaid(role, News::Door(number));
+            }
+        }
+    }
+
+    fn unsaid(&mut self, role: Role, news: News) {
+        if let Some(holder) = self.holders.get_mut(&role) {
+            holder.unsaid(news);
+        }
+    }
+}
+
+/// Ascends also from one launcher to the next: tenths of seconds since boot.
+fn generation_now() -> u32 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    (now.tv_sec * 10 + now.tv_nsec / 100_000_000) as u32
+}

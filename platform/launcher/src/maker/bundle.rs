@@ -1,0 +1,72 @@
+//! The OCI runtime configuration of a slot: everything about a container that does not depend on its tenant.
+
+use rustix::process::{Resource, getrlimit};
+use serde_json::{Value, json};
+
+use crate::image::Image;
+
+/// What `/proc` may not show and what may not be written there. It is mounted with `subset=pid`, so on today's kernels
+/// none of these exist; on one without that option they are hidden one by one.
+const MASKED: [&str; 11] = [
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Writes the configuration. The namespaces are descriptors of the process that calls libcontainer: paths through `/proc/self/fd`
+/// need no bind mounts to keep the namespaces alive.
+pub fn config(image: &Image, user_namespace: i32, network_namespace: i32, cgroup: &str) -> Value {
+    // As many as may be; the wake lowers it to the tenant's limit, and nobody may raise it then.
+    let open_files = getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20);
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": false,
+            "user": { "uid": image.uid, "gid": image.gid },
+            "args": image.args,
+            "env": [
+                "PATH=/", "HOME=/tmp",
+                "LISTEN_PID=1", "LISTEN_FDS=3", "LISTEN_FDNAMES=submission:relay:control",
+            ],
+            "cwd": "/",
+            "capabilities": { "bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": [] },
+            "rlimits": [
+                { "type": "RLIMIT_NOFILE", "hard": open_files, "soft": open_files },
+                { "type": "RLIMIT_CORE", "hard": 0, "soft": 0 },
+                { "type": "RLIMIT_MEMLOCK", "hard": 65536, "soft": 65536 },
+                { "type": "RLIMIT_MSGQUEUE", "hard": 0, "soft": 0 },
+                { "type": "RLIMIT_RTPRIO", "hard": 0, "soft": 0 },
+                { "type": "RLIMIT_SIGPENDING", "hard": 1024, "soft": 1024 },
+            ],
+            "noNewPrivileges": true,
+        },
+        "root": { "path": image.rootfs, "readonly": true },
+        "hostname": "msa",
+        "mounts": [
+            {
+                "destination": "/proc", "type": "proc", "source": "proc",
+                "options": ["nosuid", "noexec", "nodev", "subset=pid"],
+            },
+            {
+                "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                "options": ["nosuid", "noexec", "strictatime", "mode=755", "size=64k", "nr_inodes=64"],
+            },
+            {
+                "destination": "/tmp", "type": "tmpfs", "source": "tmpfs",
+                "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=16m", "nr_inodes=1024"],
+            },
+        ],
+        "linux": {
+            "namespaces": [
+                { "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }, { "type": "cgroup" },
+                { "type": "user", "path": format!("/proc/self/fd/{user_namespace}") },
+                { "type": "network", "path": format!("/proc/self/fd/{network_namespace}") },
+            ],
+            "cgroupsPath": cgroup,
+            "resources": {},
+            "rootfsPropagation": "private",
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+        },
+    })
+}

@@ -1,0 +1,211 @@
+//! The maker: makes slots, reaps them, and owns nothing else.
+//!
+//! ```text
+//! launcher ──Make{cell, …}──▶ maker: cell → bundle → libcontainer create → pidfd …
+//!          ◀─Made + descriptors──   (then everything is closed)
+//!          ──Reap{pid}──▶ waitpid ──Reaped{status}──▶
+//! ```
+//!
+//! It is a process of its own because a container that waits for its start holds a copy of every descriptor of the process that
+//! created it: in the launcher these would be clients' connections and other tenants' doors. So the maker keeps a socket and
+//! nothing more, and is single-threaded because libcontainer clones without exec. Its mount namespace is private and shows only the
+//! cgroup hierarchies that a container is to be in, rooted at our own place in them, which is all that libcontainer can be told.
+
+mod bundle;
+mod cell;
+mod container;
+mod netlink;
+mod seccomp;
+
+pub use cell::BlankIdmap;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
+use serde::{Deserialize, Serialize};
+use warren_launcher_api::{CellId, ExitStatus};
+use warren_packet::Packets;
+
+use crate::cgroup::Cgroups;
+use crate::image::Image;
+use cell::Cell;
+
+/// To the maker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToMaker {
+    /// First message: where things are.
+    Begin {
+        /// The run directory.
+        run: PathBuf,
+        /// Where containers go.
+        cgroups: Cgroups,
+    },
+    /// Make a slot.
+    Make {
+        /// Its number.
+        cell: CellId,
+        /// First id of its range.
+        base: u32,
+        /// What runs in it.
+        image: Image,
+    },
+    /// Wait for a child that has exited.
+    Reap {
+        /// Whose.
+        cell: CellId,
+        /// The child.
+        pid: i32,
+    },
+}
+
+/// From the maker, in the order of the requests.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromMaker {
+    /// A slot waits. Descriptors: pidfd, user namespace of a [`BlankIdmap`], its `uid_map`, its `gid_map`.
+    Made {
+        /// Its number.
+        cell: CellId,
+        /// Its init.
+        pid: i32,
+    },
+    /// No slot came of it; whatever there is of it is to be swept.
+    MakeFailed {
+        /// Its number.
+        cell: CellId,
+        /// The step and the kernel's answer.
+        reason: String,
+    },
+    /// The child is gone.
+    Reaped {
+        /// Whose.
+        cell: CellId,
+        /// How it ended.
+        status: ExitStatus,
+    },
+}
+
+/// The descriptors 3, 4 and 5, which libcontainer hands on to the container. Between two containers they are `/dev/null`.
+struct Handed([OwnedFd; 3]);
+
+impl Handed {
+    fn new() -> io::Result<Handed> {
+        let handed = Handed([dev_null()?, dev_null()?, dev_null()?]);
+        let numbers = handed.0.each_ref().map(|descriptor| descriptor.as_raw_fd());
+        if numbers != [3, 4, 5] {
+            return Err(io::Error::other(format!("descriptors 3 to 5 are taken: got {numbers:?}")));
+        }
+        Ok(handed)
+    }
+
+    fn set(&mut self, descriptors: &[OwnedFd; 3]) -> io::Result<()> {
+        for (place, descriptor) in self.0.iter_mut().zip(descriptors) {
+            rustix::io::dup2(descriptor, place)?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        let null = dev_null()?;
+        self.0.iter_mut().try_for_each(|place| Ok(rustix::io::dup2(&null, place)?))
+    }
+}
+
+fn dev_null() -> io::Result<OwnedFd> {
+    Ok(open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Runs until the launcher closes the socket, which is standard input, or dies.
+pub fn run() -> io::Result<()> {
+    crate::sys::close_inherited();
+    // The launcher blocks the signals that it reads from a descriptor; containers must not inherit that.
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let mut handed = Handed::new()?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 6)?;
+    rustix::stdio::dup2_stdin(dev_null()?)?;
+    let socket = Packets::from(socket);
+    let Some((ToMaker::Begin { run, cgroups }, _)) = receive(&socket)? else { return Ok(()) };
+    enter_private_view(&cgroups)?;
+    let filter = Rc::new(seccomp::compile().map_err(io::Error::other)?);
+    let home: OwnedFd = File::open("/proc/self/ns/net")?.into();
+    while let Some((request, _)) = receive(&socket)? {
+        match request {
+            ToMaker::Begin { .. } => return Err(io::Error::other("begun twice")),
+            ToMaker::Make { cell, base, image } => {
+                let made = make(&mut handed, &home, |cell_parts| {
+                    container::create(&run, &cgroups, cell, &image, cell_parts, filter.clone())
+                }, base);
+                handed.clear()?;
+                match made {
+                    Ok((pid, descriptors)) => {
+                        let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
+                        socket.send(&FromMaker::Made { cell, pid }, &borrowed).map_err(io::Error::other)?;
+                    }
+                    Err(error) => {
+                        let answer = FromMaker::MakeFailed { cell, reason: error.to_string() };
+                        socket.send(&answer, &[]).map_err(io::Error::other)?;
+                    }
+                }
+            }
+            ToMaker::Reap { cell, pid } => {
+                let answer = FromMaker::Reaped { cell, status: reap(pid) };
+                socket.send(&answer, &[]).map_err(io::Error::other)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn receive(socket: &Packets) -> io::Result<Option<(ToMaker, Vec<OwnedFd>)>> {
+    socket.recv().map_err(io::Error::other)
+}
+
+fn make(
+    handed: &mut Handed,
+    home: &OwnedFd,
+    create: impl FnOnce(&Cell) -> io::Result<i32>,
+    base: u32,
+) -> io::Result<(i32, [OwnedFd; 4])> {
+    let doing = |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
+    let cell = Cell::new(base, home).map_err(doing("make cell"))?;
+    handed.set(&cell.entrances).map_err(doing("hand entrances over"))?;
+    let pid = create(&cell).map_err(doing("create container"))?;
+    drop(cell);
+    let process = Pid::from_raw(pid).ok_or_else(|| io::Error::other("libcontainer gave no pid"))?;
+    let pidfd = pidfd_open(process, PidfdFlags::empty()).map_err(|errno| doing("open pidfd")(errno.into()))?;
+    // After create, so that the waiting init has no copy.
+    let idmap = BlankIdmap::new().map_err(doing("make idmap"))?;
+    Ok((pid, [pidfd, idmap.user, idmap.uid_map, idmap.gid_map]))
+}
+
+fn reap(pid: i32) -> ExitStatus {
+    let Some(pid) = Pid::from_raw(pid) else { return ExitStatus::Unknown };
+    match waitpid(Some(pid), WaitOptions::empty()) {
+        Ok(Some((_, status))) => crate::process::exit_status(status),
+        // Not ours: it was made by an earlier maker.
+        _ => ExitStatus::Unknown,
+    }
+}
+
+/// A mount namespace that hides the hierarchies that containers stay out of (each costs a container some tenths of a millisecond) and
+/// shows the others from our own place downward.
+fn enter_private_view(cgroups: &Cgroups) -> io::Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    // Downstream, not private: images on file systems mounted later are seen.
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    for hierarchy in cgroups.hierarchies() {
+        if hierarchy.own() != hierarchy.mount() {
+            mount_bind(hierarchy.own(), hierarchy.mount())?;
+        }
+    }
+    for foreign in cgroups.unused_mounts() {
+        unmount(foreign, UnmountFlags::DETACH)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! System calls that no safe wrapper offers. All `unsafe` of the launcher stands here and is one call deep.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::Pid;
+
+/// A child that waits in new namespaces until it is dropped. It shares nothing with us but memory it does not write.
+pub struct Paused {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+impl Paused {
+    /// Clones a child into the namespaces of `flags` (`CLONE_NEW…`). The caller must be single-threaded.
+    pub fn new(flags: i32) -> io::Result<Paused> {
+        let parent = std::process::id();
+        let mut pidfd: RawFd = -1;
+        let arguments = CloneArgs {
+            flags: (flags | libc::CLONE_PIDFD) as u64,
+            pidfd: &raw mut pidfd as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            ..CloneArgs::default()
+        };
+        // SAFETY: the arguments are a valid clone_args of the size given, `pidfd` outlives the call. No stack is given and memory is
+        // not shared (no CLONE_VM), so this is a fork; the child only makes system calls.
+        let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) };
+        match pid {
+            -1 => Err(io::Error::last_os_error()),
+            0 => Paused::wait_to_be_killed(parent),
+            pid => {
+                let pid = Pid::from_raw(pid as i32).expect("clone3 gives the parent a positive pid");
+                // SAFETY: the kernel has just put this descriptor into our table for us (CLONE_PIDFD).
+                Ok(Paused { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+            }
+        }
+    }
+
+    /// The child: ends with its parent, also if that died just now.
+    fn wait_to_be_killed(parent: u32) -> ! {
+        // SAFETY: system calls with numbers only, safe after fork.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // Nobody else has our parent's number while it lives; 0 is a parent outside our pid namespace.
+            while libc::getppid() as u32 == parent {
+                libc::pause();
+            }
+            libc::_exit(1)
+        }
+    }
+
+    /// Its process id, valid as long as this value lives.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        // Both can only fail if it is gone already.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        let _ = rustix::process::waitpid(Some(self.pid), rustix::process::WaitOptions::empty());
+    }
+}
+
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// Makes a detached mount idmapped by `user_namespace`, private, and without set-user-id, devices and programs.
+pub fn idmap_mount(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = MountAttributes {
+        set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC,
+        clear: 0,
+        propagation: libc::MS_PRIVATE,
+        user_namespace: user_namespace.as_raw_fd() as u64,
+    };
+    // SAFETY: the path is an empty C string, the attributes are a valid mount_attr of the size given; both outlive the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes every descriptor from 3 on. To be called first in `main`, when nothing in the program owns a descriptor yet.
+pub fn close_inherited() {
+    // SAFETY: takes numbers only. No value owns any of these descriptors: the runtime opens none before `main`, and this is its first act.
+    unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
+}
+
+/// Takes over descriptor 3, which the starter has passed (`LISTEN_FDS`). To be called once, before anything is opened.
+pub fn take_inherited_descriptor() -> io::Result<OwnedFd> {
+    // SAFETY: fcntl takes numbers; it fails if 3 is not open.
+    if unsafe { libc::fcntl(3, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: 3 is open, as the call above showed, and was given to this program by its starter; nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(3) })
+}
+
+/// Loads a compiled filter for the calling thread and becomes `program`. Returns only if that failed.
+pub fn confine_and_exec(filter: &[libc::sock_filter], program: &CStr, arguments: &[CString]) -> io::Error {
+    let mut pointers: Vec<*const libc::c_char> = arguments.iter().map(|argument| argument.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    let compiled = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: `compiled` describes a live slice, which the kernel copies and does not write; SIG_DFL is no handler; `pointers` is a
+    // null-terminated array of C strings that outlive the call. The environment is the one libcontainer has set.
+    unsafe {
+        // Rust's runtime ignores SIGPIPE in us, which exec would hand on to programs that do not expect it.
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        if libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const compiled) != 0 {
+            return io::Error::last_os_error();
+        }
+        libc::execv(program.as_ptr(), pointers.as_ptr());
+    }
+    io::Error::last_os_error()
+}
