@@ -160,7 +160,11 @@ const LISTS: &[(&str, &[&str])] = &[
 
 /// The rules. What is most specific stands first: a server that says "greylisted" and "policy" means the former.
 const RULES: &[Rule] = &[
-    words(Class::Greylisted, When::Temporary, &["greylist", "graylist", "grey list", "gray list", "grey-list", "postgrey", "milter-greylist"]),
+    words(
+        Class::Greylisted,
+        When::Temporary,
+        &["greylist", "graylist", "grey list", "gray list", "grey-list", "postgrey", "milter-greylist"],
+    ),
     words(
         Class::Tls,
         When::Always,
@@ -319,11 +323,43 @@ const RULES: &[Rule] = &[
     words(
         Class::Network,
         When::Always,
-        &["timeout", "timed out", "time-out", "lost connection", "connection lost", "connection reset", "network is unreachable", "no route to host", "connection refused"],
+        &[
+            "timeout",
+            "timed out",
+            "time-out",
+            "lost connection",
+            "connection lost",
+            "connection reset",
+            "network is unreachable",
+            "no route to host",
+            "connection refused",
+        ],
     ),
     status(Class::Network, When::Always, &[".4.1", ".4.2"]),
-    words(Class::Policy, When::Always, &["policy", "access denied", "not allowed", "not permitted", "not authorized", "not authorised", "rejected by", "spam", "prohibited", "relay"]),
-    status(Class::Policy, When::Always, &[".3.4", ".5.3", ".7.0", ".7.1", ".7.20", ".7.21", ".7.22", ".7.23", ".7.24", ".7.25", ".7.26", ".7.27", ".1.8"]),
+    words(
+        Class::Policy,
+        When::Always,
+        &[
+            "policy",
+            "access denied",
+            "not allowed",
+            "not permitted",
+            "not authorized",
+            "not authorised",
+            "rejected by",
+            "spam",
+            "prohibited",
+            "relay",
+        ],
+    ),
+    status(
+        Class::Policy,
+        When::Always,
+        &[
+            ".3.4", ".5.3", ".7.0", ".7.1", ".7.20", ".7.21", ".7.22", ".7.23", ".7.24", ".7.25", ".7.26", ".7.27",
+            ".1.8",
+        ],
+    ),
 ];
 
 /// What `said` means.
@@ -337,7 +373,10 @@ pub fn classify(said: &Said<'_>) -> Verdict {
     }
     let text = said.text.to_lowercase();
     let class = RULES.iter().find(|rule| rule.matches(said, &text)).map_or(Class::Other, |rule| rule.class);
-    let list = LISTS.iter().find(|(_, marks)| marks.iter().any(|mark| text.contains(mark))).map(|(name, _)| (*name).to_owned());
+    let list = LISTS
+        .iter()
+        .find(|(_, marks)| marks.iter().any(|mark| text.contains(mark)))
+        .map(|(name, _)| (*name).to_owned());
     // Who names a list means it, unless the message itself or its pace was at fault.
     let class = match (&list, class) {
         (Some(_), Class::Content | Class::RateLimited | Class::Greylisted) | (None, _) => class,

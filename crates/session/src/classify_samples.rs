@@ -11,7 +11,13 @@ const SAMPLES: &[(&str, u16, &str, Class, Option<&str>)] = &[
     ("RCPT", 250, "2.1.5 Ok", Class::Accepted, None),
     ("DATA", 354, "End data with <CR><LF>.<CR><LF>", Class::Accepted, None),
     // Unknown users, by server.
-    ("RCPT", 550, "5.1.1 <nobody@postfix.example>: Recipient address rejected: User unknown in local recipient table", Class::UnknownUser, None),
+    (
+        "RCPT",
+        550,
+        "5.1.1 <nobody@postfix.example>: Recipient address rejected: User unknown in local recipient table",
+        Class::UnknownUser,
+        None,
+    ),
     ("RCPT", 550, "Unrouteable address", Class::UnknownUser, None),
     (
         "RCPT",
@@ -23,12 +29,24 @@ const SAMPLES: &[(&str, u16, &str, Class, Option<&str>)] = &[
     ("RCPT", 550, "5.2.1 The email account that you tried to reach is disabled.", Class::UnknownUser, None),
     ("RCPT", 550, "5.5.0 Requested action not taken: mailbox unavailable (S2017062302).", Class::UnknownUser, None),
     ("RCPT", 554, "delivery error: dd This user doesn't have a yahoo.com account", Class::Other, None),
-    ("RCPT", 550, "5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup", Class::UnknownUser, None),
+    (
+        "RCPT",
+        550,
+        "5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup",
+        Class::UnknownUser,
+        None,
+    ),
     ("RCPT", 550, "Requested action not taken: mailbox unavailable", Class::UnknownUser, None),
     ("RCPT", 550, "no mailbox here by that name", Class::UnknownUser, None),
     ("RCPT", 550, "5.1.1 <x@opensmtpd.example>: Recipient not found", Class::UnknownUser, None),
     // Greylisting.
-    ("RCPT", 450, "4.2.0 <x@a.example>: Recipient address rejected: Greylisted, see http://postgrey.schweikert.ch/help/a.example.html", Class::Greylisted, None),
+    (
+        "RCPT",
+        450,
+        "4.2.0 <x@a.example>: Recipient address rejected: Greylisted, see http://postgrey.schweikert.ch/help/a.example.html",
+        Class::Greylisted,
+        None,
+    ),
     ("RCPT", 451, "4.7.1 Greylisting in action, please come back in 00:04:59", Class::Greylisted, None),
     ("RCPT", 451, "Resources temporarily unavailable. Please try again later. (greylisted)", Class::Greylisted, None),
     ("RCPT", 450, "4.7.1 Client host rejected: Graylisted, retry in 300 seconds", Class::Greylisted, None),
@@ -40,22 +58,94 @@ const SAMPLES: &[(&str, u16, &str, Class, Option<&str>)] = &[
         Class::RateLimited,
         None,
     ),
-    ("MAIL", 421, "4.7.0 [TSS04] Messages from 203.0.113.10 temporarily deferred due to unexpected volume or user complaints - 4.16.55.1", Class::RateLimited, None),
-    ("RCPT", 451, "4.7.650 The mail server [203.0.113.10] has been temporarily rate limited due to IP reputation.", Class::RateLimited, None),
-    ("RCPT", 451, "4.7.500 Server busy. Please try again later from [203.0.113.10]. (AS77712000)", Class::RateLimited, None),
+    (
+        "MAIL",
+        421,
+        "4.7.0 [TSS04] Messages from 203.0.113.10 temporarily deferred due to unexpected volume or user complaints - 4.16.55.1",
+        Class::RateLimited,
+        None,
+    ),
+    (
+        "RCPT",
+        451,
+        "4.7.650 The mail server [203.0.113.10] has been temporarily rate limited due to IP reputation.",
+        Class::RateLimited,
+        None,
+    ),
+    (
+        "RCPT",
+        451,
+        "4.7.500 Server busy. Please try again later from [203.0.113.10]. (AS77712000)",
+        Class::RateLimited,
+        None,
+    ),
     ("", 421, "4.7.0 a.example Error: too many connections from 203.0.113.10", Class::RateLimited, None),
     ("", 421, "Too many concurrent SMTP connections; please try again later", Class::RateLimited, None),
-    ("RCPT", 450, "4.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional messages", Class::RateLimited, None),
+    (
+        "RCPT",
+        450,
+        "4.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional messages",
+        Class::RateLimited,
+        None,
+    ),
     // Lists.
-    ("RCPT", 554, "5.7.1 Service unavailable; Client host [203.0.113.10] blocked using zen.spamhaus.org; https://www.spamhaus.org/query/ip/203.0.113.10", Class::BlockListed, Some("spamhaus")),
-    ("MAIL", 550, "5.7.1 Unfortunately, messages from [203.0.113.10] weren't sent. Please contact your Internet service provider since part of their network is on our block list (S3140).", Class::BlockListed, Some("microsoft")),
-    ("RCPT", 550, "5.7.606 Access denied, banned sending IP [203.0.113.10]. To request removal from this list please visit https://sender.office.com/", Class::BlockListed, Some("microsoft")),
-    ("MAIL", 553, "5.7.1 [BL21] Connections will not be accepted from 203.0.113.10, because the ip is in Spamhaus's list", Class::BlockListed, Some("spamhaus")),
-    ("", 554, "IP=203.0.113.10 - A problem occurred. Ask your postmaster for help or to contact tosa@rx.t-online.de to clarify.", Class::BlockListed, Some("t-online")),
-    ("RCPT", 550, "Rejected because 203.0.113.10 is in a black list at bl.spamcop.net", Class::BlockListed, Some("spamcop")),
-    ("", 554, "Service unavailable; Client host [203.0.113.10] blocked using b.barracudacentral.org", Class::BlockListed, Some("barracuda")),
+    (
+        "RCPT",
+        554,
+        "5.7.1 Service unavailable; Client host [203.0.113.10] blocked using zen.spamhaus.org; https://www.spamhaus.org/query/ip/203.0.113.10",
+        Class::BlockListed,
+        Some("spamhaus"),
+    ),
+    (
+        "MAIL",
+        550,
+        "5.7.1 Unfortunately, messages from [203.0.113.10] weren't sent. Please contact your Internet service provider since part of their network is on our block list (S3140).",
+        Class::BlockListed,
+        Some("microsoft"),
+    ),
+    (
+        "RCPT",
+        550,
+        "5.7.606 Access denied, banned sending IP [203.0.113.10]. To request removal from this list please visit https://sender.office.com/",
+        Class::BlockListed,
+        Some("microsoft"),
+    ),
+    (
+        "MAIL",
+        553,
+        "5.7.1 [BL21] Connections will not be accepted from 203.0.113.10, because the ip is in Spamhaus's list",
+        Class::BlockListed,
+        Some("spamhaus"),
+    ),
+    (
+        "",
+        554,
+        "IP=203.0.113.10 - A problem occurred. Ask your postmaster for help or to contact tosa@rx.t-online.de to clarify.",
+        Class::BlockListed,
+        Some("t-online"),
+    ),
+    (
+        "RCPT",
+        550,
+        "Rejected because 203.0.113.10 is in a black list at bl.spamcop.net",
+        Class::BlockListed,
+        Some("spamcop"),
+    ),
+    (
+        "",
+        554,
+        "Service unavailable; Client host [203.0.113.10] blocked using b.barracudacentral.org",
+        Class::BlockListed,
+        Some("barracuda"),
+    ),
     ("", 554, "Blocked - see https://ipcheck.proofpoint.com/?ip=203.0.113.10", Class::BlockListed, Some("proofpoint")),
-    ("RCPT", 550, "5.7.1 Mail from 203.0.113.10 refused, see RBL server dnsbl-1.uceprotect.net", Class::BlockListed, Some("uceprotect")),
+    (
+        "RCPT",
+        550,
+        "5.7.1 Mail from 203.0.113.10 refused, see RBL server dnsbl-1.uceprotect.net",
+        Class::BlockListed,
+        Some("uceprotect"),
+    ),
     (
         ".",
         550,
@@ -64,15 +154,33 @@ const SAMPLES: &[(&str, u16, &str, Class, Option<&str>)] = &[
         Some("google"),
     ),
     // Policy.
-    (".", 550, "5.7.26 This mail has been blocked because the sender is unauthenticated. Gmail requires all senders to authenticate with either SPF or DKIM.", Class::Policy, None),
-    (".", 550, "5.7.1 Unauthenticated email from a.example is not accepted due to domain's DMARC policy.", Class::Policy, None),
+    (
+        ".",
+        550,
+        "5.7.26 This mail has been blocked because the sender is unauthenticated. Gmail requires all senders to authenticate with either SPF or DKIM.",
+        Class::Policy,
+        None,
+    ),
+    (
+        ".",
+        550,
+        "5.7.1 Unauthenticated email from a.example is not accepted due to domain's DMARC policy.",
+        Class::Policy,
+        None,
+    ),
     ("RCPT", 554, "5.7.1 <x@b.example>: Relay access denied", Class::Policy, None),
     ("RCPT", 550, "relay not permitted", Class::Policy, None),
     ("RCPT", 450, "4.7.25 Client host rejected: cannot find your hostname, [203.0.113.10]", Class::BlockListed, None),
     ("EHLO", 550, "5.7.1 Helo command rejected: need fully-qualified hostname", Class::Policy, None),
     ("MAIL", 552, "5.3.4 Message size exceeds fixed limit", Class::Policy, None),
     ("RCPT", 452, "4.5.3 Error: too many recipients", Class::Policy, None),
-    ("MAIL", 554, "Transaction failed\nReject due to policy restrictions.\nFor explanation visit https://postmaster.gmx.net/", Class::Policy, None),
+    (
+        "MAIL",
+        554,
+        "Transaction failed\nReject due to policy restrictions.\nFor explanation visit https://postmaster.gmx.net/",
+        Class::Policy,
+        None,
+    ),
     // Content.
     (
         ".",
@@ -109,7 +217,10 @@ fn replies_of_the_real_world_are_told_apart() {
     for &(verb, code, text, class, list) in SAMPLES {
         let verdict = classify(&Said { verb, code, enhanced: enhanced(text), text });
         if (verdict.class, verdict.list.as_deref()) != (class, list) {
-            wrong.push(format!("{verb} {code} {text}\n   expected {class} {list:?}, got {} {:?}", verdict.class, verdict.list));
+            wrong.push(format!(
+                "{verb} {code} {text}\n   expected {class} {list:?}, got {} {:?}",
+                verdict.class, verdict.list
+            ));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));

@@ -91,6 +91,7 @@ impl Keeper {
                     break;
                 }
             }
+            store.close().await;
         });
         Self {
             jobs,
@@ -124,7 +125,7 @@ impl Keeper {
                     let _ = flush.send(());
                 }
                 if drained {
-                    return;
+                    return self.close().await;
                 }
             }
             let wake = self.wake();
@@ -151,6 +152,16 @@ impl Keeper {
         }
     }
 
+    /// Lets the store close, unless it hangs.
+    async fn close(self) {
+        let Self { jobs, mut answers, settings, .. } = self;
+        drop(jobs);
+        let closed = async { while answers.recv().await.is_some() {} };
+        if tokio::time::timeout(settings.patience, closed).await.is_err() {
+            tracing::warn!("the session database does not close");
+        }
+    }
+
     fn take(&mut self, items: &mut Vec<Item>) {
         for item in items.drain(..) {
             match item {
@@ -165,7 +176,8 @@ impl Keeper {
 
     /// Whether nothing depends on this process any more.
     fn everything_safe(&self) -> bool {
-        let in_flight = self.busy.as_ref().is_some_and(|busy| matches!(busy.doing, Doing::Pending { spooled: false, .. }));
+        let in_flight =
+            self.busy.as_ref().is_some_and(|busy| matches!(busy.doing, Doing::Pending { spooled: false, .. }));
         let gap_waits = self.ending && self.gap.is_some() && self.spool_failed.is_none();
         self.pending.is_empty() && !in_flight && !gap_waits
     }

@@ -30,6 +30,7 @@ pub mod recorder;
 pub mod spool;
 pub mod sqlite;
 pub mod store;
+mod text;
 pub mod transcript;
 
 pub use classify::{Class, Said, Verdict, classify};
@@ -37,7 +38,9 @@ pub use id::SessionId;
 pub use log::SessionLog;
 pub use reader::{Filter, Reader};
 pub use record::{
-    CertificateFacts, Dir, Door, Exchange, Gap, Leg, Message, Outcome, Recipient, Record, SessionEnd, SessionStart, Text, TlsFacts,
+    CertificateFacts, Dir, Door, Exchange, Gap, Leg, Message, Outcome, Recipient, Record, SessionEnd, SessionStart,
+    TlsFacts,
 };
 pub use recorder::{Recorder, RecorderSettings, RecorderThread, Stats};
 pub use store::{SessionStore, StoreError};
+pub use text::{TEXT_LIMIT, Text};

@@ -10,7 +10,9 @@
 
 use std::collections::VecDeque;
 
-use crate::{Dir, Exchange, Leg, Message, Outcome, Recipient, Record, Recorder, SessionEnd, SessionId, SessionStart, Text};
+use crate::{
+    Dir, Exchange, Leg, Message, Outcome, Recipient, Record, Recorder, SessionEnd, SessionId, SessionStart, Text,
+};
 
 /// Commands in flight that are remembered for timing. A longer pipeline is timed wrongly rather than remembered.
 const IN_FLIGHT_LIMIT: usize = 1_000;
@@ -43,7 +45,11 @@ impl SessionLog {
     /// Records a dial; again when more is known of it. A new number forgets the commands that the old one left unanswered.
     pub fn leg(&mut self, leg: Leg) {
         if self.to_mx.leg != leg.n {
-            self.to_mx = Timing { leg: leg.n, waiting: VecDeque::new(), quiet_since: leg.connected_us.unwrap_or(leg.started_us) };
+            self.to_mx = Timing {
+                leg: leg.n,
+                waiting: VecDeque::new(),
+                quiet_since: leg.connected_us.unwrap_or(leg.started_us),
+            };
         } else if let Some(connected) = leg.connected_us {
             self.to_mx.quiet_since = self.to_mx.quiet_since.max(connected);
         }
@@ -58,7 +64,18 @@ impl SessionLog {
             None => Text::new(line),
         };
         self.timing(dir).sent(verb.clone(), at_us);
-        self.exchange(Exchange { id: self.id, seq: 0, leg, at_us, dir, verb, code: None, enhanced: None, text, took_us: None });
+        self.exchange(Exchange {
+            id: self.id,
+            seq: 0,
+            leg,
+            at_us,
+            dir,
+            verb,
+            code: None,
+            enhanced: None,
+            text,
+            took_us: None,
+        });
     }
 
     /// Records a whole reply: its lines without their codes, separated by `\n`.
@@ -67,7 +84,18 @@ impl SessionLog {
         let text = if verb == "AUTH" && code == 334 { Text::from("[redacted]") } else { Text::from(lines) };
         let enhanced = enhanced(lines).map(str::to_owned);
         let took_us = dir.from_mx().then_some(took_us);
-        self.exchange(Exchange { id: self.id, seq: 0, leg, at_us, dir, verb, code: Some(code), enhanced, text, took_us });
+        self.exchange(Exchange {
+            id: self.id,
+            seq: 0,
+            leg,
+            at_us,
+            dir,
+            verb,
+            code: Some(code),
+            enhanced,
+            text,
+            took_us,
+        });
     }
 
     /// Records a mail transaction; again when more is known of it.
@@ -143,8 +171,10 @@ pub fn enhanced(text: &str) -> Option<&str> {
     let word = text.split([' ', '\n']).next()?;
     let mut parts = word.split('.');
     let class = parts.next()?;
-    let number = |part: Option<&str>| part.is_some_and(|p| (1..=3).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit()));
-    let well_formed = matches!(class, "2" | "4" | "5") && number(parts.next()) && number(parts.next()) && parts.next().is_none();
+    let number =
+        |part: Option<&str>| part.is_some_and(|p| (1..=3).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit()));
+    let well_formed =
+        matches!(class, "2" | "4" | "5") && number(parts.next()) && number(parts.next()) && parts.next().is_none();
     well_formed.then_some(word)
 }
 

@@ -285,7 +285,11 @@ impl Reader {
 
     /// Counts and reply times by tenant, destination, TLS version and outcome.
     pub async fn summary(&mut self, filter: &Filter) -> Result<Vec<SummaryRow>, ReadError> {
-        let rows = sqlx::query_as(SUMMARY).bind(filter.tenant.clone()).bind(first_id(filter)).fetch_all(&mut self.connection).await;
+        let rows = sqlx::query_as(SUMMARY)
+            .bind(filter.tenant.clone())
+            .bind(first_id(filter))
+            .fetch_all(&mut self.connection)
+            .await;
         self.told(rows)
     }
 

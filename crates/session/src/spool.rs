@@ -148,7 +148,9 @@ impl Spool {
         if self.is_empty() {
             match self.file().map(|file| file.set_len(0)) {
                 Ok(Ok(())) => (self.size, self.read, self.torn) = (0, 0, false),
-                Ok(Err(error)) => tracing::warn!(path = %self.path.display(), %error, "loaded session records stay in the spool file"),
+                Ok(Err(error)) => {
+                    tracing::warn!(path = %self.path.display(), %error, "loaded session records stay in the spool file")
+                }
                 Err(error) => tracing::warn!(%error, "loaded session records stay in the spool file"),
             }
         }

@@ -12,8 +12,8 @@ use sqlx::{
 };
 
 use crate::{
-    Exchange, Gap, Leg, Message, Recipient, Record, SessionEnd, SessionId, SessionStart, SessionStore, StoreError, keeper::micros,
-    record::{LIST_LIMIT, truncate},
+    Exchange, Gap, Leg, Message, Recipient, Record, SessionEnd, SessionId, SessionStart, SessionStore, StoreError,
+    keeper::micros, record::LIST_LIMIT, text::truncate,
 };
 
 /// How long to wait for another writer, a person with a shell for example.
@@ -102,6 +102,15 @@ impl SessionStore for SqliteStore {
     async fn prune(&mut self, time: SystemTime) -> Result<u64, StoreError> {
         self.attempt("forget old sessions", async |connection| prune(connection, SessionId::floor(time)).await).await
     }
+
+    /// Takes the write-ahead log into the database and removes it.
+    async fn close(&mut self) {
+        if let Some(Open { connection, .. }) = self.open.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the session database was not closed in order");
+        }
+    }
 }
 
 /// The records of one batch, by table.
@@ -144,8 +153,9 @@ type Insert = QueryBuilder<Sqlite>;
 
 async fn starts(to: &mut SqliteConnection, rows: &[&SessionStart]) -> Result<(), sqlx::Error> {
     for rows in rows.chunks(ROWS) {
-        let mut insert =
-            Insert::new("INSERT OR IGNORE INTO sessions (id, tenant, cell, door, mx_address, mx_port, mx_name, mx_operator, started_us) ");
+        let mut insert = Insert::new(
+            "INSERT OR IGNORE INTO sessions (id, tenant, cell, door, mx_address, mx_port, mx_name, mx_operator, started_us) ",
+        );
         insert.push_values(rows, |mut row, start| {
             row.push_bind(start.id.to_string())
                 .push_bind(start.tenant.to_string())
@@ -288,11 +298,12 @@ async fn gaps(to: &mut SqliteConnection, rows: &[&Gap]) -> Result<(), sqlx::Erro
 
 async fn prune(connection: &mut SqliteConnection, before: SessionId) -> Result<u64, sqlx::Error> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let last: Option<String> = sqlx::query_scalar("SELECT max(id) FROM (SELECT id FROM sessions WHERE id < ? ORDER BY id LIMIT ?)")
-        .bind(before.to_string())
-        .bind(PRUNE_SESSIONS)
-        .fetch_one(&mut *transaction)
-        .await?;
+    let last: Option<String> =
+        sqlx::query_scalar("SELECT max(id) FROM (SELECT id FROM sessions WHERE id < ? ORDER BY id LIMIT ?)")
+            .bind(before.to_string())
+            .bind(PRUNE_SESSIONS)
+            .fetch_one(&mut *transaction)
+            .await?;
     let Some(last) = last else { return Ok(0) };
     // Ids sort by time, so everything up to the last one goes, orphans included.
     for statement in [

@@ -11,6 +11,11 @@ pub trait SessionStore: Send + 'static {
 
     /// Forgets sessions that began before `time`, at most a few hundred in one call; says how many.
     fn prune(&mut self, time: SystemTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Leaves everything tidy: nothing more will be written.
+    fn close(&mut self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 /// Why a store did not do it. All of these may pass: the records are kept and tried again.

@@ -105,7 +105,11 @@ fn said(out: &mut String, exchange: &ExchangeRow) -> fmt::Result {
     Ok(())
 }
 
-fn carried<'a>(out: &mut String, message: &MessageRow, recipients: impl Iterator<Item = &'a RecipientRow>) -> fmt::Result {
+fn carried<'a>(
+    out: &mut String,
+    message: &MessageRow,
+    recipients: impl Iterator<Item = &'a RecipientRow>,
+) -> fmt::Result {
     write!(out, "\nmessage {}  from <{}>, {} bytes", message.n, Escaped(&message.reverse_path), message.size)?;
     if let Some(id) = &message.message_id {
         write!(out, ", {}", Escaped(id))?;

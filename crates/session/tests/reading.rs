@@ -128,14 +128,18 @@ async fn the_summary_counts_and_measures() {
         p99_us: Some(p99),
     };
     let summary = reader.summary(&Filter::default()).await.unwrap();
-    assert_eq!(summary, [row(Some("TLSv1.3"), "delivered", 3, 21, 450, 1_010_000), row(None, "unused", 1, 100, 50, 99)]);
+    assert_eq!(
+        summary,
+        [row(Some("TLSv1.3"), "delivered", 3, 21, 450, 1_010_000), row(None, "unused", 1, 100, 50, 99)]
+    );
     let none = Filter { tenant: Some("globex".into()), ..Filter::default() };
     assert_eq!(reader.summary(&none).await.unwrap(), []);
 }
 
 fn files(dir: &Path) -> Vec<(String, u32)> {
     let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
-    let mut files: Vec<_> = entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().uid())).collect();
+    let mut files: Vec<_> =
+        entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().uid())).collect();
     files.sort();
     files
 }
@@ -162,7 +166,8 @@ async fn reading_as_root_leaves_no_files_of_root() {
     recorder.flush().await;
     // As after a kill: a copy with its write-ahead log, without the index of it.
     let killed = tempfile::tempdir().unwrap();
-    let owner = if std::fs::metadata(&path).unwrap().uid() == 0 { 65_534 } else { std::fs::metadata(&path).unwrap().uid() };
+    let owner =
+        if std::fs::metadata(&path).unwrap().uid() == 0 { 65_534 } else { std::fs::metadata(&path).unwrap().uid() };
     for name in ["sessions.db", "sessions.db-wal"] {
         let copy = killed.path().join(name);
         std::fs::copy(dir.path().join(name), &copy).unwrap();

@@ -19,7 +19,8 @@ use std::{
 use common::{LONG, end, exchange, hasty, moment, start, tell, until};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use warren_session::{
-    Filter, Reader, Record, Recorder, RecorderSettings, SessionId, SessionStore, StoreError, recorder::database, sqlite::SqliteStore,
+    Filter, Reader, Record, Recorder, RecorderSettings, SessionId, SessionStore, StoreError, recorder::database,
+    sqlite::SqliteStore,
 };
 
 async fn open(dir: &Path) -> SqliteConnection {
@@ -55,8 +56,14 @@ async fn what_is_recorded_is_read_back() {
     assert_eq!(recorded.legs[0].tls_version.as_deref(), Some("TLSv1.3"));
     assert_eq!(recorded.exchanges.len(), 15);
     let last = recorded.exchanges.last().unwrap();
-    assert_eq!((last.verb.as_str(), last.code, last.enhanced.as_deref(), last.took_us), (".", Some(250), Some("2.0.0"), Some(1_010_000)));
-    assert_eq!((recorded.messages[0].size, recorded.recipients[0].forward_path.as_str()), (5_123, "bob@postfix.example"));
+    assert_eq!(
+        (last.verb.as_str(), last.code, last.enhanced.as_deref(), last.took_us),
+        (".", Some(250), Some("2.0.0"), Some(1_010_000))
+    );
+    assert_eq!(
+        (recorded.messages[0].size, recorded.recipients[0].forward_path.as_str()),
+        (5_123, "bob@postfix.example")
+    );
     thread.finish(LONG).await;
 }
 
@@ -184,7 +191,7 @@ async fn the_next_process_loads_what_the_last_one_spooled() {
     std::fs::write(&spool, lines).unwrap();
     let (recorder, _thread) = Recorder::in_directory(dir.path(), hasty(dir.path())).unwrap();
     noops(&recorder, SessionId::at(moment(1), 1), 50);
-    let stats = until(&recorder, |stats| stats.stored >= 2 * sent + 1).await;
+    let stats = until(&recorder, |stats| stats.stored > 2 * sent).await;
     assert_eq!(stats.dropped, 1, "the torn line");
     assert_eq!(count(dir.path(), EXCHANGES).await, 100);
     assert_eq!(count(dir.path(), "SELECT records FROM gaps").await, 1);
@@ -202,7 +209,7 @@ async fn a_full_disk_loses_records_loudly() {
     let lost = until(&recorder, |stats| stats.dropped >= sent - 100).await.dropped;
     std::fs::remove_file(&full).unwrap();
     mood.store(true, Ordering::SeqCst);
-    until(&recorder, |stats| stats.stored >= sent - lost + 1).await;
+    until(&recorder, |stats| stats.stored > sent - lost).await;
     assert_eq!(count(dir.path(), EXCHANGES).await, 99, "what fitted in memory, without the start");
     assert_eq!(u64::try_from(count(dir.path(), "SELECT records FROM gaps").await).unwrap(), lost);
 }
@@ -254,7 +261,11 @@ async fn a_thread_that_stands_still_holds_up_no_mail() {
 #[tokio::test]
 async fn a_hundred_thousand_exchanges_are_a_matter_of_seconds() {
     let dir = tempfile::tempdir().unwrap();
-    let (recorder, thread) = Recorder::in_directory(dir.path(), RecorderSettings { channel: 200_000, memory: 200_000, ..RecorderSettings::new(dir.path()) }).unwrap();
+    let (recorder, thread) = Recorder::in_directory(
+        dir.path(),
+        RecorderSettings { channel: 200_000, memory: 200_000, ..RecorderSettings::new(dir.path()) },
+    )
+    .unwrap();
     let began = Instant::now();
     for n in 0..1_000 {
         noops(&recorder, SessionId::at(moment(n), 1), 100);
@@ -319,7 +330,9 @@ async fn a_killed_process_leaves_a_sound_database() {
             loop {
                 tokio::task::yield_now().await;
                 let Ok(mut reader) = Reader::open(&database(dir.path())).await else { continue };
-                let Ok(sessions) = reader.list(&Filter { limit: Some(100_000), ..Filter::default() }).await else { continue };
+                let Ok(sessions) = reader.list(&Filter { limit: Some(100_000), ..Filter::default() }).await else {
+                    continue;
+                };
                 wanted = if wanted == 0 { sessions.len() + 20 * round } else { wanted };
                 if sessions.len() >= wanted || sessions.len() > 5_000 {
                     break;
@@ -335,7 +348,8 @@ async fn a_killed_process_leaves_a_sound_database() {
     noops(&recorder, SessionId::new(), 20);
     until(&recorder, |stats| stats.stored >= 22).await;
     thread.finish(LONG).await;
-    let check: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut open(dir.path()).await).await.unwrap();
+    let check: String =
+        sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut open(dir.path()).await).await.unwrap();
     assert_eq!(check, "ok");
     let torn = "SELECT count(*) FROM sessions s WHERE outcome IS NOT NULL AND (SELECT count(*) FROM exchanges WHERE session = s.id) <> 20";
     assert_eq!(count(dir.path(), torn).await, 0, "a session that ended is whole");

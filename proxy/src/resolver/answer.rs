@@ -106,7 +106,9 @@ pub fn read(bytes: &[u8], transport: Transport) -> Asked {
         | RecordType::SRV => Asked::Lookup(question),
         // Empty, not refused: an MSA that cannot learn whether there is a TLSA record must not deliver.
         RecordType::TLSA => Asked::Answer(answer(&question, &Found::NoData(None))),
-        RecordType::AXFR | RecordType::IXFR | RecordType::ANY => Asked::Answer(question.encode(&question.with_code(ResponseCode::Refused))),
+        RecordType::AXFR | RecordType::IXFR | RecordType::ANY => {
+            Asked::Answer(question.encode(&question.with_code(ResponseCode::Refused)))
+        }
         _ => Asked::Answer(question.encode(&question.with_code(ResponseCode::NotImp))),
     }
 }

@@ -57,7 +57,11 @@ async fn listen(doors: &mut Doors, packets: &AsyncPackets, welcome: &mut impl Fn
     }
 }
 
-async fn converse(doors: &mut Doors, packets: &AsyncPackets, welcome: &mut impl FnMut()) -> Result<std::convert::Infallible, Lost> {
+async fn converse(
+    doors: &mut Doors,
+    packets: &AsyncPackets,
+    welcome: &mut impl FnMut(),
+) -> Result<std::convert::Infallible, Lost> {
     packets.send(&Request::Hello { role: Role::Resolver, version: VERSION }, &[]).await?;
     loop {
         let (event, descriptors): (Event, Vec<OwnedFd>) = packets.recv().await?.ok_or(Lost::Closed)?;

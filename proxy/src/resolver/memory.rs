@@ -73,7 +73,8 @@ impl Memory {
         for &(address, ttl_s) in addresses.iter().take(MAX_ADDRESSES) {
             host.addresses.retain(|(known, _)| *known != address);
             host.addresses.push_front((address, ttl_s));
-            let link = |domain: Option<&String>| Link { domain: domain.cloned(), host: name.to_owned(), address, ttl_s };
+            let link =
+                |domain: Option<&String>| Link { domain: domain.cloned(), host: name.to_owned(), address, ttl_s };
             if host.domains.is_empty() {
                 links.push(link(None));
             }
@@ -155,7 +156,10 @@ mod tests {
         assert_eq!(memory.hosts.len(), MAX_HOSTS);
         assert_eq!(memory.hosts["mx.example"].domains.len(), MAX_DOMAINS);
         let many: Vec<_> = (0..=255).map(|n| (ip(n), 60)).collect();
-        assert_eq!(memory.addresses("mx.example", &many, start + Duration::from_secs(1)).len(), MAX_ADDRESSES * MAX_DOMAINS);
+        assert_eq!(
+            memory.addresses("mx.example", &many, start + Duration::from_secs(1)).len(),
+            MAX_ADDRESSES * MAX_DOMAINS
+        );
         let later = start + KEEP + Duration::from_secs(2);
         assert_eq!(told(&memory.addresses("mx.example", &[(ip(1), 60)], later)), [(None, "mx.example", ip(1))]);
     }

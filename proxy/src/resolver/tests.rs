@@ -50,7 +50,9 @@ fn a(owner: &str, last: u8) -> Record {
 /// An authority and recursor in one: what it does not know does not exist, `fail.` fails, `silent.` says nothing.
 async fn authority() -> SocketAddr {
     let mut zone: HashMap<(Name, RecordType), Vec<Record>> = HashMap::new();
-    let mut add = |records: Vec<Record>| zone.entry((records[0].name.clone(), records[0].record_type())).or_default().extend(records);
+    let mut add = |records: Vec<Record>| {
+        zone.entry((records[0].name.clone(), records[0].record_type())).or_default().extend(records)
+    };
     add(vec![mx("shop.example.", 10, "Mx1.Shop.example."), mx("shop.example.", 20, "mx2.shop.example.")]);
     add(vec![mx("other.example.", 10, "mx1.shop.example.")]);
     add(vec![mx("closed.example.", 0, ".")]);
@@ -82,7 +84,8 @@ async fn authority() -> SocketAddr {
                     if records.is_none() {
                         let soa = SOA::new(name("ns.example."), name("hostmaster.example."), 1, 3600, 600, 86400, 60);
                         reply.authorities.push(record("example.", RData::SOA(soa)));
-                        reply.metadata.response_code = if known { ResponseCode::NoError } else { ResponseCode::NXDomain };
+                        reply.metadata.response_code =
+                            if known { ResponseCode::NoError } else { ResponseCode::NXDomain };
                     }
                 }
             }
@@ -194,7 +197,10 @@ async fn the_proxy_knows_a_name_before_the_msa_has_the_address() {
     assert_eq!(answer.answers.len(), 2);
     assert_eq!(world.noted(), []);
     assert_eq!(world.ask("mx1.shop.example.", RecordType::A).await.answers.len(), 2);
-    assert_eq!(world.noted(), [noted("shop.example", "mx1.shop.example", 1), noted("shop.example", "mx1.shop.example", 2)]);
+    assert_eq!(
+        world.noted(),
+        [noted("shop.example", "mx1.shop.example", 1), noted("shop.example", "mx1.shop.example", 2)]
+    );
     // An MSA with a cache asks for no address again.
     world.ask("other.example.", RecordType::MX).await;
     let mut later = world.noted();
@@ -206,7 +212,10 @@ async fn the_proxy_knows_a_name_before_the_msa_has_the_address() {
 async fn domains_without_mx_and_domains_without_mail() {
     let world = World::new(authority().await).await;
     let none = world.ask("bare.example.", RecordType::MX).await;
-    assert_eq!((none.metadata.response_code, none.answers.len(), none.authorities.len()), (ResponseCode::NoError, 0, 1));
+    assert_eq!(
+        (none.metadata.response_code, none.answers.len(), none.authorities.len()),
+        (ResponseCode::NoError, 0, 1)
+    );
     world.ask("bare.example.", RecordType::A).await;
     assert_eq!(world.noted(), [noted("bare.example", "bare.example", 3)]);
     assert_eq!(world.ask("closed.example.", RecordType::MX).await.answers.len(), 1);
@@ -282,9 +291,15 @@ async fn nonsense_is_refused_or_ignored() {
 async fn answers_fit_what_the_client_can_take() {
     let world = World::new(authority().await).await;
     let ask_long = |edns| question("long.example.", RecordType::TXT, edns).to_vec().unwrap();
-    for (edns, whole) in [(None, false), (Some(512), false), (Some(100), false), (Some(1232), true), (Some(65_535), true)] {
+    for (edns, whole) in
+        [(None, false), (Some(512), false), (Some(100), false), (Some(1232), true), (Some(65_535), true)]
+    {
         let (answer, length) = ask_bytes(world.door, &ask_long(edns)).await;
-        assert_eq!((answer.metadata.truncation, answer.answers.len()), if whole { (false, 5) } else { (true, 0) }, "{edns:?}");
+        assert_eq!(
+            (answer.metadata.truncation, answer.answers.len()),
+            if whole { (false, 5) } else { (true, 0) },
+            "{edns:?}"
+        );
         assert_eq!(answer.edns.is_some(), edns.is_some());
         assert!(whole || length <= 512);
     }

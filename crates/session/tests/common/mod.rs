@@ -9,8 +9,8 @@ use std::{
 use tokio::sync::watch;
 use warren_launcher_api::{CellId, TenantName};
 use warren_session::{
-    Class, Dir, Door, Exchange, Leg, Message, Outcome, Recipient, Record, Recorder, RecorderSettings, SessionEnd, SessionId,
-    SessionStart, Stats, Text, TlsFacts, Verdict,
+    Class, Dir, Door, Exchange, Leg, Message, Outcome, Recipient, Record, Recorder, RecorderSettings, SessionEnd,
+    SessionId, SessionStart, Stats, Text, TlsFacts, Verdict,
 };
 
 /// Longer than anything here takes.
