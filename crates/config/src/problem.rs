@@ -13,7 +13,8 @@ use thiserror::Error;
 pub struct Problem {
     file: PathBuf,
     message: String,
-    place: Option<Place>,
+    /// Boxed: problems are rare and travel through many results.
+    place: Option<Box<Place>>,
 }
 
 /// Where in the file.
@@ -42,7 +43,7 @@ impl Problem {
             line: before.matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
         };
-        Self { file: file.into(), message: message.into(), place: Some(place) }
+        Self { file: file.into(), message: message.into(), place: Some(Box::new(place)) }
     }
 
     /// The file.

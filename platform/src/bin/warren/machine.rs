@@ -1,14 +1,18 @@
 //! What a node needs of its machine, and what to do where it is missing.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use nix::unistd::User;
-use warren_config::{Directory, NODE_FILE, Node, TENANTS_FOLDER};
+use warren_config::{Directory, NODE_FILE, Node, TENANTS_FOLDER, defaults};
+
+use crate::up::crew::LAUNCHER;
 
 /// A user that a program runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,39 +36,37 @@ pub fn user(name: &str) -> Result<Owner, String> {
 }
 
 /// Whatever keeps a node with this configuration from running here, a line each.
-pub fn problems(node: &Node, config: &Path, tenants: &Directory) -> Vec<String> {
-    let mut problems = Vec::new();
-    if !rustix::process::geteuid().is_root() {
-        problems.push(
-            "not root: the launcher makes namespaces and containers, so run `warren up` and `warren check` as root"
-                .into(),
-        );
-    }
-    problems.extend(cgroup_problem(Path::new("/sys/fs/cgroup")));
+pub fn problems(node: &Node, config: &Path, tenants: &Directory, programs: &Path) -> Vec<String> {
+    let mut problems = launcher_problems(node, programs);
     problems.extend(user_problems(node, config));
     problems.extend(image_problems(node, tenants));
     problems.extend(certificate_problem(node));
     problems
 }
 
-/// The controllers that hold containers to their limits, in the unified hierarchy or one hierarchy each.
-fn cgroup_problem(mount: &Path) -> Option<String> {
-    let needed = ["memory", "pids", "cpu"];
-    let unified = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
-    let missing: Vec<&str> = needed
-        .into_iter()
-        .filter(|name| {
-            !unified.split_whitespace().any(|found| found == *name) && !mount.join(name).join("tasks").exists()
-        })
-        .collect();
-    if missing.is_empty() {
-        return None;
+/// What the launcher finds of root, cgroups, user namespaces, file system and Warren's own image: it knows best what it needs.
+fn launcher_problems(node: &Node, programs: &Path) -> Vec<String> {
+    let launcher = programs.join(LAUNCHER);
+    let paths = &node.paths;
+    let asked = Command::new(&launcher)
+        .arg("check")
+        .args([OsStr::new("--state"), paths.state.as_os_str(), OsStr::new("--run"), paths.run.as_os_str()])
+        .args([OsStr::new("--images"), paths.images.as_os_str(), OsStr::new("--cgroup"), OsStr::new(&node.cgroup.name)])
+        .stdin(Stdio::null())
+        .output();
+    match asked {
+        Ok(output) if output.status.success() => Vec::new(),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let prefix = format!("{LAUNCHER}: ");
+            let lines: Vec<String> =
+                said.lines().map(|line| line.strip_prefix(&prefix).unwrap_or(line).into()).collect();
+            if lines.is_empty() { vec![format!("{LAUNCHER} check: {}", output.status)] } else { lines }
+        }
+        Err(error) => {
+            vec![format!("cannot run {}: {error}; name the programs' directory by --bin-dir", launcher.display())]
+        }
     }
-    Some(format!(
-        "no cgroup controller {} below {}: mount cgroups (systemd does) and boot without cgroup_disable",
-        missing.join(", "),
-        mount.display()
-    ))
 }
 
 fn user_problems(node: &Node, config: &Path) -> Vec<String> {
@@ -112,12 +114,12 @@ fn tenant_file_problems(platform: Owner, name: &str, folder: &Path) -> Vec<Strin
 }
 
 fn image_problems(node: &Node, tenants: &Directory) -> Vec<String> {
-    // Slots are made of Warren's own image, so it is needed even while no tenant is there.
-    let own = warren_config::ImageName::new(warren_config::defaults::IMAGE).ok();
-    let images: BTreeSet<_> = tenants.tenants().map(|tenant| tenant.image.clone()).chain(own).collect();
+    // The launcher looks at the default itself, for its slots.
+    let others = tenants.tenants().map(|tenant| &tenant.image).filter(|image| image.as_str() != defaults::IMAGE);
+    let images: BTreeSet<_> = others.collect();
     let mut problems = Vec::new();
     for image in images {
-        let directory = node.paths.image(&image);
+        let directory = node.paths.image(image);
         if !directory.join("image.json").is_file() || !directory.join("rootfs").is_dir() {
             let shown = directory.display();
             problems.push(format!(
@@ -230,17 +232,6 @@ mod tests {
         assert!(closed_to(stranger, &file, READ).unwrap().starts_with("its mode is 0640, owner "));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(closed_to(stranger, &file, READ), None);
-    }
-
-    #[test]
-    fn cgroups_of_either_kind_will_do() {
-        let mount = tempfile::tempdir().unwrap();
-        assert!(cgroup_problem(mount.path()).unwrap().starts_with("no cgroup controller memory, pids, cpu below "));
-        fs::write(mount.path().join("cgroup.controllers"), "cpuset cpu memory\n").unwrap();
-        assert!(cgroup_problem(mount.path()).unwrap().starts_with("no cgroup controller pids below "));
-        fs::create_dir(mount.path().join("pids")).unwrap();
-        fs::write(mount.path().join("pids/tasks"), "").unwrap();
-        assert_eq!(cgroup_problem(mount.path()), None);
     }
 
     #[test]

@@ -106,7 +106,7 @@ async fn keep(program: Arc<Program>, mut orders: watch::Receiver<Order>, news: m
         let how = match Life::begin(&program) {
             Err(error) => format!("cannot be run: {error}"),
             Ok(life) => match life.live(&mut orders, &news).await {
-                Some(status) => format!("it ended with {status}"),
+                Some(status) => format!("it ended ({status})"),
                 None => return,
             },
         };

@@ -22,7 +22,7 @@ mod sockets;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,9 +64,8 @@ pub fn lock_file(node: &Node) -> PathBuf {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let site = Site::enter(arguments)?;
-    let mut problems = machine::problems(&site.node, &site.config, &site.tenants);
+    let problems = machine::problems(&site.node, &site.config, &site.tenants, &site.programs);
     if !problems.is_empty() {
-        problems.dedup();
         bail!(problems.join("\nwarren: "));
     }
     leftovers::end(&site.node)?;
@@ -109,17 +108,18 @@ impl Site {
         rustix::process::umask(Mode::from_raw_mode(0o022));
         fs::create_dir_all(&node.paths.run).with_context(|| format!("making {}", node.paths.run.display()))?;
         let lock = lock(&node)?;
-        let programs = match &arguments.bin_dir {
-            Some(directory) => {
-                directory.canonicalize().with_context(|| format!("--bin-dir {}", directory.display()))?
-            }
-            None => {
-                let own = std::env::current_exe().context("finding the programs beside `warren`")?;
-                own.parent().map(PathBuf::from).unwrap_or_default()
-            }
-        };
+        let programs = programs_directory(arguments.bin_dir.as_deref())?;
         Ok(Self { node, tenants, config, programs, _lock: lock })
     }
+}
+
+/// Where the programs are: as given, or beside `warren` itself.
+pub fn programs_directory(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(directory) = given {
+        return directory.canonicalize().with_context(|| format!("--bin-dir {}", directory.display()));
+    }
+    let own = std::env::current_exe().context("finding the programs beside `warren`")?;
+    Ok(own.parent().map(PathBuf::from).unwrap_or_default())
 }
 
 /// Takes the lock and writes our pid into it.
@@ -244,7 +244,7 @@ impl Crew {
                 tell::line(&format!("{name:<16} ready  pid {pid:<8} {} ms", began.elapsed().as_millis()))?;
                 Ok(())
             }
-            Ok(Some(News::Died { how })) => bail!("{name} did not start: {how}; what it said stands above"),
+            Ok(Some(News::Died { how })) => bail!("{name} did not start: {how}"),
             Ok(None) => bail!("{name} did not start"),
             Err(_) => bail!("{name} did not report READY=1 within {} s", READY_DEADLINE.as_secs()),
         }
