@@ -116,7 +116,8 @@ impl Session {
             }
             self.flush().await?;
             if self.server.is_closed() {
-                return Ok(self.shut_down().await);
+                self.shut_down().await;
+                return Ok(());
             }
             if draining.begun() && self.server.is_idle() {
                 self.server.close(&Reply::new(421, (4, 3, 2), "shutting down"));
