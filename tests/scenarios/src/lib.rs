@@ -1,66 +1,52 @@
-//! Scenarios: a whole node in a lab, and mail through it.
+//! A node under test: the real programs, in a lab's internet, with everything of theirs in one temporary folder.
 //!
 //! ```text
-//!   scenario ── Lab::start ──▶ lab (an internet)
-//!      │                        ▲ nsenter
-//!      └── Node::start ──▶ warren up ── launcher, platform, proxy, resolver, receiver ── containers
-//!      submit, inject, dialogue: mail users and strangers, on the lab's networks
+//!   scenario ──▶ Node::start(&lab, setup) ──▶ warren up  (in the lab's node namespace)
+//!      │                                         ├─ launcher, proxy, resolver, platform, receiver
+//!      ├─ submit   `warren send`, from the client host, over 587 or 465
+//!      ├─ talk     a literal SMTP dialogue, from any host of the lab
+//!      ├─ kill     kill -9 of one program
+//!      └─ stop     SIGTERM, then: is anything left of it?
 //! ```
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`node`] | a node of its own: configuration, paths, control group; started, asked, hurt, stopped |
-//! | [`mail`] | submitting and injecting as ordinary programs do |
-//! | [`dialogue`] | SMTP word by word, where the exact reply matters |
-//! | [`corpus`] | real and made messages of many kinds |
-//! | [`leftovers`] | what a node that is gone has left on the machine |
-//!
-//! Everything a node needs lies in one temporary directory, so that nodes run side by side. Scenarios need root, the lab's packages
-//! (`tests/lab/packages`), the workspace's programs and the MSA's image beside the test (`cargo build`, `msa-image/build`).
-
+//! | [`setup`] | what a scenario asks of its node, as configuration files |
+//! | [`node`] | the running node |
+//! | [`leftovers`] | namespaces, mounts, cgroups, processes and state that a node must not leave |
+//! | [`dialogue`] | plain SMTP, command by command |
+//! | [`corpus`] | real mail |
 #![forbid(unsafe_code)]
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+// The harness of tests: what fails here fails the test, with its place.
+#![allow(clippy::unwrap_used)]
 
 pub mod corpus;
 pub mod dialogue;
 pub mod leftovers;
-pub mod mail;
 pub mod node;
+pub mod setup;
 
-pub use corpus::{Sample, corpus};
-pub use dialogue::{Dialogue, Reply};
-pub use mail::{Port, inject, submit};
-pub use node::{Node, NodeConfig, Role, Tenant};
-pub use warren_lab::{Lab, LabConfig, Mailbox, Message, map};
+pub use dialogue::Dialogue;
+pub use node::{Node, Sent};
+pub use setup::{Setup, Tenant};
 
-/// Runs `work` on the network of a host of the lab, in a thread of its own: sockets made there stay there.
-pub fn on<T: Send>(lab: &Lab, host: &str, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
-    use anyhow::Context;
-    let path = lab.namespace(host).with_context(|| format!("the lab has no host {host}"))?;
-    let namespace = std::fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
+use std::path::Path;
+
+/// Runs something on the network of one of the lab's hosts, on a thread of its own.
+pub fn inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
-        let done = scope.spawn(|| {
-            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).context("enter the host's network")?;
+        let thread = scope.spawn(|| {
+            let namespace = std::fs::File::open(namespace).expect("the lab runs");
+            rustix::thread::move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&namespace),
+                Some(rustix::thread::LinkNameSpaceType::Network),
+            )
+            .expect("scenarios run as root");
             work()
         });
-        done.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     })
-}
-
-/// Waits until `condition` gives something, looking every few milliseconds, no longer than `patience`.
-pub fn wait_until<T>(
-    what: &str,
-    patience: std::time::Duration,
-    mut condition: impl FnMut() -> Option<T>,
-) -> anyhow::Result<T> {
-    let end = std::time::Instant::now() + patience;
-    loop {
-        if let Some(found) = condition() {
-            return Ok(found);
-        }
-        if std::time::Instant::now() > end {
-            anyhow::bail!("{what}: not within {patience:?}");
-        }
-        std::thread::park_timeout(std::time::Duration::from_millis(5));
-    }
 }
