@@ -138,9 +138,15 @@ fn due_within(msa: &Msa, time: Duration) -> bool {
 
 /// Returns when the MSA has been quiet for its idle time and nothing is due within the next.
 async fn nothing_to_do(msa: &Msa) {
+    let mut settings = msa.control.settings();
     loop {
+        settings.mark_unchanged();
         let idle = idle(msa);
-        msa.activity.quiet_for(idle).await;
+        tokio::select! {
+            () = msa.activity.quiet_for(idle) => {}
+            // The idle time may be another one now.
+            Ok(()) = settings.changed() => continue,
+        }
         if !due_within(msa, idle) {
             return;
         }

@@ -71,8 +71,8 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// What holds when the sender asked for nothing: failures and long delays.
-    pub const DEFAULT: Self = Self { success: false, failure: true, delay: true };
+    /// What holds when the sender asked for nothing. Delays are told to those who ask (RFC 3461 §4.1 leaves it open).
+    pub const DEFAULT: Self = Self { success: false, failure: true, delay: false };
 }
 
 /// One forward-path and its fate so far.

@@ -1,1 +1,7 @@
+//! The whole MSA over loopback sockets.
 
+mod delivery;
+mod entrance;
+mod harness;
+mod life;
+mod real_mail;
