@@ -225,6 +225,7 @@ mod tests {
         let file = directory.path().join("f");
         fs::write(&file, "").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let stranger = Owner { uid: 4_000_001, gid: 4_000_001 };
         let told = closed_to(stranger, &file, READ).unwrap();
         assert!(told.starts_with("directory ") && told.ends_with("is closed to it"), "{told}");

@@ -177,7 +177,7 @@ fn tls(arguments: &Arguments, host: &str, security: Security) -> anyhow::Result<
     }
     let mut parameters = TlsParameters::builder(arguments.tls_name.clone().unwrap_or_else(|| host.to_owned()));
     if arguments.insecure {
-        parameters = parameters.dangerous_accept_invalid_certs(true);
+        parameters = parameters.dangerous_accept_invalid_certs(true).dangerous_accept_invalid_hostnames(true);
     }
     if let Some(file) = &arguments.ca {
         let pem = fs::read(file).with_context(|| format!("--ca {}", file.display()))?;
