@@ -96,6 +96,11 @@ impl FromStr for SessionId {
     }
 }
 
+/// `text` as an id would spell it, capitals and look-alikes resolved; none if it has other characters.
+pub(crate) fn canonical(text: &str) -> Option<String> {
+    text.bytes().map(|byte| digit(byte).map(|digit| char::from(ALPHABET[usize::from(digit)]))).collect()
+}
+
 /// What one typed character stands for, look-alikes included.
 fn digit(byte: u8) -> Option<u8> {
     let byte = match byte.to_ascii_lowercase() {

@@ -236,10 +236,9 @@ impl Reader {
             return Ok(id.to_string());
         }
         // Only what an id may contain gets into a pattern.
-        let text = text.to_ascii_lowercase();
-        if text.is_empty() || text.len() > id::LENGTH || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return Err(ReadError::Unknown(text));
-        }
+        let Some(text) = id::canonical(text).filter(|text| (1..id::LENGTH).contains(&text.len())) else {
+            return Err(ReadError::Unknown(text.to_owned()));
+        };
         let found = sqlx::query_scalar("SELECT id FROM sessions WHERE id LIKE ?1 || '%' OR id LIKE '%' || ?1 LIMIT 2")
             .bind(&text)
             .fetch_all(&mut self.connection)

@@ -11,9 +11,6 @@ use warren_launcher_api::{CellId, TenantName};
 
 use crate::{Class, SessionId, Text, Verdict};
 
-/// Most extensions or names kept of one peer.
-pub const LIST_LIMIT: usize = 100;
-
 /// One thing to remember. Every record names its session and its place in it, so writing it twice changes nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]

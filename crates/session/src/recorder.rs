@@ -14,7 +14,9 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{Record, SessionLog, SessionStart, SessionStore, keeper::Keeper, spool::Spool, sqlite::SqliteStore};
+use crate::{
+    Record, SessionLog, SessionStart, SessionStore, bounds::bound, keeper::Keeper, spool::Spool, sqlite::SqliteStore,
+};
 
 /// How recording behaves. [`RecorderSettings::new`] has the defaults.
 #[derive(Debug, Clone)]
@@ -135,7 +137,8 @@ impl Recorder {
     }
 
     /// Takes one record. Never waits: a record that finds no room is counted, and a gap recorded in its place.
-    pub fn record(&self, record: Record) {
+    pub fn record(&self, mut record: Record) {
+        bound(&mut record);
         if self.items.try_send(Item::Record(Box::new(record))).is_err() {
             self.overflow.fetch_add(1, Ordering::Relaxed);
         }

@@ -13,7 +13,7 @@ use sqlx::{
 
 use crate::{
     Exchange, Gap, Leg, Message, Recipient, Record, SessionEnd, SessionId, SessionStart, SessionStore, StoreError,
-    keeper::micros, record::LIST_LIMIT, text::truncate,
+    keeper::micros,
 };
 
 /// How long to wait for another writer, a person with a shell for example.
@@ -24,8 +24,6 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const ROWS: usize = 500;
 /// Sessions forgotten in one transaction, so that recording never waits long for it.
 const PRUNE_SESSIONS: i64 = 500;
-/// Longest name, path or JSON value kept.
-const FIELD_LIMIT: usize = 4_000;
 
 /// Session records in SQLite.
 #[derive(Debug)]
@@ -163,8 +161,8 @@ async fn starts(to: &mut SqliteConnection, rows: &[&SessionStart]) -> Result<(),
                 .push_bind(start.door.name())
                 .push_bind(start.mx.ip().to_canonical().to_string())
                 .push_bind(i64::from(start.mx.port()))
-                .push_bind(start.mx_name.as_deref().map(bounded))
-                .push_bind(start.mx_operator.as_deref().map(bounded))
+                .push_bind(start.mx_name.clone())
+                .push_bind(start.mx_operator.clone())
                 .push_bind(micros(start.at));
         });
         insert.build().execute(&mut *to).await?;
@@ -179,19 +177,18 @@ async fn legs(to: &mut SqliteConnection, rows: &[&Leg]) -> Result<(), sqlx::Erro
              ehlo_name, extensions, decision) ",
         );
         insert.push_values(rows, |mut row, leg| {
-            let extensions: Vec<String> = leg.extensions.iter().take(LIST_LIMIT).map(|line| bounded(line)).collect();
             row.push_bind(leg.id.to_string())
                 .push_bind(i64::from(leg.n))
                 .push_bind(leg.egress.to_string())
                 .push_bind(signed(leg.started_us))
                 .push_bind(leg.connected_us.map(signed))
-                .push_bind(leg.tls.as_ref().map(|tls| bounded(&tls.version)))
-                .push_bind(leg.tls.as_ref().map(|tls| bounded(&tls.cipher)))
+                .push_bind(leg.tls.as_ref().map(|tls| tls.version.clone()))
+                .push_bind(leg.tls.as_ref().map(|tls| tls.cipher.clone()))
                 .push_bind(leg.tls.as_ref().map(|tls| tls.trusted))
                 .push_bind(leg.tls.as_ref().map(|tls| serde_json::json!(tls).to_string()))
-                .push_bind(leg.error.as_deref().map(bounded))
-                .push_bind(leg.ehlo_name.as_deref().map(bounded))
-                .push_bind(serde_json::json!(extensions).to_string())
+                .push_bind(leg.error.clone())
+                .push_bind(leg.ehlo_name.clone())
+                .push_bind(serde_json::json!(leg.extensions).to_string())
                 .push_bind(leg.decision.to_string());
         });
         insert.build().execute(&mut *to).await?;
@@ -210,9 +207,9 @@ async fn exchanges(to: &mut SqliteConnection, rows: &[&Exchange]) -> Result<(), 
                 .push_bind(i64::from(exchange.leg))
                 .push_bind(signed(exchange.at_us))
                 .push_bind(exchange.dir.notation())
-                .push_bind(bounded(&exchange.verb))
+                .push_bind(exchange.verb.clone())
                 .push_bind(exchange.code.map(i64::from))
-                .push_bind(exchange.enhanced.as_deref().map(bounded))
+                .push_bind(exchange.enhanced.clone())
                 .push_bind(exchange.text.as_str().to_owned())
                 .push_bind(exchange.took_us.map(signed));
         });
@@ -231,9 +228,9 @@ async fn messages(to: &mut SqliteConnection, rows: &[&Message]) -> Result<(), sq
             row.push_bind(message.id.to_string())
                 .push_bind(i64::from(message.n))
                 .push_bind(i64::from(message.leg))
-                .push_bind(bounded(&message.reverse_path))
+                .push_bind(message.reverse_path.clone())
                 .push_bind(signed(message.size))
-                .push_bind(message.message_id.as_deref().map(bounded))
+                .push_bind(message.message_id.clone())
                 .push_bind(message.mail_us.map(signed))
                 .push_bind(message.data_us.map(signed))
                 .push_bind(message.content_us.map(signed))
@@ -257,11 +254,11 @@ async fn recipients(to: &mut SqliteConnection, rows: &[&Recipient]) -> Result<()
             row.push_bind(recipient.id.to_string())
                 .push_bind(i64::from(recipient.message))
                 .push_bind(i64::from(recipient.n))
-                .push_bind(bounded(&recipient.forward_path))
+                .push_bind(recipient.forward_path.clone())
                 .push_bind(recipient.verdict.class.name())
                 .push_bind(recipient.verdict.list.clone())
                 .push_bind(recipient.code.map(i64::from))
-                .push_bind(recipient.enhanced.as_deref().map(bounded))
+                .push_bind(recipient.enhanced.clone())
                 .push_bind(recipient.text.as_str().to_owned())
                 .push_bind(recipient.reply_us.map(signed));
         });
@@ -289,7 +286,7 @@ async fn gaps(to: &mut SqliteConnection, rows: &[&Gap]) -> Result<(), sqlx::Erro
             .bind(gap.from_us)
             .bind(gap.until_us)
             .bind(signed(gap.records))
-            .bind(bounded(&gap.reason))
+            .bind(gap.reason.clone())
             .execute(&mut *to)
             .await?;
     }
@@ -322,10 +319,4 @@ async fn prune(connection: &mut SqliteConnection, before: SessionId) -> Result<u
 /// SQLite's integers are signed.
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn bounded(text: &str) -> String {
-    let mut text = text.to_owned();
-    truncate(&mut text, FIELD_LIMIT);
-    text
 }

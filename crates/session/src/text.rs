@@ -58,6 +58,7 @@ pub(crate) fn truncate(text: &mut String, limit: usize) {
     if text.len() > limit {
         let end = (0..=limit).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
         text.truncate(end);
+        text.shrink_to_fit();
     }
 }
 

@@ -201,3 +201,60 @@ impl Question {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::rr::Name;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn question(version: u8) -> Vec<u8> {
+        let mut message = Message::query();
+        message.queries.push(Query::query(Name::from_ascii("mx.example.").unwrap(), RecordType::A));
+        let mut edns = Edns::new();
+        edns.set_version(version);
+        message.edns = Some(edns);
+        message.to_vec().unwrap()
+    }
+
+    #[test]
+    fn an_unknown_version_of_edns_is_named_as_the_reason() {
+        let Asked::Answer(answer) = read(&question(1), Transport::Udp) else { panic!("not answered") };
+        assert_eq!(Message::from_vec(&answer).unwrap().metadata.response_code, ResponseCode::BADVERS);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_upset_it(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            check(&bytes)?;
+        }
+
+        #[test]
+        fn nor_does_a_question_gone_wrong(place in 0usize..100, byte: u8, cut in 0usize..100) {
+            let mut bytes = question(0);
+            if let Some(old) = bytes.get_mut(place) {
+                *old = byte;
+            }
+            bytes.truncate(bytes.len().saturating_sub(cut));
+            check(&bytes)?;
+        }
+    }
+
+    /// Whatever is answered at once is a short response to the same id; responses are never answered.
+    fn check(bytes: &[u8]) -> Result<(), TestCaseError> {
+        match read(bytes, Transport::Udp) {
+            Asked::Answer(answer) => {
+                prop_assert!(bytes[2] & 0x80 == 0);
+                prop_assert_eq!(&answer[..2], &bytes[..2]);
+                prop_assert!(answer[2] & 0x80 != 0 && answer.len() <= usize::from(UDP_MAX));
+            }
+            Asked::Lookup(question) => {
+                let answer = answer(&question, &Found::Failed);
+                prop_assert_eq!(&answer[..2], &bytes[..2]);
+            }
+            Asked::Nothing => {}
+        }
+        Ok(())
+    }
+}
