@@ -160,8 +160,11 @@ fn log(text: &str) {
 impl Launcher {
     fn run(&mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(64);
-        while !self.is_done() {
+        loop {
             self.work();
+            if self.is_done() {
+                return self.leave();
+            }
             let timeout = self.next_timeout(Instant::now());
             events.clear();
             let room = rustix::buffer::spare_capacity(&mut events);
@@ -173,7 +176,6 @@ impl Launcher {
                 self.handle(event.data.u64());
             }
         }
-        self.leave()
     }
 
     fn handle(&mut self, data: u64) {
