@@ -29,7 +29,12 @@ pub struct Door {
 
 impl Door {
     /// A door whose sessions use the settings that are current when they begin.
-    pub fn new(settings: watch::Receiver<Arc<Settings>>, platform: Arc<Platform>, patience: Patience, draining: Draining) -> Self {
+    pub fn new(
+        settings: watch::Receiver<Arc<Settings>>,
+        platform: Arc<Platform>,
+        patience: Patience,
+        draining: Draining,
+    ) -> Self {
         Self { settings, platform, patience, guests: Arc::default(), draining }
     }
 
@@ -74,7 +79,14 @@ impl Door {
         let settings = Arc::clone(&self.settings.borrow());
         match Guests::enter(&self.guests, client.ip(), settings.connections, settings.connections_per_address) {
             Ok(place) => {
-                let session = session::serve(stream, client, settings, Arc::clone(&self.platform), self.patience, self.draining.clone());
+                let session = session::serve(
+                    stream,
+                    client,
+                    settings,
+                    Arc::clone(&self.platform),
+                    self.patience,
+                    self.draining.clone(),
+                );
                 tokio::spawn(async move {
                     session.await;
                     drop((place, open));

@@ -51,7 +51,9 @@ pub async fn hand_over(
     let attempts = async {
         let first = attempt(platform, hostname, &xclient, &tenant, &envelope, spool, None).await;
         match first {
-            Err(HandoverError::Stale(cell)) => attempt(platform, hostname, &xclient, &tenant, &envelope, spool, Some(cell)).await,
+            Err(HandoverError::Stale(cell)) => {
+                attempt(platform, hostname, &xclient, &tenant, &envelope, spool, Some(cell)).await
+            }
             other => other,
         }
     };

@@ -118,7 +118,8 @@ impl Platform {
         if let Some(line) = slot.as_ref().filter(|line| lock(&line.waiting).is_some()) {
             return Ok(line.clone());
         }
-        let packets = AsyncPackets::connect(&self.path).map_err(|source| AskError::Away { path: self.path.clone(), source })?;
+        let packets =
+            AsyncPackets::connect(&self.path).map_err(|source| AskError::Away { path: self.path.clone(), source })?;
         let line = Line { packets: Arc::new(packets), waiting: Arc::new(Mutex::new(Some(HashMap::new()))) };
         tokio::spawn(listen(line.clone()));
         *slot = Some(line.clone());

@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use warren_daemon::Draining;
-use warren_smtp::Reply;
-use warren_smtp::command::{Xclient, XclientProtocol};
+use warren_smtp::command::{RcptParams, Xclient, XclientProtocol};
 use warren_smtp::server::{Event, Server};
+use warren_smtp::{ForwardPath, Reply};
 use warren_wire::{HandshakeError, MaybeTls, within};
 
 use crate::handover::{hand_over, unanswered};
@@ -21,11 +21,13 @@ use crate::platform::Platform;
 use crate::settings::Settings;
 use crate::spool::Spool;
 use crate::trace::{HopCounter, Received};
-use crate::transaction::{Rules, Transaction, address_of};
+use crate::transaction::{Rules, Transaction, address_of, seen_as};
 
 /// How long a remote host may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
+    /// How long we listen before we greet. Hosts that talk first do not speak SMTP as they should.
+    pub greeting: Duration,
     /// For the next whole command (RFC 5321 §4.5.3.2.7); bytes that complete none do not count.
     pub command: Duration,
     /// For the next piece of content, and to take our replies (RFC 5321 §4.5.3.2.5).
@@ -39,7 +41,14 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { command: seconds(300), content: seconds(180), transfer: seconds(3_600), handshake: seconds(60) }
+        let greeting = Duration::from_millis(50);
+        Self {
+            greeting,
+            command: seconds(300),
+            content: seconds(180),
+            transfer: seconds(3_600),
+            handshake: seconds(60),
+        }
     }
 }
 
@@ -78,7 +87,14 @@ struct Incoming {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve(stream: TcpStream, client: SocketAddr, settings: Arc<Settings>, platform: Arc<Platform>, patience: Patience, draining: Draining) {
+pub async fn serve(
+    stream: TcpStream,
+    client: SocketAddr,
+    settings: Arc<Settings>,
+    platform: Arc<Platform>,
+    patience: Patience,
+    draining: Draining,
+) {
     let server = Server::new(settings.server.clone());
     let id = new_id();
     tracing::debug!(session = %id, %client, "connected");
@@ -106,7 +122,7 @@ pub async fn serve(stream: TcpStream, client: SocketAddr, settings: Arc<Settings
 
 impl Session {
     async fn run(&mut self, mut draining: Draining) -> Result<(), SessionError> {
-        self.hear_early_talk();
+        self.hear_early_talk().await;
         let mut command_by = Instant::now() + self.patience.command;
         let mut buffer = vec![0; 16 << 10];
         loop {
@@ -140,10 +156,11 @@ impl Session {
         }
     }
 
-    /// Whoever has already said something has not waited for the greeting.
-    fn hear_early_talk(&mut self) {
+    /// Whoever says something now has not waited for the greeting.
+    async fn hear_early_talk(&mut self) {
         let mut buffer = [0; 512];
         if let Some(MaybeTls::Plain(stream)) = &self.stream
+            && tokio::time::timeout(self.patience.greeting, stream.readable()).await.is_ok()
             && let Ok(length) = stream.try_read(&mut buffer)
         {
             self.server.receive(&buffer[..length]);
@@ -205,7 +222,9 @@ impl Session {
             Event::Closed(why) => tracing::debug!(session = %self.id, "closing: {why:?}"),
             Event::Connected => self.server.accept(),
             // None of these is offered.
-            Event::Xclient(_) | Event::Auth { .. } | Event::AuthResponse(_) => self.server.reply(Reply::new(502, (5, 5, 1), "not offered")),
+            Event::Xclient(_) | Event::Auth { .. } | Event::AuthResponse(_) => {
+                self.server.reply(Reply::new(502, (5, 5, 1), "not offered"))
+            }
             Event::AuthCancelled => {}
         }
         Ok(())
@@ -216,12 +235,12 @@ impl Session {
         self.incoming = None;
     }
 
-    async fn rcpt(&mut self, to: &warren_smtp::ForwardPath, params: warren_smtp::command::RcptParams) -> Result<(), Reply> {
+    async fn rcpt(&mut self, to: &ForwardPath, params: RcptParams) -> Result<(), Reply> {
         let mailbox = address_of(to, &self.settings.hostname)?;
         let verdict = self.platform.recipient(mailbox.to_string()).await.unwrap_or_else(|error| unanswered(&error));
         let rules = Rules { srs: &self.settings.srs, day: today(), max_targets: self.settings.max_targets };
         let transaction = self.transaction.as_mut().ok_or_else(crate::transaction::deferred)?;
-        transaction.add(&mailbox, params, verdict, &rules)
+        transaction.add(&mailbox, params, seen_as(to, verdict), &rules)
     }
 
     async fn open_spool(&self) -> io::Result<Incoming> {
@@ -240,19 +259,31 @@ impl Session {
             at: Timestamp::now(),
         };
         spool.append(field.to_field().as_bytes()).await?;
-        Ok(Incoming { id, spool, hops: HopCounter::new(), until: Instant::now() + self.patience.transfer, refusal: None })
+        Ok(Incoming {
+            id,
+            spool,
+            hops: HopCounter::new(),
+            until: Instant::now() + self.patience.transfer,
+            refusal: None,
+        })
     }
 
     /// The whole message is here: gives the answer to it.
     async fn message(&mut self) -> Reply {
         let (transaction, incoming) = (self.transaction.take(), self.incoming.take());
-        let (Some(transaction), Some(mut incoming)) = (transaction, incoming) else { return crate::transaction::deferred() };
+        let (Some(transaction), Some(mut incoming)) = (transaction, incoming) else {
+            return crate::transaction::deferred();
+        };
         let size = incoming.spool.size();
         let reply = match (incoming.refusal.take(), transaction.envelope(size)) {
             (Some(refusal), _) => refusal,
-            _ if incoming.hops.hops() > self.settings.hop_limit => Reply::new(554, (5, 4, 6), "too many hops, this message loops"),
+            _ if incoming.hops.hops() > self.settings.hop_limit => {
+                Reply::new(554, (5, 4, 6), "too many hops, this message loops")
+            }
             (None, None) => crate::transaction::deferred(),
-            (None, Some(whole)) => hand_over(&self.platform, &self.settings.hostname, self.xclient(), whole, &mut incoming.spool).await,
+            (None, Some(whole)) => {
+                hand_over(&self.platform, &self.settings.hostname, self.xclient(), whole, &mut incoming.spool).await
+            }
         };
         tracing::info!(
             session = %self.id, message = %incoming.id, client = %self.client, from = %transaction.sender(), to = ?transaction.recipients(), size,

@@ -121,7 +121,8 @@ fn load_key(path: &Path) -> io::Result<Srs> {
     };
     // Shorter ones are a mistake: an address could be forged by trying.
     let secrets: Vec<&[u8]> = text.lines().map(str::trim).filter(|line| line.len() >= 32).map(str::as_bytes).collect();
-    Srs::new(secrets).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "expected lines of at least 32 characters"))
+    Srs::new(secrets)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "expected lines of at least 32 characters"))
 }
 
 /// Whole or not at all: a key that changes makes every rewritten address worthless.

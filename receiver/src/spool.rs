@@ -21,7 +21,8 @@ impl Spool {
     /// An empty one on the file system of `directory`.
     pub async fn create(directory: &Path) -> io::Result<Self> {
         let directory = directory.to_owned();
-        let file = tokio::task::spawn_blocking(move || tempfile::tempfile_in(directory)).await.map_err(io::Error::other)??;
+        let file =
+            tokio::task::spawn_blocking(move || tempfile::tempfile_in(directory)).await.map_err(io::Error::other)??;
         Ok(Self { file: File::from_std(file), size: 0 })
     }
 

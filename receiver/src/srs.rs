@@ -146,7 +146,8 @@ fn stamp(day: u64) -> String {
 
 /// Days since the stamp; `None` if it is none. A stamp of tomorrow (clocks differ, are set back) is a day old.
 fn age(stamp: &str, today: u64) -> Option<u16> {
-    let value = |letter: u8| ALPHABET.iter().position(|known| *known == letter.to_ascii_uppercase()).map(|at| at as u16);
+    let value =
+        |letter: u8| ALPHABET.iter().position(|known| *known == letter.to_ascii_uppercase()).map(|at| at as u16);
     let [high, low] = stamp.as_bytes() else { return None };
     let then = value(*high)? << 5 | value(*low)?;
     let age = ((today % u64::from(CYCLE)) as u16 + CYCLE - then) % CYCLE;
@@ -179,7 +180,10 @@ mod tests {
     fn there_and_back() {
         for sender in ["a.b+c@x.example", "\"a b\"@x.example", "a=b@x.example", "u@[192.0.2.1]", "ü@x.example"] {
             let rewritten = forward(sender, 20_000);
-            assert!(rewritten.trim_start_matches('"').starts_with("SRS0=") && rewritten.ends_with("@us.example"), "{rewritten}");
+            assert!(
+                rewritten.trim_start_matches('"').starts_with("SRS0=") && rewritten.ends_with("@us.example"),
+                "{rewritten}"
+            );
             assert_eq!(reverse(&rewritten, 20_021).as_deref(), Ok(sender));
         }
         assert_eq!(forward("", 1), "");
@@ -188,7 +192,10 @@ mod tests {
     #[test]
     fn further_hops_point_at_the_first() {
         let second = forward("SRS0=HHHH=TT=x.example=a@first.example", 1);
-        assert!(second.starts_with("SRS1=") && second.ends_with("=first.example==HHHH=TT=x.example=a@us.example"), "{second}");
+        assert!(
+            second.starts_with("SRS1=") && second.ends_with("=first.example==HHHH=TT=x.example=a@us.example"),
+            "{second}"
+        );
         assert_eq!(reverse(&second, 999).as_deref(), Ok("SRS0=HHHH=TT=x.example=a@first.example"));
         let third = forward("SRS1=GGGG=first.example==HHHH=TT=x.example=a@second.example", 1);
         assert_eq!(reverse(&third, 1).as_deref(), Ok("SRS0=HHHH=TT=x.example=a@first.example"));

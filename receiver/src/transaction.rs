@@ -48,6 +48,15 @@ pub fn address_of(to: &ForwardPath, hostname: &str) -> Result<Mailbox, Reply> {
     Ok(mailbox)
 }
 
+/// The verdict on a recipient, seen as the remote host wrote it: who writes to the bare postmaster asks for no relaying, even if nobody
+/// configured a forward for it.
+pub fn seen_as(to: &ForwardPath, verdict: Verdict) -> Verdict {
+    match (to, verdict) {
+        (ForwardPath::Postmaster, Verdict::NotLocal) => Verdict::NoSuchUser,
+        (_, verdict) => verdict,
+    }
+}
+
 impl Transaction {
     /// Begins with MAIL.
     pub fn new(sender: ReversePath, params: MailParams) -> Self {
@@ -70,7 +79,8 @@ impl Transaction {
         if self.route.as_ref().is_some_and(|route| route.tenant != tenant) {
             return Err(Reply::new(452, (4, 5, 3), "send to this recipient in a transaction of its own"));
         }
-        let new: Vec<ForwardPath> = targets.into_iter().filter(|target| self.targets.iter().all(|(known, _)| known != target)).collect();
+        let new: Vec<ForwardPath> =
+            targets.into_iter().filter(|target| self.targets.iter().all(|(known, _)| known != target)).collect();
         if !self.targets.is_empty() && self.targets.len() + new.len() > keep.max_targets {
             return Err(Reply::new(452, (4, 5, 3), "too many recipients"));
         }
@@ -86,9 +96,17 @@ impl Transaction {
     pub fn envelope(&self, size: u64) -> Option<(TenantName, Envelope)> {
         let route = self.route.as_ref()?;
         // SMTPUTF8 is needed as well if only the new addresses need it.
-        let utf8 = route.sender.mailbox().into_iter().chain(self.targets.iter().filter_map(|(target, _)| target.mailbox()));
+        let utf8 =
+            route.sender.mailbox().into_iter().chain(self.targets.iter().filter_map(|(target, _)| target.mailbox()));
         let smtputf8 = self.params.smtputf8 || utf8.into_iter().any(Mailbox::needs_smtputf8);
-        let params = MailParams { size: Some(size), smtputf8, auth: None, require_tls: false, other: vec![], ..self.params.clone() };
+        let params = MailParams {
+            size: Some(size),
+            smtputf8,
+            auth: None,
+            require_tls: false,
+            other: vec![],
+            ..self.params.clone()
+        };
         Some((route.tenant.clone(), Envelope { from: route.sender.clone(), params, recipients: self.targets.clone() }))
     }
 
@@ -126,7 +144,8 @@ pub struct Rules<'a> {
 
 /// The platform checked these when it loaded them; whatever else it may say is put off, not lost.
 fn parse_targets(texts: &[String]) -> Result<Vec<ForwardPath>, Reply> {
-    let targets: Result<Vec<ForwardPath>, _> = texts.iter().map(|text| text.parse::<Mailbox>().map(ForwardPath::Mailbox)).collect();
+    let targets: Result<Vec<ForwardPath>, _> =
+        texts.iter().map(|text| text.parse::<Mailbox>().map(ForwardPath::Mailbox)).collect();
     targets.ok().filter(|targets| !targets.is_empty()).ok_or_else(deferred)
 }
 
@@ -168,7 +187,10 @@ mod tests {
 
     fn add(transaction: &mut Transaction, to: &str, verdict: Verdict) -> u16 {
         let srs = srs();
-        transaction.add(&to.parse().unwrap(), RcptParams::default(), verdict, &rules(&srs)).err().map_or(250, |reply| reply.code)
+        transaction
+            .add(&to.parse().unwrap(), RcptParams::default(), verdict, &rules(&srs))
+            .err()
+            .map_or(250, |reply| reply.code)
     }
 
     fn new(sender: &str) -> Transaction {
@@ -184,7 +206,10 @@ mod tests {
         assert_eq!(add(&mut transaction, "more@acme.example", forward("acme", &["z@y.example"])), 452);
         let (tenant, envelope) = transaction.envelope(7).unwrap();
         assert_eq!((tenant.as_str(), envelope.recipients.len(), envelope.params.size), ("acme", 3, Some(7)));
-        assert!(envelope.from.to_string().starts_with("SRS0=") && envelope.from.to_string().ends_with("=x.example=a@acme.example"));
+        assert!(
+            envelope.from.to_string().starts_with("SRS0=")
+                && envelope.from.to_string().ends_with("=x.example=a@acme.example")
+        );
         assert_eq!(transaction.recipients(), ["info@acme.example", "other@acme.example"]);
     }
 
@@ -196,8 +221,14 @@ mod tests {
         let mut bounce = new("");
         assert_eq!(add(&mut bounce, &rewritten, Verdict::Srs { tenant: "acme".parse().unwrap() }), 250);
         let (_, envelope) = bounce.envelope(1).unwrap();
-        assert_eq!((envelope.from.clone(), envelope.recipients[0].0.to_string().as_str()), (ReversePath::Null, "a@x.example"));
-        assert_eq!(add(&mut new(""), &rewritten.replace("x.ex", "z.ex"), Verdict::Srs { tenant: "acme".parse().unwrap() }), 550);
+        assert_eq!(
+            (envelope.from.clone(), envelope.recipients[0].0.to_string().as_str()),
+            (ReversePath::Null, "a@x.example")
+        );
+        assert_eq!(
+            add(&mut new(""), &rewritten.replace("x.ex", "z.ex"), Verdict::Srs { tenant: "acme".parse().unwrap() }),
+            550
+        );
     }
 
     #[test]
@@ -209,10 +240,15 @@ mod tests {
         assert_eq!(add(&mut transaction, "u@acme.example", forward("acme", &["not an address"])), 451);
         assert_eq!(add(&mut transaction, "u@acme.example", forward("acme", &[])), 451);
         assert!(transaction.envelope(1).is_none());
-        for relay in ["a%b.example@acme.example", "b.example!a@acme.example", "\"a@b.example\"@acme.example", "a@[192.0.2.1]"] {
+        for relay in
+            ["a%b.example@acme.example", "b.example!a@acme.example", "\"a@b.example\"@acme.example", "a@[192.0.2.1]"]
+        {
             assert_eq!(address_of(&relay.parse().unwrap(), "mail.example").unwrap_err().code, 550, "{relay}");
         }
-        assert_eq!(address_of(&ForwardPath::Postmaster, "mail.example").unwrap().to_string(), "postmaster@mail.example");
+        assert_eq!(
+            address_of(&ForwardPath::Postmaster, "mail.example").unwrap().to_string(),
+            "postmaster@mail.example"
+        );
         assert!(address_of(&"\"SRS0=AAAA=BB=x.example=a%b\"@acme.example".parse().unwrap(), "mail.example").is_ok());
     }
 }

@@ -47,7 +47,11 @@ fn the_legal_end_is_found_wherever_it_is_split() {
     let end = wire.len() - 6;
     for at in 0..=wire.len() {
         let (passed, rest, ended, fault) = scan(&[&wire[..at], &wire[at..]]);
-        assert_eq!((passed.as_slice(), rest.as_slice(), ended, fault), (&wire[..end], &b"QUIT\r\n"[..], true, None), "split at {at}");
+        assert_eq!(
+            (passed.as_slice(), rest.as_slice(), ended, fault),
+            (&wire[..end], &b"QUIT\r\n"[..], true, None),
+            "split at {at}"
+        );
         assert_eq!(decode(&[&wire[..at], &wire[at..]]), (b".a\r\nb\r\n\0\x85\x0b.\r\n".to_vec(), true, None));
     }
     assert_eq!(decode(&[b".\r\n"]), (vec![], true, None));
@@ -74,7 +78,10 @@ fn false_ends_are_faults_and_never_ends() {
             let (passed, rest, _, fault) = scan(&chunks);
             assert_eq!(fault, Some(kind), "{false_end:?}");
             assert!(!passed.windows(5).any(|w| w == b"\r\n.\r\n"));
-            assert!(!passed.ends_with(b"\r") && LineEndCheck::new().check(&passed).is_ok(), "{passed:?} passed of {false_end:?}");
+            assert!(
+                !passed.ends_with(b"\r") && LineEndCheck::new().check(&passed).is_ok(),
+                "{passed:?} passed of {false_end:?}"
+            );
             // `a CR CR LF . CR LF` ends legally behind its fault, all others at the second dot.
             assert!(rest == b"NOOP\r\n" || rest.starts_with(b"MAIL") && false_end == b"a\r\r\n.\r\n", "{rest:?}");
         }

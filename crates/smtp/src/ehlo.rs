@@ -73,7 +73,10 @@ impl Extensions {
                 self.auth.extend(new);
             }
             ("XCLIENT", _) => self.xclient = words().collect(),
-            ("LIMITS", _) => self.limits = words().filter_map(|word| word.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned()))).collect(),
+            ("LIMITS", _) => {
+                self.limits =
+                    words().filter_map(|word| word.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned()))).collect()
+            }
             _ => self.other.push(line.to_owned()),
         }
     }

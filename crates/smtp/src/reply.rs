@@ -149,7 +149,9 @@ impl Reply {
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let code = self.code.clamp(200, 599);
         let last = self.lines.len().saturating_sub(1);
-        for (number, line) in self.lines.iter().map(String::as_str).chain(self.lines.is_empty().then_some("")).enumerate() {
+        for (number, line) in
+            self.lines.iter().map(String::as_str).chain(self.lines.is_empty().then_some("")).enumerate()
+        {
             out.extend_from_slice(format!("{code}{}", if number < last { '-' } else { ' ' }).as_bytes());
             if let Some(enhanced) = self.enhanced {
                 out.extend_from_slice(format!("{enhanced} ").as_bytes());
@@ -317,7 +319,14 @@ mod tests {
         let wire = b"220 mx ESMTP\r\n550-5.1.1 no such\r\n550 5.1.1 user\n250-a\r\n250\r\n";
         let expected = parse(&[wire]).unwrap();
         assert_eq!(expected.len(), 3);
-        assert_eq!(expected[1], Reply { code: 550, enhanced: Some(EnhancedCode::new(5, 1, 1)), lines: vec!["no such".into(), "user".into()] });
+        assert_eq!(
+            expected[1],
+            Reply {
+                code: 550,
+                enhanced: Some(EnhancedCode::new(5, 1, 1)),
+                lines: vec!["no such".into(), "user".into()]
+            }
+        );
         assert_eq!(expected[2].lines, ["a", ""]);
         for at in 0..wire.len() {
             assert_eq!(parse(&[&wire[..at], &wire[at..]]).unwrap(), expected, "split at {at}");

@@ -41,7 +41,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     for address in &arguments.listen {
         listeners.push(TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?);
     }
-    anyhow::ensure!(!listeners.is_empty(), "nothing to listen on: start this program by `warren up`, or give --listen ADDRESS:PORT");
+    anyhow::ensure!(
+        !listeners.is_empty(),
+        "nothing to listen on: start this program by `warren up`, or give --listen ADDRESS:PORT"
+    );
     let node = Node::load(&arguments.config)?;
     let platform = Arc::new(Platform::at(node.paths.platform_socket()));
     let (current, settings) = watch::channel(Arc::new(Settings::of(&node)?));

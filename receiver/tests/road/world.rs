@@ -77,7 +77,8 @@ impl World {
         change(&mut settings);
         let (sender, settings) = watch::channel(Arc::new(settings));
         let lifecycle = Lifecycle::start().unwrap();
-        let door = Door::new(settings, Arc::new(Platform::at(node.paths.platform_socket())), patience, lifecycle.draining());
+        let door =
+            Door::new(settings, Arc::new(Platform::at(node.paths.platform_socket())), patience, lifecycle.draining());
         let smtp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = smtp.local_addr().unwrap();
         tokio::spawn(door.serve(vec![smtp]));
@@ -122,7 +123,9 @@ async fn play_platform(listener: AsyncListener, stage: Arc<Stage>) {
 async fn answer(packets: AsyncPackets, stage: Arc<Stage>) {
     while let Ok(Some((request, _))) = packets.recv::<ApiRequest>().await {
         match request {
-            ApiRequest::Recipient { tag, address } => packets.send(&ApiReply::Recipient { tag, verdict: verdict(&address) }, &[]).await.unwrap(),
+            ApiRequest::Recipient { tag, address } => {
+                packets.send(&ApiReply::Recipient { tag, verdict: verdict(&address) }, &[]).await.unwrap()
+            }
             ApiRequest::Connect { tag, .. } => {
                 stage.connects.fetch_add(1, Ordering::SeqCst);
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -181,7 +184,9 @@ async fn play_msa(mut stream: TcpStream, stage: Arc<Stage>) {
                     now.from = from.to_string();
                     server.accept();
                 }
-                Event::Rcpt { to, .. } if to.to_string().starts_with("later") => server.reply(Reply::new(451, (4, 2, 0), "later")),
+                Event::Rcpt { to, .. } if to.to_string().starts_with("later") => {
+                    server.reply(Reply::new(451, (4, 2, 0), "later"))
+                }
                 Event::Rcpt { to, .. } => {
                     now.to.push(to.to_string());
                     server.accept();

@@ -16,7 +16,9 @@ const WINDOW: usize = 100;
 #[derive(Debug)]
 enum Phase {
     /// Before `Ready`.
-    Opening { helo: bool },
+    Opening {
+        helo: bool,
+    },
     Idle,
     Envelope(Transaction),
     /// 354 was given.
@@ -143,7 +145,9 @@ impl Client {
         }
         let refused = self.unsendable(&envelope);
         let mut transaction = Transaction { envelope, next: 0, answered: 0, accepted: 0, refused: None };
-        if let Some(reply) = refused.or_else(|| transaction.envelope.recipients.is_empty().then(|| Reply::new(554, (5, 5, 1), "no recipients"))) {
+        if let Some(reply) = refused
+            .or_else(|| transaction.envelope.recipients.is_empty().then(|| Reply::new(554, (5, 5, 1), "no recipients")))
+        {
             for index in 0..transaction.envelope.recipients.len() {
                 self.events.push_back(Event::Recipient(index, reply.clone()));
             }
@@ -200,7 +204,11 @@ impl Client {
     fn reply(&mut self, reply: Reply) {
         let Some(during) = self.awaited.pop_front() else {
             let during = self.step();
-            return self.fail(if reply.code == 421 { Failure::Refused { during, reply } } else { Failure::Unexpected { during, reply } });
+            return self.fail(if reply.code == 421 {
+                Failure::Refused { during, reply }
+            } else {
+                Failure::Unexpected { during, reply }
+            });
         };
         if reply.code == 421 && during != Step::Quit {
             return self.fail(Failure::Refused { during, reply });
@@ -260,7 +268,10 @@ impl Client {
         let (dsn, has_size) = (self.extensions().dsn, self.extensions().size.is_some());
         let Phase::Envelope(transaction) = &mut self.phase else { return };
         let envelope = &transaction.envelope;
-        while self.awaited.len() < window && transaction.next <= envelope.recipients.len() && transaction.refused.is_none() {
+        while self.awaited.len() < window
+            && transaction.next <= envelope.recipients.len()
+            && transaction.refused.is_none()
+        {
             let (command, step) = match transaction.next.checked_sub(1) {
                 None => {
                     let size = envelope.params.size.filter(|_| has_size);
@@ -269,7 +280,11 @@ impl Client {
                 }
                 Some(index) => {
                     let (to, params) = &envelope.recipients[index];
-                    let params = RcptParams { notify: params.notify.filter(|_| dsn), orcpt: params.orcpt.clone().filter(|_| dsn), other: vec![] };
+                    let params = RcptParams {
+                        notify: params.notify.filter(|_| dsn),
+                        orcpt: params.orcpt.clone().filter(|_| dsn),
+                        other: vec![],
+                    };
                     (Command::Rcpt { to: to.clone(), params }, Step::Rcpt)
                 }
             };
@@ -390,5 +405,9 @@ impl Client {
 
 /// A 3yz to MAIL or RCPT means nothing; it must not be taken for a success nor for a final refusal.
 fn as_refusal(reply: Reply) -> Reply {
-    if reply.is_transient() || reply.is_permanent() { reply } else { Reply::new(451, (4, 5, 0), format!("nonsense from the server: {reply}")) }
+    if reply.is_transient() || reply.is_permanent() {
+        reply
+    } else {
+        Reply::new(451, (4, 5, 0), format!("nonsense from the server: {reply}"))
+    }
 }

@@ -23,7 +23,10 @@ fn events(client: &mut Client) -> Vec<Event> {
 }
 
 fn recipients(events: &[Event]) -> Vec<(usize, u16)> {
-    events.iter().filter_map(|event| if let Event::Recipient(index, reply) = event { Some((*index, reply.code)) } else { None }).collect()
+    events
+        .iter()
+        .filter_map(|event| if let Event::Recipient(index, reply) = event { Some((*index, reply.code)) } else { None })
+        .collect()
 }
 
 fn ready(extensions: &str) -> Client {
@@ -38,7 +41,12 @@ fn ready(extensions: &str) -> Client {
 fn a_pipelined_dialogue_with_two_messages() {
     let mut client = ready("250-PIPELINING\r\n250-SIZE 100\r\n250-8BITMIME\r\n250-DSN\r\n");
     let mut message = envelope(&["b@y.example", "c@y.example"]);
-    message.params = MailParams { size: Some(3), body: Some(crate::command::BodyType::EightBitMime), envid: Some("e 1".into()), ..MailParams::default() };
+    message.params = MailParams {
+        size: Some(3),
+        body: Some(crate::command::BodyType::EightBitMime),
+        envid: Some("e 1".into()),
+        ..MailParams::default()
+    };
     message.recipients[1].1.notify = Some(crate::command::Notify::default());
     client.send(message);
     assert_eq!(
@@ -170,7 +178,10 @@ fn senseless_servers_end_the_session() {
     assert!(matches!(events(&mut client)[..], [Event::Closed(Some(Failure::Refused { during: Step::Rcpt, .. }))]));
     let mut client = in_content(None);
     hear(&mut client, "250 thanks already\r\n");
-    assert!(matches!(events(&mut client)[..], [Event::Closed(Some(Failure::Unexpected { during: Step::Content, .. }))]));
+    assert!(matches!(
+        events(&mut client)[..],
+        [Event::Closed(Some(Failure::Unexpected { during: Step::Content, .. }))]
+    ));
 }
 
 #[test]
@@ -178,7 +189,10 @@ fn xclient_is_followed_by_a_new_greeting_and_ehlo() {
     let xclient = Xclient { addr: Some("192.0.2.1".parse().unwrap()), ..Xclient::default() };
     let mut client = Client::new(ClientConfig { hostname: "us.example".into(), xclient: Some(xclient) });
     hear(&mut client, "220 msa\r\n");
-    assert_eq!(hear(&mut client, "250-msa\r\n250 XCLIENT NAME ADDR\r\n"), "XCLIENT NAME=[UNAVAILABLE] ADDR=192.0.2.1\r\n");
+    assert_eq!(
+        hear(&mut client, "250-msa\r\n250 XCLIENT NAME ADDR\r\n"),
+        "XCLIENT NAME=[UNAVAILABLE] ADDR=192.0.2.1\r\n"
+    );
     assert_eq!(hear(&mut client, "220 msa\r\n"), "EHLO us.example\r\n");
     hear(&mut client, "250-msa\r\n250 XCLIENT NAME ADDR\r\n");
     assert_eq!(events(&mut client), [Event::Ready]);

@@ -191,7 +191,11 @@ fn notify(value: &str) -> Result<Notify, CommandError> {
 
 fn orcpt(value: &str) -> Result<OriginalRecipient, CommandError> {
     let (kind, address) = value.split_once(';').ok_or(CommandError::Parameter("ORCPT"))?;
-    if kind.is_empty() || kind.len() > 40 || !kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') || address.is_empty() {
+    if kind.is_empty()
+        || kind.len() > 40
+        || !kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        || address.is_empty()
+    {
         return Err(CommandError::Parameter("ORCPT"));
     }
     Ok(OriginalRecipient { address_type: kind.to_ascii_lowercase(), address: bounded(address, MAX_ORCPT, "ORCPT")? })

@@ -107,5 +107,9 @@ fn auth(rest: &str) -> Result<Command, CommandError> {
         return Err(syntax);
     }
     let initial = words.next().map(str::to_owned);
-    if words.next().is_some() { Err(syntax) } else { Ok(Command::Auth { mechanism: mechanism.to_ascii_uppercase(), initial }) }
+    if words.next().is_some() {
+        Err(syntax)
+    } else {
+        Ok(Command::Auth { mechanism: mechanism.to_ascii_uppercase(), initial })
+    }
 }

@@ -82,7 +82,9 @@ fn refusals_carry_the_right_reply() {
 
 #[test]
 fn xclient_announces_only_what_the_server_knows() {
-    let Ok(Command::Xclient(all)) = parse("XCLIENT NAME=c.example ADDR=192.0.2.1 LOGIN=a+40b DESTPORT=25") else { panic!("not XCLIENT") };
+    let Ok(Command::Xclient(all)) = parse("XCLIENT NAME=c.example ADDR=192.0.2.1 LOGIN=a+40b DESTPORT=25") else {
+        panic!("not XCLIENT")
+    };
     assert_eq!(all.login.as_deref(), Some("a@b"));
     assert_eq!(all.limited_to(&["ADDR".into()]).to_string(), " NAME=[UNAVAILABLE] ADDR=192.0.2.1");
 }

@@ -41,7 +41,8 @@ pub struct Xclient {
 
 impl Xclient {
     /// The attributes to announce in EHLO.
-    pub const ATTRIBUTES: [&'static str; 8] = ["NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT"];
+    pub const ATTRIBUTES: [&'static str; 8] =
+        ["NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT"];
 
     pub(super) fn parse(text: &str) -> Result<Self, CommandError> {
         let mut out = Self::default();
@@ -126,6 +127,8 @@ impl fmt::Display for Xclient {
             ("DESTADDR", self.dest_addr.map(address)),
             ("DESTPORT", self.dest_port.map(|port| port.to_string())),
         ];
-        rest.iter().filter_map(|(key, value)| value.as_ref().map(|value| (key, value))).try_for_each(|(key, value)| write!(f, " {key}={value}"))
+        rest.iter()
+            .filter_map(|(key, value)| value.as_ref().map(|value| (key, value)))
+            .try_for_each(|(key, value)| write!(f, " {key}={value}"))
     }
 }

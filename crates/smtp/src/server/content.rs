@@ -31,7 +31,9 @@ impl Content {
     pub(super) fn new(chunk: Option<(u64, bool)>) -> Self {
         let transfer = match chunk {
             None => Framing::Data(DataDecoder::new()),
-            Some((size, last)) => Framing::Bdat { chunk: Some((BdatCounter::new(size), size, last)), check: LineEndCheck::new() },
+            Some((size, last)) => {
+                Framing::Bdat { chunk: Some((BdatCounter::new(size), size, last)), check: LineEndCheck::new() }
+            }
         };
         Self { transfer, size: 0, abort: None }
     }

@@ -162,7 +162,12 @@ impl Event {
     pub fn wants_answer(&self) -> bool {
         !matches!(
             self,
-            Self::StartTls { .. } | Self::AuthCancelled | Self::Content(_) | Self::ContentAborted(_) | Self::Reset | Self::Closed(_)
+            Self::StartTls { .. }
+                | Self::AuthCancelled
+                | Self::Content(_)
+                | Self::ContentAborted(_)
+                | Self::Reset
+                | Self::Closed(_)
         )
     }
 }
@@ -177,7 +182,12 @@ enum Phase {
     /// Outside a transaction.
     Ready,
     /// Inside one.
-    Mail { smtputf8: bool, binary: bool, accepted: usize, tried: usize },
+    Mail {
+        smtputf8: bool,
+        binary: bool,
+        accepted: usize,
+        tried: usize,
+    },
     /// Between or inside chunks of content.
     Content(content::Content),
     /// Waiting for a line of an AUTH exchange.
@@ -299,7 +309,11 @@ impl Server {
             self.pending = None;
             self.phase = Phase::Auth;
             self.input.set_max(crate::line::MAX_AUTH_LINE);
-            self.write(&Reply::plain(334, base64));
+            // Not a Reply: those cut long lines, and a challenge must arrive whole.
+            let challenge = base64.bytes().filter(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte));
+            self.output.extend_from_slice(b"334 ");
+            self.output.extend(challenge);
+            self.output.extend_from_slice(b"\r\n");
         }
     }
 

@@ -133,7 +133,9 @@ impl Server {
             return self.refuse(order("MAIL first"));
         };
         *tried += 1;
-        if !params.other.is_empty() || (params.notify.is_some() || params.orcpt.is_some()) && !self.config.extensions.dsn {
+        if !params.other.is_empty()
+            || (params.notify.is_some() || params.orcpt.is_some()) && !self.config.extensions.dsn
+        {
             return self.refuse(Reply::new(555, (5, 5, 4), "parameter not offered"));
         }
         if !smtputf8 && to.mailbox().is_some_and(|mailbox| mailbox.needs_smtputf8()) {
@@ -180,7 +182,9 @@ impl Server {
             return;
         }
         match self.may_start() {
-            Ok(()) => self.ask(Event::ContentStart(Transfer::Bdat), Pending::ContentStart { chunk: Some((size, last)) }),
+            Ok(()) => {
+                self.ask(Event::ContentStart(Transfer::Bdat), Pending::ContentStart { chunk: Some((size, last)) })
+            }
             Err(reply) => self.refuse_chunk(size, reply),
         }
     }
@@ -256,13 +260,17 @@ impl Server {
                 self.extended = extended;
             }
             Pending::Auth if positive => self.authenticated = true,
-            Pending::Mail { smtputf8, binary } if positive => self.phase = Phase::Mail { smtputf8, binary, accepted: 0, tried: 0 },
+            Pending::Mail { smtputf8, binary } if positive => {
+                self.phase = Phase::Mail { smtputf8, binary, accepted: 0, tried: 0 }
+            }
             Pending::Rcpt if positive => {
                 if let Phase::Mail { accepted, .. } = &mut self.phase {
                     *accepted += 1;
                 }
             }
-            Pending::ContentStart { chunk } if matches!(reply.severity(), Severity::Positive | Severity::Intermediate) => {
+            Pending::ContentStart { chunk }
+                if matches!(reply.severity(), Severity::Positive | Severity::Intermediate) =>
+            {
                 self.phase = Phase::Content(Content::new(chunk));
                 if chunk.is_some() {
                     return;

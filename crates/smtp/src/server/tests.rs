@@ -29,7 +29,8 @@ struct Program {
 
 impl Program {
     fn new(config: ServerConfig) -> Self {
-        let mut program = Self { server: Server::new(config), output: String::new(), messages: vec![], open: vec![], events: vec![] };
+        let mut program =
+            Self { server: Server::new(config), output: String::new(), messages: vec![], open: vec![], events: vec![] };
         program.run();
         program.output.clear();
         program
@@ -38,7 +39,9 @@ impl Program {
     fn run(&mut self) {
         while let Some(event) = self.server.next_event() {
             match &event {
-                Event::Rcpt { to, .. } if to.to_string().starts_with("no") => self.server.reply(Reply::new(550, (5, 1, 1), "no such user")),
+                Event::Rcpt { to, .. } if to.to_string().starts_with("no") => {
+                    self.server.reply(Reply::new(550, (5, 1, 1), "no such user"))
+                }
                 Event::Auth { initial: None, .. } => self.server.challenge(""),
                 Event::Content(bytes) => self.open.extend_from_slice(bytes),
                 Event::ContentEnd => {
@@ -73,12 +76,18 @@ fn greeted() -> Program {
     program
 }
 
-const TWO_MESSAGES: &[u8] = b"EHLO c.example\r\nMAIL FROM:<a@x.example> SIZE=9\r\nRCPT TO:<b@y.example>\r\nRCPT TO:<no@y.example>\r\nDATA\r\n";
+const TWO_MESSAGES: &[u8] =
+    b"EHLO c.example\r\nMAIL FROM:<a@x.example> SIZE=9\r\nRCPT TO:<b@y.example>\r\nRCPT TO:<no@y.example>\r\nDATA\r\n";
 
 #[test]
 fn a_dialogue() {
     let mut program = greeted();
-    assert_eq!(program.say("MAIL FROM:<a@x.example> BODY=8BITMIME\r\nRCPT TO:<b@y.example>\r\nRCPT TO:<no@y.example>\r\nDATA\r\n"), "250 250 550 354");
+    assert_eq!(
+        program.say(
+            "MAIL FROM:<a@x.example> BODY=8BITMIME\r\nRCPT TO:<b@y.example>\r\nRCPT TO:<no@y.example>\r\nDATA\r\n"
+        ),
+        "250 250 550 354"
+    );
     assert_eq!(program.say("Subject: x\r\n\r\n..dot\r\n.\r\nMAIL FROM:<>\r\nQUIT\r\n"), "250 250 221");
     assert_eq!(program.messages, [b"Subject: x\r\n\r\n.dot\r\n"]);
     assert_eq!(program.events.last(), Some(&Event::Closed(Close::Quit)));
@@ -87,7 +96,8 @@ fn a_dialogue() {
 
 #[test]
 fn split_at_every_byte_nothing_changes() {
-    let content = b"a\r\n..\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nBDAT 4\r\nQUITBDAT 2 LAST\r\n\r\nNOOP\r\nQUIT\r\n";
+    let content =
+        b"a\r\n..\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nBDAT 4\r\nQUITBDAT 2 LAST\r\n\r\nNOOP\r\nQUIT\r\n";
     for at in 0..content.len() {
         let mut program = Program::new(config());
         assert_eq!(program.say(TWO_MESSAGES), "250 250 250 550 354");
@@ -102,8 +112,14 @@ fn the_order_of_commands_is_kept() {
     let mut program = Program::new(config());
     assert_eq!(program.say("MAIL FROM:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nDATA\r\n"), "503 503 503");
     assert_eq!(program.say("HELO c\r\nAUTH PLAIN AAAA\r\n"), "250 503");
-    assert_eq!(program.say("EHLO c\r\nRCPT TO:<b@x.example>\r\nDATA\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\nDATA\r\n"), "250 503 503 250 503 503");
-    assert_eq!(program.say("RCPT TO:<no@x.example>\r\nDATA\r\nSTARTTLS\r\nRSET\r\nRCPT TO:<b@x.example>\r\n"), "550 554 503 250 503");
+    assert_eq!(
+        program.say("EHLO c\r\nRCPT TO:<b@x.example>\r\nDATA\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\nDATA\r\n"),
+        "250 503 503 250 503 503"
+    );
+    assert_eq!(
+        program.say("RCPT TO:<no@x.example>\r\nDATA\r\nSTARTTLS\r\nRSET\r\nRCPT TO:<b@x.example>\r\n"),
+        "550 554 503 250 503"
+    );
     assert!(program.events.contains(&Event::Reset));
 }
 
@@ -128,12 +144,21 @@ fn parameters_must_be_offered() {
 #[test]
 fn too_many_recipients_are_put_off() {
     let mut program = greeted();
-    assert_eq!(program.say("MAIL FROM:<>\r\nRCPT TO:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nRCPT TO:<c@x.example>\r\n"), "250 250 250 452");
+    assert_eq!(
+        program.say("MAIL FROM:<>\r\nRCPT TO:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nRCPT TO:<c@x.example>\r\n"),
+        "250 250 250 452"
+    );
 }
 
 #[test]
 fn bare_line_ends_refuse_the_message_and_nothing_is_smuggled() {
-    for smuggled in ["a\n.\nMAIL FROM:<e@x>\r\n", "a\r\n.\nMAIL FROM:<e@x>\r\n", "a\r.\rNOOP\r\n", "a\r\n.\rNOOP\r\n", "a\n.\r\nNOOP\r\n"] {
+    for smuggled in [
+        "a\n.\nMAIL FROM:<e@x>\r\n",
+        "a\r\n.\nMAIL FROM:<e@x>\r\n",
+        "a\r.\rNOOP\r\n",
+        "a\r\n.\rNOOP\r\n",
+        "a\n.\r\nNOOP\r\n",
+    ] {
         let mut program = greeted();
         program.say("MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n");
         assert_eq!(program.say(format!("{smuggled}\r\n.\r\nNOOP\r\n")), "550 250", "{smuggled:?}");
@@ -169,7 +194,10 @@ fn refused_chunks_are_content_and_never_commands() {
     assert_eq!(program.say("BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n"), "503 250");
     assert_eq!(program.say("MAIL FROM:<>\r\nRCPT TO:<no@x.example>\r\nBDAT 6\r\nQU"), "250 550");
     assert_eq!(program.say("IT\r\nNOOP\r\n"), "554 250");
-    assert_eq!(program.say("RSET\r\nMAIL FROM:<>\r\nRCPT TO:<b@x.example>\r\nBDAT 2\r\nhiRSET\r\nNOOP\r\n"), "250 250 250 250 250 250");
+    assert_eq!(
+        program.say("RSET\r\nMAIL FROM:<>\r\nRCPT TO:<b@x.example>\r\nBDAT 2\r\nhiRSET\r\nNOOP\r\n"),
+        "250 250 250 250 250 250"
+    );
     assert!(program.events.contains(&Event::ContentAborted(Abort::Reset)));
 }
 
