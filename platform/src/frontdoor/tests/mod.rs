@@ -1,0 +1,4 @@
+//! The front door over loopback, with real TLS and an MSA of the tests'.
+
+mod dialogues;
+mod rig;
