@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`address`] | domains, mailboxes, reverse-path and forward-path (RFC 5321 §4.1.2) |
 //! | [`xtext`] | the encoding of DSN and XCLIENT values, decoded without smuggled line ends |
-//! | [`line`] | CRLF lines out of a byte stream, bounded, bare CR/LF refused |
+//! | [`mod@line`] | CRLF lines out of a byte stream, bounded, bare CR/LF refused |
 //! | [`command`] | commands and their parameters, parsed to exact values |
 //! | [`reply`] | replies, their bounded parser and their escaping serialiser |
 //! | [`ehlo`] | the set of service extensions |

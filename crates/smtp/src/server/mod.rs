@@ -39,7 +39,7 @@ pub struct ServerConfig {
     pub max_recipients: usize,
     /// Refused or malformed commands in a session; the next gets 421.
     pub max_errors: u32,
-    /// Commands without any message transferred between them; the next gets 421.
+    /// Commands without any message transferred between them, accepted recipients aside; the next gets 421.
     pub max_idle_commands: u32,
     /// Longest command line, CRLF included.
     pub max_line: usize,
@@ -55,8 +55,8 @@ impl ServerConfig {
             max_recipients: 1_000,
             // As Postfix: enough for a bad address list, too few to search for users.
             max_errors: 20,
-            // Recipients count too, so this is above max_recipients.
-            max_idle_commands: 1_200,
+            // Room for a pipelined list of recipients that are put off (452).
+            max_idle_commands: 1_000,
             max_line: MAX_COMMAND_LINE,
         }
     }

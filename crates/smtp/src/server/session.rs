@@ -266,6 +266,8 @@ impl Server {
             Pending::Rcpt if positive => {
                 if let Phase::Mail { accepted, .. } = &mut self.phase {
                     *accepted += 1;
+                    // Bounded by max_recipients.
+                    self.idle_commands = self.idle_commands.saturating_sub(1);
                 }
             }
             Pending::ContentStart { chunk }
