@@ -5,6 +5,7 @@
 //! cells/N         a container that is bound to a tenant (record.rs)
 //! containers/cN/  libcontainer's state: config, notify socket
 //! bundles/cN/     config.json
+//! images/         empty; the maker alone sees the images there
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,11 @@ pub fn containers(run: &Path) -> PathBuf {
 /// OCI bundles.
 pub fn bundles(run: &Path) -> PathBuf {
     run.join("bundles")
+}
+
+/// Where the maker sees the images.
+pub fn image_view(run: &Path) -> PathBuf {
+    run.join("images")
 }
 
 /// Writing into this socket starts a container.

@@ -7,7 +7,7 @@ use crate::{CellId, ImageName, LauncherError, Role, TenantName};
 /// One measured step of a wake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// Name of the step: `queue`, `create` (only without a slot), `volume`, `limits`, `record`, `start`, `sockets`.
+    /// Name of the step: `queue` (or `create`, without a slot), `find-volume`, `volume`, `limits`, `record`, `doors`, `start`.
     pub name: String,
     /// How long it took, in microseconds.
     pub micros: u64,

@@ -65,7 +65,11 @@ impl Launcher {
             .stdout(Stdio::null())
             .spawn()
             .map_err(|error| error.to_string())?;
-        let begin = ToMaker::Begin { run: self.options.run.clone(), cgroups: self.cgroups.clone() };
+        let begin = ToMaker::Begin {
+            run: self.options.run.clone(),
+            images: self.options.images.clone(),
+            cgroups: self.cgroups.clone(),
+        };
         let begun = ours
             .send(&begin, &[])
             .and_then(|()| ours.set_nonblocking(true))

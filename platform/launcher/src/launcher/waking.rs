@@ -153,6 +153,7 @@ impl Launcher {
             .volumes
             .of(&wake.tenant, wake.image.uid, wake.image.gid)
             .map_err(|error| LauncherError::Volume { reason: error.to_string() })?;
+        watch.note("find-volume");
         let run = self.options.run.clone();
         let Some(cell) = self.cells.get_mut(&slot) else { return Err(LauncherError::NoSuchCell { cell: slot }) };
         let started_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);

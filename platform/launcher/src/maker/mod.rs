@@ -22,7 +22,7 @@ pub use cell::BlankIdmap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::{Mode, OFlags, open};
@@ -43,6 +43,8 @@ pub enum ToMaker {
     Begin {
         /// The run directory.
         run: PathBuf,
+        /// Where images are.
+        images: PathBuf,
         /// Where containers go.
         cgroups: Cgroups,
     },
@@ -130,8 +132,9 @@ pub fn run() -> io::Result<()> {
     let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 6)?;
     rustix::stdio::dup2_stdin(dev_null()?)?;
     let socket = Packets::from(socket);
-    let Some((ToMaker::Begin { run, cgroups }, _)) = receive(&socket)? else { return Ok(()) };
+    let Some((ToMaker::Begin { run, images, cgroups }, _)) = receive(&socket)? else { return Ok(()) };
     enter_private_view(&cgroups)?;
+    show_images(&images, &run)?;
     let filter = Rc::new(seccomp::compile().map_err(io::Error::other)?);
     let home: OwnedFd = File::open("/proc/self/ns/net")?.into();
     while let Some((request, _)) = receive(&socket)? {
@@ -208,4 +211,12 @@ fn enter_private_view(cgroups: &Cgroups) -> io::Result<()> {
         unmount(foreign, UnmountFlags::DETACH)?;
     }
     Ok(())
+}
+
+/// Images may lie where only root may go, and a container's root is nobody there: the private view shows them in the run directory too.
+fn show_images(images: &Path, run: &Path) -> io::Result<()> {
+    let view = crate::layout::image_view(run);
+    std::fs::create_dir_all(&view)?;
+    mount_bind(images, &view)
+        .map_err(|errno| io::Error::new(io::Error::from(errno).kind(), format!("show {} at {}: {errno}", images.display(), view.display())))
 }

@@ -33,16 +33,16 @@ fn main() {
     };
     std::thread::spawn(move || {
         for stream in relay.incoming().flatten() {
-            serve("relay", stream.try_clone().expect("a descriptor"), stream);
+            std::thread::spawn(move || serve("relay", stream.try_clone().expect("a descriptor"), stream));
         }
     });
     std::thread::spawn(move || {
         for stream in control.incoming().flatten() {
-            serve("control", stream.try_clone().expect("a descriptor"), stream);
+            std::thread::spawn(move || serve("control", stream.try_clone().expect("a descriptor"), stream));
         }
     });
     for stream in submission.incoming().flatten() {
-        serve("submission", stream.try_clone().expect("a descriptor"), stream);
+        std::thread::spawn(move || serve("submission", stream.try_clone().expect("a descriptor"), stream));
     }
 }
 
