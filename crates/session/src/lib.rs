@@ -15,7 +15,7 @@
 //! - [`recorder`]: from the mail path to the store; [`spool`]: where records wait for a store that is away.
 //! - [`store`]: the store's contract; [`sqlite`]: the store of a single node.
 //! - [`reader`], [`transcript`], [`escape`]: what people see.
-//! - [`classify`]: what a reply means.
+//! - [`mod@classify`]: what a reply means.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
