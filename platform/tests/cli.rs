@@ -94,12 +94,19 @@ fn passwd_hashes_the_first_line() {
 fn asking_a_node_that_is_down_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let run = directory.path().join("run");
-    fs::write(directory.path().join("warren.toml"), format!("{NODE}[paths]\nrun = \"{}\"\n", run.display())).unwrap();
+    fs::write(
+        directory.path().join("warren.toml"),
+        format!("{NODE}[paths]\nrun = \"{0}\"\nstate = \"{0}\"\n", run.display()),
+    )
+    .unwrap();
     let output = warren(&["status", "--config", path(directory.path())], "");
     let told = err(&output);
     assert!(told.starts_with("warren: cannot reach the platform at ") && told.lines().count() == 1, "{told}");
     assert!(told.contains("is the node up (`warren up`), and are you root?"), "{told}");
     assert_eq!(output.status.code(), Some(1));
+    let output = warren(&["sessions", "summary", "--config", path(directory.path())], "");
+    let told = format!("warren: there is no session database {}/sessions/sessions.db: ", run.display());
+    assert!(err(&output).starts_with(&told), "{}", err(&output));
     let output = warren(&["wake", "No Such", "--config", path(directory.path())], "");
     assert!(err(&output).contains("\"No Such\" is not a name"), "{}", err(&output));
 }
@@ -163,7 +170,7 @@ const ACCEPTS: &[(&str, &str)] =
 
 fn send(server: &str, file: &Path, more: &[&str]) -> Output {
     let base = ["send", "--server", server, "--from", "a@acme.example", "--to", "b@elsewhere.example"];
-    let arguments: Vec<&str> = base.iter().chain(more).copied().chain(["--", path(file)]).collect();
+    let arguments: Vec<&str> = base.iter().chain(more).copied().chain([path(file)]).collect();
     warren(&arguments, "")
 }
 

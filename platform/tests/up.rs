@@ -1,7 +1,7 @@
 //! `warren up` with programs that only know how to live: start, reload, restart, stop, and being killed.
 //!
-//! Needs root, as the supervisor does. Each program of the node is a copy of this test, running [`program`] by way of `warren_daemon`, so that
-//! readiness, inherited sockets, signals and the end with the supervisor are the real ones.
+//! Needs root, as the supervisor does. Each program of the node is a copy of this test, running [`program`] by way of
+//! `warren_daemon`, so that readiness, inherited sockets, signals and the end with the supervisor are the real ones.
 
 #![allow(clippy::unwrap_used)]
 
@@ -45,11 +45,8 @@ fn program() {
         }
         inherited.finish()?;
         warren_daemon::ready();
-        loop {
-            match lifecycle.next().await {
-                warren_daemon::Signal::Reload => eprintln!("reloads"),
-                warren_daemon::Signal::Drain => break,
-            }
+        while lifecycle.next().await == warren_daemon::Signal::Reload {
+            eprintln!("reloads");
         }
         eprintln!("drains");
         Ok(())

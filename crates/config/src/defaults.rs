@@ -9,29 +9,31 @@ pub const SUBMISSIONS: &str = "0.0.0.0:465";
 /// `[listen] smtp`: mail from other MTAs.
 pub const SMTP: &str = "0.0.0.0:25";
 
-/// `[egress] max_sessions`: outbound sessions of the node at once. Each costs two descriptors and some 100 KiB, and busy nodes of other
-/// MTAs run with a few thousand.
+/// `[egress] max_sessions`: outbound sessions of the node at once. Each costs two descriptors and some 100 KiB, and
+/// busy nodes of other MTAs run with a few thousand.
 pub const MAX_SESSIONS: u32 = 2_000;
 /// `[egress] max_sessions_per_tenant`: a twentieth, so that one tenant's tarpitted mail leaves room for everybody.
 pub const MAX_SESSIONS_PER_TENANT: u32 = 100;
 
-/// `[fleet] idle`: how long an MSA waits before it sleeps. People send in bursts; waking costs milliseconds, so there is little to gain
-/// by waiting longer.
+/// `[fleet] idle`: how long an MSA waits before it sleeps. People send in bursts; waking costs milliseconds, so there
+/// is little to gain by waiting longer.
 pub const IDLE: Duration = Duration::from_secs(30);
-/// `[fleet] slots`: containers made ahead of need, about 1 MiB each. Enough for the bursts of a small node; the pool adapts.
+/// `[fleet] slots`: containers made ahead of need, about 1 MiB each. Enough for the bursts of a small node; the pool
+/// adapts.
 pub const SLOTS: u32 = 4;
-/// `[fleet] start_deadline`: how long a client waits for a container before 451. Starting takes milliseconds; a machine under load may need
-/// seconds, and clients give up after tens of them.
+/// `[fleet] start_deadline`: how long a client waits for a container before 451. Starting takes milliseconds; a machine
+/// under load may need seconds, and clients give up after tens of them.
 pub const START_DEADLINE: Duration = Duration::from_secs(10);
 
-/// `[limits] message_size`: large providers take 25 MB of attachments, which base64 and headers make 35 MB; a margin on top.
+/// `[limits] message_size`: large providers take 25 MB of attachments, which base64 and headers make 35 MB; a margin on
+/// top.
 pub const MESSAGE_SIZE: u64 = 50 << 20;
 /// `[limits] recipients` of one transaction: RFC 5321 wants at least 100; mailing programs split at some hundreds.
 pub const RECIPIENTS: u32 = 500;
 /// `[limits] hops`: Received fields that count as a loop. RFC 5321 section 6.3: at least 100.
 pub const HOPS: u32 = 100;
-/// `[limits] connections` of clients at once, for each of front door and receiver. Two descriptors each, within a customary hard limit of
-/// 20,000 beside the descriptors of containers.
+/// `[limits] connections` of clients at once, for each of front door and receiver. Two descriptors each, within a
+/// customary hard limit of 20,000 beside the descriptors of containers.
 pub const CONNECTIONS: u32 = 1_000;
 /// `[limits] connections_per_address`: an office behind one address fits; one host cannot take all.
 pub const CONNECTIONS_PER_ADDRESS: u32 = 50;
@@ -64,7 +66,8 @@ pub const RUN: &str = "/run/warren";
 /// `[paths] images`: what containers run.
 pub const IMAGES: &str = "/usr/lib/warren/images";
 
-/// `[proxy] connect_timeout`: at most 30 s, so that an MSA (RFC 5321: 5 minutes for the greeting) can try the next MX in its own time.
+/// `[proxy] connect_timeout`: at most 30 s, so that an MSA (RFC 5321: 5 minutes for the greeting) can try the next MX
+/// in its own time.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A tenant's `image`: Warren's own MSA.

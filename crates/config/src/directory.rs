@@ -68,8 +68,8 @@ impl Changes {
 }
 
 impl Directory {
-    /// Reads every `NAME.toml` in `tenants/` of the configuration directory; `node` gives what a tenant's file leaves out. No folder means no
-    /// tenants. Other files, such as an editor's copies, are passed over.
+    /// Reads every `NAME.toml` in `tenants/` of the configuration directory; `node` gives what a tenant's file leaves
+    /// out. No folder means no tenants. Other files, such as an editor's copies, are passed over.
     pub fn load(directory: &Path, node: &Node) -> Result<Self, Problems> {
         let folder = directory.join(TENANTS_FOLDER);
         let mut problems = Problems::default();

@@ -30,7 +30,8 @@ impl Forwards {
         self.0.insert((local, domain), forward).is_none()
     }
 
-    /// The forward of an address; the one for the full address comes before the one for the local part. All in lower case.
+    /// The forward of an address; the one for the full address comes before the one for the local part. All in lower
+    /// case.
     pub(crate) fn find(&self, local: &str, domain: &str) -> Option<&Forward> {
         let full = self.0.get(&(local.to_owned(), Some(domain.to_owned())));
         full.or_else(|| self.0.get(&(local.to_owned(), None)))

@@ -7,8 +7,9 @@
 //!                                            └──▶ Directory::changes   what a reload must touch
 //! ```
 //!
-//! Loading either yields values that need no further checking, or [`Problems`]: every error with file, line, column and what was
-//! expected. Keys that are not known are errors. Nothing is resolved, bound or looked up here: `warren check` does that.
+//! Loading either yields values that need no further checking, or [`Problems`]: every error with file, line, column and
+//! what was expected. Keys that are not known are errors. Nothing is resolved, bound or looked up here: `warren check`
+//! does that.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -205,8 +205,9 @@ impl Node {
         node_file::load(&directory.join(NODE_FILE))
     }
 
-    /// Where this node's own receiver is reached on port 25: tenants may write to it, though it is an address of our own. As given; else the
-    /// addresses that `[listen] smtp` names; else, as that listens on all of them, the egress addresses.
+    /// Where this node's own receiver is reached on port 25: tenants may write to it, though it is an address of our
+    /// own. As given; else the addresses that `[listen] smtp` names; else, as that listens on all of them, the egress
+    /// addresses.
     pub fn receiver_addresses(&self) -> Vec<IpAddr> {
         if !self.egress.receiver.is_empty() {
             return self.egress.receiver.clone();
@@ -237,7 +238,8 @@ impl Paths {
         self.run.join("names.sock")
     }
 
-    /// A program's own directory below the state directory, writable by its user only: `platform`, `receiver`, `sessions` …
+    /// A program's own directory below the state directory, writable by its user only: `platform`, `receiver`,
+    /// `sessions` …
     pub fn own(&self, name: &str) -> PathBuf {
         self.state.join(name)
     }

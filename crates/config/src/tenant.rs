@@ -16,7 +16,8 @@ use crate::node_file::{ContainerFile, size};
 use crate::problem::Problems;
 use crate::values::{parse_address, parse_domain, parse_duration, parse_local};
 
-/// One tenant. Two that are equal need the same of the platform, so that nothing happens to a tenant whose file was only rewritten.
+/// One tenant. Two that are equal need the same of the platform, so that nothing happens to a tenant whose file was
+/// only rewritten.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tenant {
     /// The file's name.
@@ -65,7 +66,8 @@ impl fmt::Debug for PasswordHash {
 }
 
 impl Tenant {
-    /// All addresses that an account may send as: its name at each of the tenant's domains, and its senders. Domains in lower case.
+    /// All addresses that an account may send as: its name at each of the tenant's domains, and its senders. Domains in
+    /// lower case.
     pub fn sender_addresses(&self, account: &str) -> Vec<String> {
         let Some(found) = self.accounts.get(account) else { return Vec::new() };
         let own = self.domains.iter().map(|domain| format!("{account}@{domain}"));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// The waits between attempts: `first`, then twice as long each time, never longer than `longest`.
 ///
-/// Pure: it tells how long to wait and leaves the waiting to its caller. For peers on the same machine (launcher, platform); mail to
-/// other hosts is retried by the queue's schedule.
+/// Pure: it tells how long to wait and leaves the waiting to its caller. For peers on the same machine (launcher,
+/// platform); mail to other hosts is retried by the queue's schedule.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -19,8 +19,8 @@ impl Backoff {
         Self { first, longest, next: first }
     }
 
-    /// For a peer on this machine: 50 ms, doubling to 5 s. Short enough that a restarted peer is found before a client gives up, long
-    /// enough that a peer that is down costs nothing.
+    /// For a peer on this machine: 50 ms, doubling to 5 s. Short enough that a restarted peer is found before a client
+    /// gives up, long enough that a peer that is down costs nothing.
     pub const fn local() -> Self {
         Self::new(Duration::from_millis(50), Duration::from_secs(5))
     }

@@ -1,15 +1,16 @@
 //! Text of peers made safe to show.
 //!
-//! A reply, an address or a header may hold terminal escape sequences, line ends that forge a log line, or marks that turn the reading
-//! direction around. Whatever came from outside passes here before it reaches a terminal or a log.
+//! A reply, an address or a header may hold terminal escape sequences, line ends that forge a log line, or marks that
+//! turn the reading direction around. Whatever came from outside passes here before it reaches a terminal or a log.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 /// `text` with every character that could act on a terminal or forge a line written as an escape.
 ///
-/// Control characters (C0, DEL, C1), line and paragraph separators and the bidirectional and invisible formatting marks become `\n`, `\r`,
-/// `\t` or `\u{..}`. Everything else, UTF-8 included, passes. Nothing is allocated when there is nothing to escape.
+/// Control characters (C0, DEL, C1), line and paragraph separators and the bidirectional and invisible formatting marks
+/// become `\n`, `\r`, `\t` or `\u{..}`. Everything else, UTF-8 included, passes. Nothing is allocated when there is
+/// nothing to escape.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if text.chars().any(acts) { Cow::Owned(Escaped(text).to_string()) } else { Cow::Borrowed(text) }
 }

@@ -1,8 +1,8 @@
 //! Sockets that were open before the program started.
 //!
-//! The protocol is systemd's: LISTEN_FDS tells how many descriptors there are, from 3 on, and LISTEN_FDNAMES names them, separated by
-//! colons. `warren up` speaks it too, without LISTEN_PID (it does not know the pid before the fork); if LISTEN_PID is there it must be ours.
-//! This is the only place that turns numbers into owned descriptors.
+//! The protocol is systemd's: LISTEN_FDS tells how many descriptors there are, from 3 on, and LISTEN_FDNAMES names
+//! them, separated by colons. `warren up` speaks it too, without LISTEN_PID (it does not know the pid before the fork);
+//! if LISTEN_PID is there it must be ours. This is the only place that turns numbers into owned descriptors.
 
 #![allow(unsafe_code)] // Adopting a descriptor by its number is what this module is for.
 
@@ -76,9 +76,11 @@ pub enum InheritError {
 pub struct Inherited(Vec<(String, OwnedFd)>);
 
 impl Inherited {
-    /// Takes what LISTEN_FDS announces; nothing announced is an empty set. Call once, early: before anything else opens descriptors.
+    /// Takes what LISTEN_FDS announces; nothing announced is an empty set. Call once, early: before anything else opens
+    /// descriptors.
     ///
-    /// The environment stays as it is: changing it is not safe once threads run. Programs that start others clear it for them.
+    /// The environment stays as it is: changing it is not safe once threads run. Programs that start others clear it
+    /// for them.
     pub fn adopt() -> Result<Self, InheritError> {
         static ADOPTED: AtomicBool = AtomicBool::new(false);
         let variable = |name| std::env::var(name).ok();
@@ -101,7 +103,8 @@ impl Inherited {
             if let Err(source) = fcntl_setfd(borrowed, FdFlags::CLOEXEC) {
                 return Err(InheritError::NotOpen { name, number, source: source.into() });
             }
-            // SAFETY: the descriptor is open (above), was passed to this process to own (LISTEN_FDS), and is adopted once (ADOPTED).
+            // SAFETY: the descriptor is open (above), was passed to this process to own (LISTEN_FDS), and is adopted
+            // once (ADOPTED).
             sockets.push((name, unsafe { OwnedFd::from_raw_fd(number) }));
         }
         Ok(Self(sockets))
@@ -129,7 +132,8 @@ impl Inherited {
         }
     }
 
-    /// All TCP listeners of that name, non-blocking, for a runtime's `from_std`. None is no error: a node may listen on no such port.
+    /// All TCP listeners of that name, non-blocking, for a runtime's `from_std`. None is no error: a node may listen on
+    /// no such port.
     pub fn take_tcp_std(&mut self, name: &str) -> Result<Vec<net::TcpListener>, InheritError> {
         let listening = |socket: OwnedFd| {
             let family = sockopt::socket_domain(&socket).ok();
@@ -194,8 +198,8 @@ impl Inherited {
     }
 }
 
-/// Keeps every descriptor that is open now (but for the standard three) from programs that this one will start. For supervisors: what
-/// their own starter left open by mistake goes no further.
+/// Keeps every descriptor that is open now (but for the standard three) from programs that this one will start. For
+/// supervisors: what their own starter left open by mistake goes no further.
 pub fn keep_from_children() -> std::io::Result<()> {
     let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())

@@ -9,8 +9,8 @@
 //!   stderr                      ◀───────── log::start         one escaped line an event
 //! ```
 //!
-//! A program's `main` is `warren_daemon::run("warren-proxy", start)`: logging, descriptor limit and runtime are set up, `start` runs,
-//! and its error becomes one line on stderr and exit status 1. Nothing here knows about mail.
+//! A program's `main` is `warren_daemon::run("warren-proxy", start)`: logging, descriptor limit and runtime are set up,
+//! `start` runs, and its error becomes one line on stderr and exit status 1. Nothing here knows about mail.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,8 +1,9 @@
 //! Logs: text on stderr, one line an event, safe to look at.
 //!
-//! `WARREN_LOG` chooses what is logged in the syntax of `tracing_subscriber::EnvFilter` (`debug`, `warren_proxy=trace,info` …); the
-//! default is `info`. Fields stand behind the message (`session=01J… tenant=acme`), so that `grep session=ID` finds the whole story.
-//! Messages contain what peers said; control characters are escaped here, at the only way out, rather than at every call.
+//! `WARREN_LOG` chooses what is logged in the syntax of `tracing_subscriber::EnvFilter` (`debug`,
+//! `warren_proxy=trace,info` …); the default is `info`. Fields stand behind the message (`session=01J… tenant=acme`),
+//! so that `grep session=ID` finds the whole story. Messages contain what peers said; control characters are escaped
+//! here, at the only way out, rather than at every call.
 
 use std::io::{self, IsTerminal, Write};
 

@@ -11,8 +11,8 @@ use crate::{escape, log};
 /// Holds the pid of the supervisor (`warren up`), if there is one. A program that it started does not outlive it.
 pub const SUPERVISOR_VARIABLE: &str = "WARREN_SUPERVISOR";
 
-/// Runs a program on a multi-threaded runtime: starts logging, raises the descriptor limit, runs `program`, and turns its error into one
-/// line on stderr and exit status 1.
+/// Runs a program on a multi-threaded runtime: starts logging, raises the descriptor limit, runs `program`, and turns
+/// its error into one line on stderr and exit status 1.
 ///
 /// Adopt inherited sockets inside `program`, before opening anything else.
 pub fn run<F>(name: &str, program: F) -> ExitCode
@@ -51,8 +51,8 @@ pub fn ready() {
     }
 }
 
-/// Has the kernel send SIGTERM when the supervisor is gone, however it went: then this program drains and ends, and the next `warren up`
-/// finds its place free. Under systemd there is no such variable.
+/// Has the kernel send SIGTERM when the supervisor is gone, however it went: then this program drains and ends, and the
+/// next `warren up` finds its place free. Under systemd there is no such variable.
 fn end_with_supervisor() -> anyhow::Result<()> {
     let Ok(text) = std::env::var(SUPERVISOR_VARIABLE) else { return Ok(()) };
     let supervisor = text.parse().ok().and_then(Pid::from_raw);
@@ -65,8 +65,8 @@ fn end_with_supervisor() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Raises the soft limit of descriptors to the hard one: doors and connections cost one each, and the customary soft limit of 1,024 exists
-/// for programs that use `select`.
+/// Raises the soft limit of descriptors to the hard one: doors and connections cost one each, and the customary soft
+/// limit of 1,024 exists for programs that use `select`.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum

@@ -22,8 +22,8 @@ impl From<Expired> for io::Error {
     }
 }
 
-/// Runs an I/O operation for at most `limit`; after that it is an error of kind `TimedOut` that names `what` was waited for. The operation
-/// is dropped: use with cancel-safe operations, or give the connection up.
+/// Runs an I/O operation for at most `limit`; after that it is an error of kind `TimedOut` that names `what` was waited
+/// for. The operation is dropped: use with cancel-safe operations, or give the connection up.
 pub async fn within<T>(
     limit: Duration,
     what: &'static str,

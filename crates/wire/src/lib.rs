@@ -10,8 +10,8 @@
 //!        └─ relay::relay drives a mediator over two of them       front door, proxy
 //! ```
 //!
-//! Streams do not buffer: what a protocol machine has not consumed when it hands its stream over for a handshake is its own to
-//! refuse (bytes behind STARTTLS, CVE-2011-0411), and never becomes part of the TLS stream.
+//! Streams do not buffer: what a protocol machine has not consumed when it hands its stream over for a handshake is its
+//! own to refuse (bytes behind STARTTLS, CVE-2011-0411), and never becomes part of the TLS stream.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

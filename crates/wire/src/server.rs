@@ -1,7 +1,8 @@
 //! The server's side of TLS: whose certificate, and how it comes to be.
 //!
-//! A node that was given no certificate makes one for itself, once, so that passwords never travel in the clear while the operator has not
-//! yet got one from an authority. Each program has its own (they run as different users and share no key).
+//! A node that was given no certificate makes one for itself, once, so that passwords never travel in the clear while
+//! the operator has not yet got one from an authority. Each program has its own (they run as different users and share
+//! no key).
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -67,8 +68,8 @@ pub enum ServerTlsError {
     },
 }
 
-/// Server configuration from a PEM chain (own certificate first) and its PEM key: TLS 1.2 and later, with session tickets, no client
-/// certificates.
+/// Server configuration from a PEM chain (own certificate first) and its PEM key: TLS 1.2 and later, with session
+/// tickets, no client certificates.
 pub fn from_files(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServerTlsError> {
     let chain = read_chain(certificate)?;
     let private = PrivateKeyDer::from_pem_slice(&read(key)?)
@@ -85,8 +86,9 @@ pub fn from_files(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, S
     Ok(Arc::new(config))
 }
 
-/// Server configuration with a self-signed certificate for `hostname`, kept in `directory` (which exists) and made there if it is not there
-/// yet. With `owner` (uid, gid) the files are given to that user; otherwise they belong to the caller.
+/// Server configuration with a self-signed certificate for `hostname`, kept in `directory` (which exists) and made
+/// there if it is not there yet. With `owner` (uid, gid) the files are given to that user; otherwise they belong to the
+/// caller.
 ///
 /// Safe to call from several processes at once: the first one's certificate is everybody's.
 pub fn self_signed(

@@ -76,8 +76,8 @@ impl<S> MaybeTls<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> MaybeTls<S> {
-    /// Does the server's side of a TLS handshake, at most for `limit`. Bytes that the caller read before and did not consume must have been
-    /// refused or dropped by now; the reply to STARTTLS must have been flushed.
+    /// Does the server's side of a TLS handshake, at most for `limit`. Bytes that the caller read before and did not
+    /// consume must have been refused or dropped by now; the reply to STARTTLS must have been flushed.
     pub async fn accept_tls(self, config: &Arc<ServerConfig>, limit: Duration) -> Result<Self, HandshakeError> {
         let Self::Plain(stream) = self else { return Err(HandshakeError::Already) };
         let handshake = TlsAcceptor::from(Arc::clone(config)).accept(stream);

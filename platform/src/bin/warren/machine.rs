@@ -44,7 +44,8 @@ pub fn problems(node: &Node, config: &Path, tenants: &Directory, programs: &Path
     problems
 }
 
-/// What the launcher finds of root, cgroups, user namespaces, file system and Warren's own image: it knows best what it needs.
+/// What the launcher finds of root, cgroups, user namespaces, file system and Warren's own image: it knows best what it
+/// needs.
 fn launcher_problems(node: &Node, programs: &Path) -> Vec<String> {
     let launcher = programs.join(LAUNCHER);
     let paths = &node.paths;
@@ -182,7 +183,8 @@ pub const READ: u32 = 4;
 /// To run a program, or to pass through a directory.
 pub const ENTER: u32 = 1;
 
-/// Which directory on the way, or the file itself, keeps a user from using it in this way. By mode bits: access lists may allow more.
+/// Which directory on the way, or the file itself, keeps a user from using it in this way. By mode bits: access lists
+/// may allow more.
 pub fn closed_to(owner: Owner, path: &Path, how: u32) -> Option<String> {
     let path = path.canonicalize().ok()?;
     for directory in path.ancestors().skip(1) {

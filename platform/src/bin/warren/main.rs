@@ -10,8 +10,8 @@
 //!   passwd              hash a password for a tenant's file                                passwd.rs
 //! ```
 //!
-//! Results go to stdout, errors as lines to stderr with exit status 1. Whatever a peer said is escaped before it is shown; colours
-//! appear on terminals only.
+//! Results go to stdout, errors as lines to stderr with exit status 1. Whatever a peer said is escaped before it is
+//! shown; colours appear on terminals only.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -46,7 +46,7 @@ struct Command {
 #[derive(Args)]
 struct Config {
     /// Directory with warren.toml and tenants/
-    #[arg(long = "config", value_name = "DIR", env = "WARREN_CONFIG", default_value = warren_config::DEFAULT_DIRECTORY)]
+    #[arg(long = "config", value_name = "DIR", env = "WARREN_CONFIG", global = true, default_value = warren_config::DEFAULT_DIRECTORY)]
     directory: PathBuf,
 }
 

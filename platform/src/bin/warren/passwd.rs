@@ -15,8 +15,8 @@ pub struct Arguments {
     stdin: bool,
 }
 
-/// OWASP's first choice for Argon2id (2023): 19 MiB, two passes, one lane. Some 20 ms on a small machine: what a guess costs an attacker, and
-/// what a login costs the front door, which checks a bounded number at a time.
+/// OWASP's first choice for Argon2id (2023): 19 MiB, two passes, one lane. Some 20 ms on a small machine: what a guess
+/// costs an attacker, and what a login costs the front door, which checks a bounded number at a time.
 const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;

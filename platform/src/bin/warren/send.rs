@@ -1,7 +1,7 @@
 //! `warren send`: submits a message file as a mail user's program would, by lettre.
 //!
-//! The message goes out as it is in the file, with two exceptions that SMTP forces: lines end with CRLF, and the last one too. Exit
-//! status: 0 accepted, 1 refused for good, 75 (EX_TEMPFAIL) worth another try.
+//! The message goes out as it is in the file, with two exceptions that SMTP forces: lines end with CRLF, and the last
+//! one too. Exit status: 0 accepted, 1 refused for good, 75 (EX_TEMPFAIL) worth another try.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -48,14 +48,13 @@ pub struct Arguments {
     /// Envelope sender; empty for the null reverse-path
     #[arg(long, value_name = "ADDRESS")]
     from: String,
-    /// Envelope recipients
-    #[arg(long, value_name = "ADDRESS", required = true, num_args = 1..)]
+    /// Envelope recipient; may be given more than once
+    #[arg(long, value_name = "ADDRESS", required = true)]
     to: Vec<String>,
     /// How long to wait for the server at each step
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = warren_config::parse_duration)]
     timeout: Duration,
     /// The message, headers and body
-    #[arg(last = false)]
     file: PathBuf,
 }
 
@@ -122,7 +121,8 @@ fn send(arguments: &Arguments) -> Result<Response, Failure> {
         .map_err(|error| failure(&arguments.server, &error))
 }
 
-/// lettre ends the data with CRLF, dot, CRLF whatever stands before: with its own line end, a message would grow by an empty line.
+/// lettre ends the data with CRLF, dot, CRLF whatever stands before: with its own line end, a message would grow by an
+/// empty line.
 fn without_last_line_end(message: &[u8]) -> &[u8] {
     message.strip_suffix(b"\r\n").unwrap_or(message)
 }

@@ -75,7 +75,7 @@ fn list(sessions: &[SessionRow]) -> anyhow::Result<()> {
             span(session.ended_us.map(|ended| ended - session.started_us)),
         ]);
     }
-    tell::line(&table.to_string())
+    tell::raw(&tell::lines(&table))
 }
 
 fn summary(rows: &[SummaryRow]) -> anyhow::Result<()> {
@@ -92,7 +92,7 @@ fn summary(rows: &[SummaryRow]) -> anyhow::Result<()> {
             span(row.p99_us),
         ]);
     }
-    tell::line(&table.to_string())
+    tell::raw(&tell::lines(&table))
 }
 
 fn shown(text: Option<&str>) -> String {

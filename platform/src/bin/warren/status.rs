@@ -1,7 +1,5 @@
 //! `warren status`: how the node is.
 
-use std::fmt::Write;
-
 use warren_control::api::{Spread, Status};
 use warren_control::{ApiReply, ApiRequest};
 
@@ -29,14 +27,14 @@ fn text(status: &Status) -> String {
     for (name, spread) in &status.cold_starts.stages {
         table.add_row(row(&format!("  {}", tell::cell(name)), *spread));
     }
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "{table}");
+    text.push_str(&tell::lines(&table));
     if !status.counters.is_empty() {
         let mut table = tell::table(&["SINCE START", "COUNT"]);
         for (name, count) in &status.counters {
             table.add_row([tell::cell(name), count.to_string()]);
         }
-        let _ = writeln!(text, "\n{table}");
+        text.push('\n');
+        text.push_str(&tell::lines(&table));
     }
     text
 }

@@ -6,7 +6,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 use warren_config::Problems;
 use warren_daemon::escape;
 
-/// Prints an error to stderr: a line for each problem of a configuration (with the place shown at a terminal), one line for others.
+/// Prints an error to stderr: a line for each problem of a configuration (with the place shown at a terminal), one line
+/// for others.
 pub fn error(error: &anyhow::Error) {
     match error.downcast_ref::<Problems>() {
         Some(problems) => eprint!("{}", problems_text(problems, io::stderr().is_terminal())),
@@ -46,6 +47,11 @@ pub fn table(header: &[&str]) -> Table {
     }
     table.set_header(header.iter().copied());
     table
+}
+
+/// The lines of a table, without spaces at their ends.
+pub fn lines(table: &Table) -> String {
+    table.trim_fmt() + "\n"
 }
 
 /// A cell with text of a peer.

@@ -24,7 +24,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             other => return Err(unexpected(&other)),
         }
     }
-    tell::line(&table.to_string())
+    tell::raw(&tell::lines(&table))
 }
 
 fn row(tenant: &TenantInfo) -> [String; 6] {

@@ -1,7 +1,7 @@
 //! Keeping one program running.
 //!
-//! A keeper is a task: it spawns the program, hears its READY=1, passes its output on, and when it dies starts it again after a wait that
-//! grows with every quick death. It ends only by an order to stop.
+//! A keeper is a task: it spawns the program, hears its READY=1, passes its output on, and when it dies starts it again
+//! after a wait that grows with every quick death. It ends only by an order to stop.
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -24,7 +24,8 @@ use warren_daemon::{Backoff, Escaped};
 use super::crew::Program;
 use super::leftovers;
 
-/// Waits before restarts: soon, since clients are waiting; at most ten seconds, since whatever is broken may be mended at any time.
+/// Waits before restarts: soon, since clients are waiting; at most ten seconds, since whatever is broken may be mended
+/// at any time.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -287,7 +288,12 @@ async fn pass_on(name: &'static str, output: impl AsyncRead + Unpin) {
         line.clear();
         match (&mut output).take(LINE_MAX).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
-            Ok(_) => say(name, String::from_utf8_lossy(&line).trim_end()),
+            Ok(_) => {
+                let line = String::from_utf8_lossy(&line);
+                // The name stands there already.
+                let said = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&line);
+                say(name, said.trim_end());
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a killed supervisor left: programs that still run, socket files.
 //!
-//! A pid file names a process by pid and start time, so that a pid that the kernel gave to somebody else is never signalled.
+//! A pid file names a process by pid and start time, so that a pid that the kernel gave to somebody else is never
+//! signalled.
 
 use std::fs;
 use std::io;
@@ -61,7 +62,8 @@ fn running(file: &Path) -> Option<(u32, OwnedFd)> {
     (start_time(pid)? == born).then_some((pid, process))
 }
 
-/// When a process started, in clock ticks since boot: field 22 of its stat. The second field, its name, may hold anything.
+/// When a process started, in clock ticks since boot: field 22 of its stat. The second field, its name, may hold
+/// anything.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()

@@ -8,11 +8,12 @@
 //!   SIGTERM, SIGINT ─▶ SIGTERM: receiver, platform, launcher (ends containers), resolver, proxy
 //! ```
 //!
-//! It gives its children what systemd would give them: sockets (LISTEN_FDS), users, readiness, signals. The listening sockets stay open
-//! here, so that a program that restarts loses no connection.
+//! It gives its children what systemd would give them: sockets (LISTEN_FDS), users, readiness, signals. The listening
+//! sockets stay open here, so that a program that restarts loses no connection.
 //!
-//! If the supervisor is killed, the kernel asks its unprivileged children to end (they drain as for SIGTERM); the launcher stays with
-//! the containers until the next `warren up` or `warren down` ends it in order. Nothing that was acknowledged depends on either.
+//! If the supervisor is killed, the kernel asks its unprivileged children to end (they drain as for SIGTERM); the
+//! launcher stays with the containers until the next `warren up` or `warren down` ends it in order. Nothing that was
+//! acknowledged depends on either.
 
 pub mod crew;
 mod keeper;
@@ -73,7 +74,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     runtime.block_on(supervise(site))
 }
 
-/// What `warren down` does once it holds the lock: ends what is left, lets a launcher sweep the containers, removes the sockets.
+/// What `warren down` does once it holds the lock: ends what is left, lets a launcher sweep the containers, removes the
+/// sockets.
 pub fn clean(arguments: &Arguments) -> anyhow::Result<()> {
     let site = Site::enter(arguments)?;
     leftovers::end(&site.node)?;
@@ -153,6 +155,8 @@ async fn supervise(mut site: Site) -> anyhow::Result<()> {
     };
     if let Ok(true) = started {
         tell::line(&format!("warren is up ({} ms): {}", began.elapsed().as_millis(), summary(&site)))?;
+        // Who started this program may wait for it too.
+        warren_daemon::ready();
         serve(&mut site, &crew, &mut lifecycle).await;
     }
     tokio::select! {
@@ -180,7 +184,7 @@ async fn serve(site: &mut Site, crew: &Crew, lifecycle: &mut Lifecycle) {
         match loaded {
             Ok((tenants, node)) => {
                 for section in needs_restart(&site.node, &node) {
-                    eprintln!("warren: [{section}] changed: that takes effect when `warren up` starts again");
+                    eprintln!("warren: {section} changed: that takes effect when `warren up` starts again");
                 }
                 let changes = site.tenants.changes(&tenants);
                 let (added, removed, changed) = (changes.added.len(), changes.removed.len(), changes.changed.len());
@@ -201,11 +205,11 @@ async fn serve(site: &mut Site, crew: &Crew, lifecycle: &mut Lifecycle) {
 /// Sections that only a start puts into force.
 fn needs_restart(old: &Node, new: &Node) -> Vec<&'static str> {
     let changed = [
-        ("listen", old.listen != new.listen),
-        ("users", old.users != new.users),
-        ("paths", old.paths != new.paths),
-        ("cgroup", old.cgroup != new.cgroup),
-        ("fleet] slots [fleet", old.fleet.slots != new.fleet.slots),
+        ("[listen]", old.listen != new.listen),
+        ("[users]", old.users != new.users),
+        ("[paths]", old.paths != new.paths),
+        ("[cgroup]", old.cgroup != new.cgroup),
+        ("[fleet] slots", old.fleet.slots != new.fleet.slots),
     ];
     changed.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect()
 }

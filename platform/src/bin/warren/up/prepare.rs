@@ -90,7 +90,8 @@ impl Programs {
     }
 }
 
-/// Finds the executables in a directory. One that its user cannot reach, such as below /root, is copied to `$state/programs`.
+/// Finds the executables in a directory. One that its user cannot reach, such as below /root, is copied to
+/// `$state/programs`.
 pub fn programs(directory: &Path, node: &Node, users: &Users) -> anyhow::Result<Programs> {
     let mut found = HashMap::new();
     for (name, owner) in [

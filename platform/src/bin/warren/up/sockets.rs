@@ -44,7 +44,8 @@ pub fn all(node: &Node, users: &Users) -> anyhow::Result<Sockets> {
     })
 }
 
-/// Three users connect to the launcher, which tells them apart by what the kernel says of them; others are shown the door.
+/// Three users connect to the launcher, which tells them apart by what the kernel says of them; others are shown the
+/// door.
 pub fn launcher(node: &Node) -> anyhow::Result<OwnedFd> {
     unix(&node.paths.launcher_socket(), SocketType::SEQPACKET, ROOT, 0o666)
 }
