@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 
 fn client() -> Client {
     Client::new(ClientConfig { hostname: "us.example".into(), xclient: None })
@@ -250,5 +251,48 @@ fn the_two_machines_understand_each_other() {
             }
         }
         assert!(done && got == b".a\r\n\r\n..\r\n", "{pipelining} {cut} {got:?}");
+    }
+}
+
+proptest! {
+    /// Whatever a server says, in whatever pieces: nothing panics, no recipient is answered twice, nothing counts as delivered
+    /// before the end of data was written, and the end of data is written at most once a message.
+    #[test]
+    fn a_senseless_server_never_makes_a_success(
+        words in proptest::collection::vec(prop_oneof![
+            8 => Just("250 ok\r\n"), 4 => Just("220 mx\r\n"), 4 => Just("354 go\r\n"),
+            4 => Just("250-mx\r\n250 PIPELINING\r\n"), 2 => Just("451 later\r\n"),
+            2 => Just("550 no\r\n"), 1 => Just("421 bye\r\n"), 1 => Just("garbage\r\n"),
+            1 => Just("250-"), 1 => Just("334 what\n"),
+        ], 0..40),
+        cut in 1usize..40,
+    ) {
+        let mut client = client();
+        let (mut told, mut ended, mut succeeded) = (0, 0, 0);
+        for chunk in words.concat().as_bytes().chunks(cut) {
+            client.receive(chunk);
+            while let Some(event) = client.next_event() {
+                match event {
+                    Event::Ready => {
+                        told = 0;
+                        client.send(envelope(&["b@y.example", "c@y.example"]));
+                    }
+                    Event::Recipient(index, _) => {
+                        prop_assert_eq!(index, told);
+                        told += 1;
+                    }
+                    Event::Content => {
+                        client.content(b"x\r\n");
+                        client.finish();
+                        ended += 1;
+                    }
+                    Event::Done(answer) => succeeded += usize::from(answer.is_some_and(|reply| reply.is_positive())),
+                    Event::Closed(_) => prop_assert!(client.is_closed()),
+                }
+            }
+            let output = client.take_output();
+            prop_assert!(output.windows(5).filter(|bytes| *bytes == b"\r\n.\r\n").count() <= 1);
+        }
+        prop_assert!(succeeded <= ended);
     }
 }

@@ -296,3 +296,27 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// Whatever a client sends: nothing panics, every answer is well-formed, and a message is complete only behind a 354 or a BDAT.
+    #[test]
+    fn arbitrary_bytes_get_well_formed_answers(wire in proptest::collection::vec(prop_oneof![
+        3 => any::<u8>().prop_map(|byte| vec![byte]),
+        2 => Just(b"EHLO c\r\n".to_vec()), 2 => Just(b"MAIL FROM:<>\r\n".to_vec()), 2 => Just(b"RCPT TO:<b@x.example>\r\n".to_vec()),
+        1 => Just(b"DATA\r\n".to_vec()), 2 => Just(b"\r\n.\r\n".to_vec()), 1 => Just(b"BDAT 9 LAST\r\n".to_vec()), 1 => Just(b"AUTH PLAIN\r\n".to_vec()),
+        1 => Just(b"STARTTLS\r\n".to_vec()), 1 => Just(b"XCLIENT LOGIN=a\r\n".to_vec()),
+    ], 0..60), cut in 1usize..50) {
+        let mut program = Program::new(config());
+        let wire = wire.concat();
+        for chunk in wire.chunks(cut) {
+            program.server.receive(chunk);
+            program.run();
+        }
+        let mut parser = crate::reply::ReplyParser::new();
+        parser.push(program.output.as_bytes());
+        while parser.next_reply().unwrap().is_some() {}
+        prop_assert!(parser.is_empty());
+        let starts = program.events.iter().filter(|event| matches!(event, Event::ContentStart(_))).count();
+        prop_assert!(program.messages.len() <= starts);
+    }
+}
