@@ -158,12 +158,12 @@ impl SessionRecord {
             (0, _, Some(Ending::Unreachable)) => Outcome::Unreachable,
             (0, _, Some(Ending::TlsFailed)) => Outcome::TlsFailed,
             (0, _, Some(Ending::ServerLost)) => Outcome::MxLost,
-            (0, 0, Some(Ending::ClientLost)) if self.messages > 0 => Outcome::MsaLost,
             (0, _, Some(Ending::Violation(_) | Ending::TimedOut | Ending::Drained)) => Outcome::Cut,
             (0, _, ending) => match self.refused {
                 Some(500..) => Outcome::Refused,
                 Some(_) => Outcome::Deferred,
                 None if ending.is_none() => Outcome::Cut,
+                None if ending == Some(Ending::ClientLost) && self.messages > 0 => Outcome::MsaLost,
                 None => Outcome::Unused,
             },
         }

@@ -1,3 +1,4 @@
+#![allow(dead_code, reason = "each test program uses a part")]
 //! A proxy, an MX that says what it is told to, and an MSA: all on loopback, over real sockets and real TLS.
 
 use std::net::{IpAddr, SocketAddr};
@@ -7,14 +8,14 @@ use std::time::Duration;
 
 use rustls_pki_types::PrivateKeyDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixDatagram};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use warren_config::TenantName;
 use warren_proxy::proxy::{Parts, Proxy};
 use warren_proxy::reach::Reach;
 use warren_proxy::settings::Settings;
-use warren_proxy::door;
+use warren_proxy::{door, names};
 use warren_session::reader::Recorded;
 use warren_session::{Filter, Reader, Recorder, RecorderSettings, RecorderThread};
 use warren_smtp::mediator::TlsPolicy;
@@ -123,6 +124,7 @@ impl Mx {
     /// The next connection, with the address it came from.
     pub async fn dialled(&self) -> (Peer<MaybeTls<TcpStream>>, IpAddr) {
         let (stream, from) = timeout(SOON, self.listener.accept()).await.expect("somebody dials").unwrap();
+        stream.set_nodelay(true).unwrap();
         (Peer::new(MaybeTls::Plain(stream)), from.ip())
     }
 }
@@ -130,9 +132,9 @@ impl Mx {
 /// A proxy with one door.
 pub struct Node {
     pub proxy: Arc<Proxy>,
+    pub directory: tempfile::TempDir,
     recorder: Recorder,
     recording: RecorderThread,
-    directory: tempfile::TempDir,
     door: SocketAddr,
     serving: JoinHandle<()>,
 }
@@ -145,12 +147,13 @@ impl Node {
 
     pub async fn with(to: SocketAddr, tls: TlsPolicy, allow: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let notes = UnixDatagram::bind(directory.path().join(names::SOCKET_NAME)).unwrap();
         let (recorder, recording) = Recorder::in_directory(directory.path(), RecorderSettings::new(directory.path())).unwrap();
         let reach = Reach { allow: allow.iter().map(|network| network.parse().unwrap()).collect(), ..Reach::default() };
         let proxy = Proxy::new(Parts {
             settings: Settings { ehlo_name: "out.example".into(), reach, connect_timeout: SOON, tls },
             egress: vec![[127, 0, 0, 9].into(), [127, 0, 0, 10].into()],
-            notes: None,
+            notes: Some(notes),
             tls: ClientTls::with_roots(rustls::RootCertStore::empty()),
             recorder: recorder.clone(),
             max_sessions: 100,
@@ -160,7 +163,7 @@ impl Node {
         let door = listener.local_addr().unwrap();
         let tenant = TenantName::new("acme").unwrap();
         let serving = tokio::spawn(door::serve_fixed(Arc::clone(&proxy), listener, tenant, to));
-        Self { proxy, recorder, recording, directory, door, serving }
+        Self { proxy, directory, recorder, recording, door, serving }
     }
 
     /// The MSA connects.
