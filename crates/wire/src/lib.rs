@@ -1,8 +1,8 @@
 //! SMTP's connections: plain or TLS streams, certificates, deadlines.
 //!
 //! ```text
-//!   server::ServerTls        certificate files, or a self-signed one made once
-//!        │ config()
+//!   server::from_files, server::self_signed                      whose certificate
+//!        │ ServerConfig
 //!        ▼
 //!   MaybeTls::Plain(tcp) ── accept_tls ──▶ MaybeTls::Server      front door, receiver
 //!   MaybeTls::Plain(tcp) ── ClientTls ───▶ MaybeTls::Client      proxy to the MX

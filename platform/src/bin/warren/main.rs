@@ -70,7 +70,7 @@ enum Action {
     Send(send::Arguments),
     /// List, show or sum up recorded outbound sessions
     Sessions(sessions::Arguments),
-    /// Hash a password for the [accounts] of a tenant
+    /// Hash a password for the accounts in a tenant's file
     Passwd(passwd::Arguments),
 }
 
