@@ -1,6 +1,7 @@
 //! Listening: who may come in, what a reload changes, how it ends.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -77,7 +78,9 @@ impl Door {
 
     fn enter(&self, stream: TcpStream, client: SocketAddr, open: mpsc::Sender<()>) {
         let settings = Arc::clone(&self.settings.borrow());
-        match Guests::enter(&self.guests, client.ip(), settings.connections, settings.connections_per_address) {
+        let ours = settings.own_addresses.contains(&client.ip().to_canonical());
+        let most_of_one = if ours { usize::MAX } else { settings.connections_per_address };
+        match Guests::enter(&self.guests, client.ip(), settings.connections, most_of_one) {
             Ok(place) => {
                 let session = session::serve(
                     stream,
@@ -94,8 +97,9 @@ impl Door {
             }
             Err(reply) => {
                 tracing::info!(%client, "{reply}");
-                // A fresh socket has room for one line; whoever is flooding us gets no more of our time.
-                let _ = stream.try_write(&reply.to_bytes());
+                // A fresh socket has room for one line; whoever is flooding us gets no more of our time. Not by tokio, which
+                // would first wait to learn that there is room.
+                let _ = stream.into_std().and_then(|mut stream| stream.write(&reply.to_bytes()));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,6 +62,9 @@ pub struct Settings {
     pub connections: usize,
     /// Sessions at once of one address (IPv6: of one /64).
     pub connections_per_address: usize,
+    /// Addresses of this node. Tenants that write to each other come from these, all of them together, so the limit of one address is
+    /// not for them.
+    pub own_addresses: Vec<IpAddr>,
     /// Where unlinked spool files live.
     pub spool: PathBuf,
 }
@@ -101,6 +105,7 @@ impl Settings {
             max_targets: recipients,
             connections: usize::try_from(node.limits.connections).unwrap_or(usize::MAX),
             connections_per_address: usize::try_from(node.limits.connections_per_address).unwrap_or(usize::MAX),
+            own_addresses: node.egress.addresses.clone(),
             spool: own,
         })
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustls_pki_types::pem::PemObject;
 use warren_receiver::session::Patience;
+use warren_receiver::settings::Settings;
 use world::{Remote, World, files_below};
 
 #[tokio::test]
@@ -160,10 +161,22 @@ async fn talk_before_the_greeting_is_refused() {
 }
 
 #[tokio::test]
+async fn tenants_of_this_node_share_no_limit_of_an_address() {
+    let world = World::with(Patience::default(), |settings| settings.connections_per_address = 1).await;
+    let first = world.greeted().await;
+    let second = world.greeted().await;
+    drop((first, second));
+}
+
+#[tokio::test]
 async fn limits_of_connections_and_time() {
     let short = Duration::from_millis(300);
     let patience = Patience { greeting: short, command: short, content: short, transfer: short, handshake: short };
-    let world = World::with(patience, |settings| settings.connections_per_address = 2).await;
+    let limited = |settings: &mut Settings| {
+        settings.connections_per_address = 2;
+        settings.own_addresses.clear();
+    };
+    let world = World::with(patience, limited).await;
     let mut slow = world.greeted().await;
     let mut second = world.greeted().await;
     let mut third = Remote { stream: tokio::net::TcpStream::connect(world.address).await.unwrap() };
