@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 fn write_config(directory: &Path, hostname: &str) {
     let text = format!(
@@ -20,31 +22,36 @@ fn write_config(directory: &Path, hostname: &str) {
 struct Program(Child);
 
 impl Program {
-    fn start(directory: &Path, address: SocketAddr) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_warren-receiver"))
-            .arg("--config")
-            .arg(directory)
-            .args(["--listen", &address.to_string()])
-            .env_remove("LISTEN_FDS")
-            .stderr(Stdio::piped())
-            .spawn();
-        Self(child.unwrap())
+    /// Starts the program with a socket that listens already, as `warren up` and systemd do; gives its address.
+    fn start(directory: &Path) -> (Self, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut command = Self::command(directory);
+        command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "smtp");
+        command.fd_mappings(vec![FdMapping { parent_fd: listener.into(), child_fd: 3 }]).unwrap();
+        (Self(command.spawn().unwrap()), address)
+    }
+
+    fn command(directory: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_warren-receiver"));
+        for variable in ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WARREN_LOG"] {
+            command.env_remove(variable);
+        }
+        command.arg("--config").arg(directory).stderr(Stdio::piped());
+        command
     }
 
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
-    /// Waits for the end, within bounds.
+    /// Waits for the end, within bounds; whether it was a success.
     fn ended(&mut self) -> bool {
-        let until = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < until {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status.success();
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("the program did not end");
+        let process = pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty()).unwrap();
+        let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+        let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)).unwrap();
+        assert_eq!(ended, 1, "the program did not end");
+        self.0.wait().unwrap().success()
     }
 }
 
@@ -55,19 +62,10 @@ impl Drop for Program {
     }
 }
 
-/// Connects as soon as somebody listens.
 fn connect(address: SocketAddr) -> BufReader<TcpStream> {
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
-        match TcpStream::connect(address) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-                return BufReader::new(stream);
-            }
-            Err(error) if Instant::now() > until => panic!("{error}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
-        }
-    }
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    BufReader::new(stream)
 }
 
 fn line(stream: &mut BufReader<TcpStream>) -> String {
@@ -80,9 +78,7 @@ fn line(stream: &mut BufReader<TcpStream>) -> String {
 fn signals_reload_and_drain() {
     let directory = tempfile::tempdir().unwrap();
     write_config(directory.path(), "one.warren.example");
-    // Found free a moment ago: as good as it gets without passing a socket.
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut program = Program::start(directory.path(), address);
+    let (mut program, address) = Program::start(directory.path());
     let mut first = connect(address);
     assert!(line(&mut first).starts_with("220 one.warren.example"));
 
@@ -107,9 +103,9 @@ fn signals_reload_and_drain() {
 
     // A transaction that is open may end; then the session does, then the program.
     program.signal(Signal::TERM);
-    let mut idle = connect_or_refused(address);
-    while idle {
-        idle = connect_or_refused(address);
+    let until = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(address).is_ok() {
+        assert!(Instant::now() < until, "it still listens");
     }
     first.get_mut().write_all(b"RSET\r\n").unwrap();
     assert!(line(&mut first).starts_with("250 2.0.0"));
@@ -117,22 +113,20 @@ fn signals_reload_and_drain() {
     assert!(program.ended());
 }
 
-/// Whether somebody still listens.
-fn connect_or_refused(address: SocketAddr) -> bool {
-    TcpStream::connect(address).is_ok()
-}
-
 #[test]
 fn bad_starts_end_in_one_line() {
     let directory = tempfile::tempdir().unwrap();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    write_config(directory.path(), "mail.warren.example");
-    let says = |expected: &str| {
-        let mut program = Program::start(directory.path(), taken.local_addr().unwrap());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let held = TcpListener::bind(taken).unwrap();
+    let says = |arguments: &[&str], expected: &str| {
+        let mut program = Program(Program::command(directory.path()).args(arguments).spawn().unwrap());
         assert!(!program.ended());
         let mut text = String::new();
         program.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
         assert!(text.contains(expected) && text.trim_end().lines().count() == 1, "{text}");
     };
-    says("listening on 127.0.0.1:");
+    says(&[], "nothing to listen on");
+    says(&["--listen", &taken.to_string()], &format!("listening on {taken}: Address already in use"));
+    drop(held);
+    says(&["--listen", &taken.to_string()], "warren.toml");
 }
