@@ -7,23 +7,24 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::LabConfig;
+use crate::config::{LabConfig, MtaKind};
 use crate::mta::{self, HostPlan};
 use crate::{dns, map, net, persona, tls};
 
@@ -101,6 +102,7 @@ pub fn world(config: &LabConfig) -> anyhow::Result<i32> {
         std::os::unix::fs::chown(&dir, Some(mta::LAB_UID), Some(mta::LAB_UID)).context("give mailboxes away")?;
     }
     fs::create_dir_all(home.join("log")).context("make logs")?;
+    let mut hosts = Vec::new();
     for host in &config.mtas {
         let (_, namespace) =
             namespaces.iter().find(|(name, _)| *name == host.name()).context("a host without a namespace")?;
@@ -113,17 +115,18 @@ pub fn world(config: &LabConfig) -> anyhow::Result<i32> {
             certificate: identity.certificate,
             key: identity.key,
         };
-        start_host(&plan, namespace)?;
+        hosts.push(Running { mta: *host, pid: start_host(&plan, namespace)?, ended: Arc::default() });
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let _reaper = tokio::spawn(reap());
+        let watched = hosts.iter().map(|host| (host.pid, host.ended.clone())).collect();
+        let _reaper = tokio::spawn(reap(watched));
         answer(config, &authority, started).await?;
         let namespaces = namespaces.iter().map(|(name, ns)| ((*name).to_owned(), ns.fd())).collect();
-        for host in &config.mtas {
-            greeting(host.address(), config.start_deadline.saturating_sub(started.elapsed()))
-                .await
-                .with_context(|| format!("{} does not greet; its log ends:\n{}", host.name(), log_end(host.name())))?;
+        for host in &hosts {
+            let patience = config.start_deadline.saturating_sub(started.elapsed());
+            let name = host.mta.name();
+            greeting(host, patience).await.with_context(|| format!("{name}; its log ends:\n{}", log_end(name)))?;
         }
         report(&Report::Ready(Ready { pid, namespaces, authority: authority.pem() }))?;
         std::future::pending::<()>().await;
@@ -159,7 +162,15 @@ fn mounts() -> anyhow::Result<()> {
     fs::create_dir_all(HOME).context("make the lab's home")
 }
 
-fn start_host(plan: &HostPlan, namespace: &net::Namespace) -> anyhow::Result<()> {
+/// A real MX program that was started.
+struct Running {
+    mta: MtaKind,
+    pid: i32,
+    ended: Arc<AtomicBool>,
+}
+
+/// Gives the host's pid.
+fn start_host(plan: &HostPlan, namespace: &net::Namespace) -> anyhow::Result<i32> {
     let log = fs::File::create(log_path(plan.mta.name())).context("make a host's log")?;
     let also = log.try_clone().context("make a host's log")?;
     let plan = serde_json::to_string(plan).context("pass a host's plan on")?;
@@ -169,7 +180,8 @@ fn start_host(plan: &HostPlan, namespace: &net::Namespace) -> anyhow::Result<()>
         host.arg("host").arg("--plan").arg(plan);
         host.stdin(Stdio::null()).stdout(log).stderr(also).spawn()
     })?;
-    spawned.map(drop).context("start a host")
+    let pid = spawned.context("start a host")?.id();
+    i32::try_from(pid).context("a pid beyond the kernel's")
 }
 
 /// Name server and personas, on the bridge's own addresses.
@@ -207,30 +219,34 @@ fn log_end(name: &str) -> String {
 }
 
 /// Waits for a host's 220.
-async fn greeting(address: Ipv4Addr, patience: Duration) -> anyhow::Result<()> {
+async fn greeting(host: &Running, patience: Duration) -> anyhow::Result<()> {
     let ask = async {
-        loop {
-            if let Ok(Ok(mut stream)) =
-                tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(SocketAddr::from((address, 25)))).await
-            {
+        while !host.ended.load(Ordering::Relaxed) {
+            let dial = TcpStream::connect(SocketAddr::from((host.mta.address(), 25)));
+            if let Ok(Ok(mut stream)) = tokio::time::timeout(Duration::from_secs(5), dial).await {
                 let mut start = [0; 4];
                 if stream.read_exact(&mut start).await.is_ok() && &start == b"220 " {
-                    return;
+                    // Waited for, so that its log does not speak of a lost connection.
+                    let _ = stream.write_all(b"QUIT\r\n").await;
+                    let _ = stream.read_to_end(&mut Vec::new()).await;
+                    return Ok(());
                 }
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
+        bail!("it ended at once")
     };
-    tokio::time::timeout(patience, ask).await.context("no greeting in time")
+    tokio::time::timeout(patience, ask).await.context("it does not greet")?
 }
 
 /// Takes every child that ends: the hosts, and whatever they leave to pid 1.
-async fn reap() {
+async fn reap(hosts: Vec<(i32, Arc<AtomicBool>)>) {
     let Ok(mut ended) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child()) else { return };
     loop {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            if status == WaitStatus::StillAlive {
-                break;
+            let Some(pid) = status.pid() else { break };
+            for (_, ended) in hosts.iter().filter(|(host, _)| *host == pid.as_raw()) {
+                ended.store(true, Ordering::Relaxed);
             }
         }
         if ended.recv().await.is_none() {

@@ -221,6 +221,16 @@ fn nothing_is_left_when_the_owner_is_killed() {
 }
 
 #[test]
+fn nothing_is_left_when_its_outer_process_is_killed() {
+    let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
+    let inside = inhabitants(lab.pid());
+    let outer = i32::try_from(lab.outer_pid()).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(outer).unwrap(), rustix::process::Signal::KILL)
+        .unwrap();
+    wait_until("the lab's processes end", || !inside.iter().any(|pid| alive(*pid)));
+}
+
+#[test]
 fn a_failure_says_what_to_do() {
     let program = env!("CARGO_BIN_EXE_warren-lab");
     let up = Command::new(program).arg("up").env("WARREN_LAB_CACHE", "/nonexistent").output().unwrap();
