@@ -16,6 +16,8 @@ use warren_smtp::{Host, Mailbox};
 pub const PER_DESTINATION: usize = 4;
 /// Sessions at a time.
 pub const IN_ALL: usize = 40;
+/// Beyond this many sessions a destination gets its first only: several tarpits leave the other half to the rest.
+pub const SEVERAL_UP_TO: usize = IN_ALL / 2;
 /// Recipients in one transaction: what every MX must take (RFC 5321 §4.5.3.1.8).
 pub const PER_TRANSACTION: usize = 100;
 
@@ -113,7 +115,8 @@ impl Board {
             jobs.extend(recipients.chunks(PER_TRANSACTION).map(|part| Job { id: id.clone(), recipients: part.to_vec() }));
         }
         while self.sessions < IN_ALL {
-            let wanting = self.destinations.iter_mut().filter(|(_, destination)| destination.wants_session());
+            let most = if self.sessions < SEVERAL_UP_TO { PER_DESTINATION } else { 1 };
+            let wanting = self.destinations.iter_mut().filter(|(_, destination)| !destination.jobs.is_empty() && destination.sessions < most);
             let Some((host, destination)) = wanting.min_by_key(|(_, destination)| destination.sessions) else { break };
             let Some(job) = destination.jobs.pop_front() else { break };
             destination.sessions += 1;
@@ -215,12 +218,6 @@ impl Board {
     }
 }
 
-impl Destination {
-    fn wants_session(&self) -> bool {
-        !self.jobs.is_empty() && self.sessions < PER_DESTINATION
-    }
-}
-
 fn host_of(path: &str) -> Option<Host> {
     path.parse::<Mailbox>().ok().map(|mailbox| mailbox.host().clone())
 }
@@ -294,6 +291,18 @@ mod tests {
         }
         assert_eq!(seen.len(), 3 * IN_ALL);
         assert!(board.is_empty() && board.destinations.is_empty() && board.sessions == 0 && board.next_due().is_none());
+    }
+
+    #[test]
+    fn several_tarpits_leave_room_too() {
+        let mut board = Board::default();
+        for number in 0..(10 * PER_DESTINATION) {
+            let path = format!("x@tarpit{}.example", number % 10);
+            board.take_in(envelope(number, &[&path]), 0);
+        }
+        assert_eq!(board.plan(10).sessions.len(), SEVERAL_UP_TO);
+        board.take_in(envelope(100, &["x@fast.example"]), 10);
+        assert_eq!(board.plan(10).sessions.len(), 1);
     }
 
     #[test]

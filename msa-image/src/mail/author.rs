@@ -259,6 +259,7 @@ fn is_atom(byte: u8) -> bool {
 mod tests {
     use super::*;
     use crate::mail::header::HeaderReader;
+    use proptest::prelude::*;
 
     fn of(fields: &str) -> Result<Vec<String>, AuthorError> {
         let mut reader = HeaderReader::default();
@@ -319,5 +320,25 @@ mod tests {
         }
         let deep = format!("From: {}a@x.example", "(".repeat(5_000));
         assert!(of(&deep).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_is_too_odd(value in "[a@b.,:;<>()\"\\\\ \\[\\]\t=?é\u{0}]{0,40}") {
+            // Whatever is found was written there: nothing is made up.
+            for author in of(&format!("From: {value}")).unwrap_or_default() {
+                prop_assert!(author.contains('@'));
+            }
+        }
+
+        #[test]
+        fn a_second_author_is_never_overlooked(before in "[ a-z\"<>,:;().]{0,20}", after in "[ a-z\"<>,:;().]{0,20}") {
+            // Between two addresses anything may stand: either both are seen, or the field is refused, or one is quoted or commented away.
+            let value = format!("alice@acme.example{before}evil@evil.example{after}");
+            if let Ok(found) = of(&format!("From: {value}")) {
+                let hidden = before.contains(['(', '"']);
+                prop_assert!(hidden || found.iter().any(|author| author.ends_with("evil@evil.example")), "{value}: {found:?}");
+            }
+        }
     }
 }
