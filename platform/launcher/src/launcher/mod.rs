@@ -27,7 +27,7 @@ mod telling;
 mod waking;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -154,7 +154,8 @@ pub fn run(options: Options) -> Result<(), String> {
 
 /// One line to the log, which is standard error.
 fn log(text: &str) {
-    eprintln!("warren-launcher: {text}");
+    // Not `eprintln`, which panics when nobody reads: the supervisor may have been killed.
+    let _ = writeln!(io::stderr(), "warren-launcher: {text}");
 }
 
 impl Launcher {

@@ -1,7 +1,7 @@
 //! A slot becomes a tenant's container.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use warren_launcher_api::{CellId, Event, ImageName, LauncherError, Limits, Stage as Measured, TenantName};
 
@@ -15,6 +15,9 @@ use crate::record::Record;
 const MAX_WAITING: usize = 1024;
 /// Slots that a wake may use up before it fails.
 const TRIES: u32 = 2;
+
+/// Making the next slot waits so long after a wake.
+const REFILL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A tenant that is to be woken as soon as there is a slot.
 pub(super) struct PendingWake {
@@ -122,6 +125,8 @@ impl Launcher {
                 } else {
                     self.counts.woken_without_slot += 1;
                 }
+                // The program that starts now has the processor for itself; the next slot can wait that long.
+                self.refill_not_before = self.refill_not_before.max(Some(Instant::now() + REFILL_PAUSE));
                 let event = Event::Woken { tag: wake.tag, cell: slot, slot: wake.from_slot, stages: watch.stages };
                 let pidfd = self.pidfd(slot).and_then(|pidfd| pidfd.try_clone_to_owned().ok());
                 let Some(pidfd) = pidfd else { return log("no descriptor left for a pidfd") };

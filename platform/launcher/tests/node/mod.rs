@@ -33,7 +33,7 @@ fn guest() -> &'static Path {
     static GUEST: OnceLock<PathBuf> = OnceLock::new();
     GUEST.get_or_init(|| {
         let guest = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("guest-{}", std::process::id()));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/main.rs");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node/guest.rs");
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let built = Command::new(rustc)
             .args(["--edition", "2024", "-C", "target-feature=+crt-static", "-C", "opt-level=1", "-o"])
@@ -346,7 +346,7 @@ impl<S: std::io::Read + Write> Talk<S> {
     }
 
     pub fn say(&mut self, text: &str) {
-        writeln!(self.stream.get_mut(), "{text}").unwrap();
+        self.stream.get_mut().write_all(format!("{text}\n").as_bytes()).unwrap();
     }
 
     pub fn ask(&mut self, text: &str) -> String {

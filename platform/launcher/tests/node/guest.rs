@@ -47,11 +47,12 @@ fn main() {
 }
 
 fn serve(entrance: &str, read: impl Read, mut write: impl Write) {
-    let _ = writeln!(write, "220 {entrance}");
+    // In one piece: many small ones would wait for each other's acknowledgements.
+    let _ = write.write_all(format!("220 {entrance}\n").as_bytes());
     for line in BufReader::new(read).lines().map_while(Result::ok) {
         let words: Vec<&str> = line.split(' ').collect();
         let answer = answer(&words).unwrap_or_else(|error| format!("error {error}"));
-        if writeln!(write, "{}", answer.replace('\n', "|")).is_err() {
+        if write.write_all((answer.replace('\n', "|") + "\n").as_bytes()).is_err() {
             return;
         }
     }

@@ -1,0 +1,160 @@
+//! Doors and their holders.
+#![allow(clippy::unwrap_used)]
+
+mod node;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use node::{Client, Node};
+use warren_launcher_api::{CellId, Event, MAX_UNACKNOWLEDGED, Request, Role};
+
+/// What a holder knows of a cell.
+#[derive(Default)]
+struct Door {
+    sockets: Vec<OwnedFd>,
+    generation: u32,
+    tenant: Option<String>,
+}
+
+#[derive(Default)]
+struct Holder {
+    doors: BTreeMap<CellId, Door>,
+    seq: u64,
+}
+
+impl Holder {
+    /// Takes news until there are none for a while, or `enough`.
+    fn hear(&mut self, client: &Client, enough: impl Fn(&BTreeMap<CellId, Door>) -> bool) {
+        while !enough(&self.doors) {
+            let (event, descriptors) = client.receive();
+            self.take(event, descriptors);
+            client.packets.send(&Request::Ack { through: self.seq }, &[]).unwrap();
+        }
+    }
+
+    fn take(&mut self, event: Event, descriptors: Vec<OwnedFd>) {
+        match event {
+            Event::Door { seq, cell, generation, tenant } => {
+                assert_eq!(seq, self.seq + 1);
+                self.seq = seq;
+                let door = self.doors.entry(cell).or_default();
+                assert!(generation > door.generation);
+                *door = Door { sockets: descriptors, generation, tenant: tenant.map(|tenant| tenant.to_string()) };
+            }
+            Event::Bound { seq, cell, tenant } => {
+                assert_eq!(seq, self.seq + 1);
+                self.seq = seq;
+                self.doors.get_mut(&cell).expect("a door before its tenant").tenant = Some(tenant.to_string());
+            }
+            Event::Gone { seq, cell } => {
+                assert_eq!(seq, self.seq + 1);
+                self.seq = seq;
+                assert!(self.doors.remove(&cell).is_some());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_tenant_dials_arrives_with_its_true_destination() {
+    let node = Node::new(1);
+    let (proxy, resolver, mut platform) = (node.connect(Role::Proxy), node.connect(Role::Resolver), node.platform());
+    let (mut exits, mut resolvers) = (Holder::default(), Holder::default());
+    let mut acme = platform.wake("acme");
+    // Bound was sent before the start, so it is here.
+    exits.hear(&proxy, |doors| doors.get(&acme.cell).is_some_and(|door| door.tenant.as_deref() == Some("acme")));
+    resolvers.hear(&resolver, |doors| doors.get(&acme.cell).is_some_and(|door| door.tenant.as_deref() == Some("acme")));
+    let mut talk = acme.talk();
+
+    let exit = TcpListener::from(exits.doors.get_mut(&acme.cell).unwrap().sockets.remove(0));
+    for (dialled, seen) in [("198.51.100.7:25", "[::ffff:198.51.100.7]:25"), ("[2001:db8::7]:25", "[2001:db8::7]:25")] {
+        talk.say(&format!("dial {dialled}"));
+        let (mut stream, _) = exit.accept().unwrap();
+        assert_eq!(stream.local_addr().unwrap().to_string(), seen);
+        writeln!(stream, "220 mx.example").unwrap();
+        assert_eq!(talk.line(), "220 mx.example");
+    }
+    assert!(talk.ask("dial 198.51.100.7:26").contains("refused"));
+
+    let mut sockets = std::mem::take(&mut resolvers.doors.get_mut(&acme.cell).unwrap().sockets);
+    assert_eq!(sockets.len(), 2);
+    let (tcp, udp) = (TcpListener::from(sockets.pop().unwrap()), UdpSocket::from(sockets.pop().unwrap()));
+    talk.say("ask mx?");
+    let mut question = [0; 10];
+    let (length, from) = udp.recv_from(&mut question).unwrap();
+    assert_eq!(&question[..length], b"mx?");
+    udp.send_to(b"10 mx", from).unwrap();
+    assert_eq!(talk.line(), "10 mx from 127.0.0.53:53");
+    talk.say("dial 127.0.0.53:53");
+    writeln!(tcp.accept().unwrap().0, "by tcp").unwrap();
+    assert_eq!(talk.line(), "by tcp");
+
+    platform.stop(acme.cell, 0);
+    exits.hear(&proxy, |doors| !doors.contains_key(&acme.cell));
+}
+
+#[test]
+fn a_new_holder_gets_new_doors_though_the_old_one_still_has_its_own() {
+    let mut node = Node::new(1);
+    let mut platform = node.platform();
+    let mut acme = platform.wake("acme");
+    let mut talk = acme.talk();
+    let mut generation = 0;
+    let mut kept = Vec::new();
+    for round in 0..3 {
+        if round == 2 {
+            // The launcher too may be another by then.
+            node.kill_launcher();
+            node.start();
+        }
+        let proxy = node.connect(Role::Proxy);
+        let mut exits = Holder::default();
+        exits.hear(&proxy, |doors| doors.contains_key(&acme.cell));
+        let door = exits.doors.remove(&acme.cell).unwrap();
+        assert_eq!(door.tenant.as_deref(), Some("acme"));
+        assert!(door.generation > generation);
+        generation = door.generation;
+        let listener = TcpListener::from(door.sockets.into_iter().next().unwrap());
+        if round == 0 {
+            kept.push(listener);
+            continue;
+        }
+        kept.clear();
+        talk.say("dial 198.51.100.7:25");
+        listener.accept().unwrap().0.write_all(format!("220 round {round}\n").as_bytes()).unwrap();
+        assert_eq!(talk.line(), format!("220 round {round}"));
+        kept.push(listener);
+    }
+    node.stop();
+}
+
+#[test]
+fn a_holder_that_does_not_acknowledge_hears_no_more_but_nobody_waits_for_it() {
+    let mut node = Node::new(2);
+    let proxy = node.connect(Role::Proxy);
+    let mut platform = node.platform();
+    let mut heard = 0;
+    let mut holder = Holder::default();
+    // Each round is at least a door, a tenant and an end.
+    for _ in 0..75 {
+        let mut awake = platform.wake("acme");
+        awake.talk();
+        platform.stop(awake.cell, 0);
+        while let Some((event, descriptors)) = proxy.receive_within(Duration::ZERO) {
+            holder.take(event, descriptors);
+            heard += 1;
+        }
+    }
+    assert_eq!(heard, MAX_UNACKNOWLEDGED);
+    proxy.packets.send(&Request::Ack { through: holder.seq }, &[]).unwrap();
+    // The pool has grown with the wakes.
+    let ready = platform.status().slots_wanted;
+    platform.wait_slots(ready);
+    holder.hear(&proxy, |doors| doors.len() as u64 == ready);
+    node.stop();
+}
