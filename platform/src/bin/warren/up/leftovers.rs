@@ -48,7 +48,8 @@ pub fn pid_file(run: &Path, name: &str) -> PathBuf {
 
 /// Writes a program's pid file.
 pub fn note(run: &Path, name: &str, pid: u32) -> io::Result<()> {
-    let born = start_time(pid).ok_or(io::ErrorKind::NotFound)?;
+    // It may have ended already.
+    let Some(born) = start_time(pid) else { return Ok(()) };
     fs::write(pid_file(run, name), format!("{pid} {born}\n"))
 }
 
@@ -62,11 +63,14 @@ fn running(file: &Path) -> Option<(u32, OwnedFd)> {
     (start_time(pid)? == born).then_some((pid, process))
 }
 
-/// When a process started, in clock ticks since boot: field 22 of its stat. The second field, its name, may hold
-/// anything.
+/// When a process started, in clock ticks since boot; `None` if it has ended, reaped or not.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+    // Behind the name, which may hold anything, stand the state (field 3) and, 19 further, the start time (field 22).
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    let started = fields.nth(18)?.parse().ok()?;
+    (state != "Z" && state != "X").then_some(started)
 }
 
 /// SIGTERM, and SIGKILL past the grace.

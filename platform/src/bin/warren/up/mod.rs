@@ -97,14 +97,15 @@ pub fn clean(arguments: &Arguments) -> anyhow::Result<()> {
 impl Site {
     /// Loads the configuration and takes the lock.
     fn enter(arguments: &Arguments) -> anyhow::Result<Self> {
+        // First: tenants' files are not for everybody's eyes, and would only seem broken.
+        if !rustix::process::geteuid().is_root() {
+            bail!("not root: the launcher makes namespaces and containers, so run this as root");
+        }
         let directory = &arguments.config.directory;
         let config =
             directory.canonicalize().with_context(|| format!("configuration directory {}", directory.display()))?;
         let node = Node::load(&config)?;
         let tenants = Directory::load(&config, &node)?;
-        if !rustix::process::geteuid().is_root() {
-            bail!("not root: the launcher makes namespaces and containers, so run this as root");
-        }
         warren_daemon::keep_from_children().context("closing what was inherited")?;
         // Children inherit it: what they make is theirs to open up.
         rustix::process::umask(Mode::from_raw_mode(0o022));
