@@ -60,7 +60,11 @@ pub fn find_program(name: &str) -> Result<PathBuf, LabError> {
         places.extend(own.ancestors().skip(1).take(2).map(Path::to_owned));
     }
     let found = places.into_iter().map(|dir| dir.join(name)).find(|path| path.is_file());
-    let package = if name == "warren" { "warren-platform" } else { name };
+    let package = match name {
+        "warren" => "warren-platform",
+        "warren-resolver" => "warren-proxy",
+        _ => name,
+    };
     found.ok_or_else(|| LabError::NotBuilt { name: name.to_owned(), package: package.to_owned() })
 }
 
