@@ -1,7 +1,7 @@
 //! The real MX programs, each on a host of its own.
 //!
 //! A host is a network namespace and a mount namespace whose root is an overlay: the machine's own root below, and on
-//! top, in memory, the package as `tests/lab/packages` unpacked it, a few users and a configuration ([`recipes`]). The
+//! top, in memory, the package as `tests/lab/packages` unpacked it, a few users and a configuration (`recipes`). The
 //! program cannot tell it from a machine where it was installed, and the machine never sees any of it.
 
 mod recipes;
