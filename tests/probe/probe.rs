@@ -78,9 +78,10 @@ fn main() {
     }
 
     // Files.
-    for path in ["/owned", "/warren-msa", "/etc/resolv.conf", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/1/oom_score_adj", "/dev/owned"] {
+    for path in ["/owned", "/warren-msa", "/etc/resolv.conf", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/dev/owned"] {
         say(&format!("write {path}"), result(fs::OpenOptions::new().write(true).create(true).open(path)));
     }
+    say("write own oom_score_adj", result(fs::write("/proc/self/oom_score_adj", "-1000")));
     say("write volume", result(fs::write(format!("{VOLUME}/own"), b"x")));
     for path in ["/proc/kcore", "/proc/kallsyms-owned", "/proc/keys", "/sys", "/dev/mem", "/dev/kmsg", "/var/lib/warren", "/run"] {
         say(&format!("read {path}"), result(fs::read_dir(path).map(|_| ()).or_else(|_| fs::File::open(path).map(|_| ()))));

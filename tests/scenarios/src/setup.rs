@@ -63,9 +63,10 @@ impl Tenant {
         }
     }
 
-    /// `acme.example`: alice writes, info is forwarded to OpenSMTPD.
+    /// `acme.example`: alice writes, info is forwarded to OpenSMTPD, archive to a persona that stores what it gets as it is.
     pub fn acme() -> Self {
-        Tenant::new("acme", "alice").forward("info", &["erin@opensmtpd.example"])
+        let acme = Tenant::new("acme", "alice").forward("info", &["erin@opensmtpd.example"]);
+        acme.forward("archive", &["archive@plain.example"])
     }
 
     /// `globex.example`: carol writes, sales is forwarded to Postfix.

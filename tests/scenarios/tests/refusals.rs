@@ -141,11 +141,10 @@ fn a_machine_that_will_not_do_is_told_in_one_line() {
         second.log()
     );
     assert!(second.log().contains("in use"), "{}", second.log());
-    drop(second);
 
     // Not root, no cgroups.
     let warren = find_program("warren").unwrap();
-    let config = first.config_dir();
+    let config = second.config_dir();
     let said = |command: &mut Command| {
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert!(!output.status.success());
@@ -170,5 +169,6 @@ fn a_machine_that_will_not_do_is_told_in_one_line() {
     without.args(["--mount", "sh", "-c", script]).arg(&warren).arg(&config);
     let text = said(&mut without);
     assert!(text.contains("cgroup"), "{text}");
+    drop(second);
     first.stop();
 }
