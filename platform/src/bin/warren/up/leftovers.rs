@@ -35,7 +35,9 @@ pub fn end(node: &Node) -> anyhow::Result<()> {
 
 /// Removes the node's socket files; nobody listens any more.
 pub fn remove_sockets(node: &Node) {
-    for socket in [node.paths.launcher_socket(), node.paths.platform_socket(), node.paths.names_socket()] {
+    let named = [node.paths.launcher_socket(), node.paths.platform_socket(), node.paths.names_socket()];
+    let notify = fs::read_dir(node.paths.run.join("notify")).into_iter().flatten().flatten().map(|entry| entry.path());
+    for socket in named.into_iter().chain(notify) {
         // A socket file that stays does no harm: the next start replaces it.
         let _ = fs::remove_file(socket);
     }
