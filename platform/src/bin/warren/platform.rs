@@ -1,11 +1,17 @@
 //! Asking the running platform.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use warren_config::Node;
 use warren_control::{ApiReply, ApiRequest};
 use warren_packet::Packets;
 
 use crate::Config;
+
+/// The longest question is to let a tenant sleep, which finishes what it is delivering.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A connection to the platform's socket.
 pub struct Platform(Packets);
@@ -20,13 +26,19 @@ impl Platform {
                 socket.display()
             )
         };
-        Ok(Self(Packets::connect(&socket).with_context(asking)?))
+        let packets = Packets::connect(&socket).with_context(asking)?;
+        set_socket_timeout(&packets, Timeout::Recv, Some(PATIENCE)).context("bounding the wait for an answer")?;
+        Ok(Self(packets))
     }
 
     /// One question, one answer.
     pub fn ask(&self, request: &ApiRequest) -> anyhow::Result<ApiReply> {
         self.0.send(request, &[]).context("asking the platform")?;
-        match self.0.recv().context("hearing the platform")? {
+        let answer = match self.0.recv() {
+            Err(error) if error.would_block() => bail!("the platform gave no answer within {} s", PATIENCE.as_secs()),
+            answer => answer.context("hearing the platform")?,
+        };
+        match answer {
             Some((ApiReply::Unavailable { reason, .. }, _)) => bail!("{reason}"),
             Some((reply, _)) => Ok(reply),
             None => bail!("the platform closed the connection: only root may ask it"),
