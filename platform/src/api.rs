@@ -3,13 +3,7 @@
 //! Who may ask is judged by the kernel's word on the peer: root, the receiver's user, ourselves. Requests of one connection are answered
 //! concurrently (a recipient does not wait behind a tenant that is being woken), [`AT_ONCE`] at a time.
 
-use std::{
-    collections::BTreeSet,
-    net::TcpStream,
-    os::fd::AsFd,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::TcpStream, os::fd::AsFd, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 use warren_config::Recipient;
@@ -170,7 +164,8 @@ impl Api {
 
     async fn tenants(&self, after: Option<TenantName>) -> Result<(Vec<TenantInfo>, bool), Unavailable> {
         let book = self.books.current();
-        let mut rest = book.directory.tenants().filter(|tenant| after.as_ref().is_none_or(|after| tenant.name > *after));
+        let mut rest =
+            book.directory.tenants().filter(|tenant| after.as_ref().is_none_or(|after| tenant.name > *after));
         let page: Vec<TenantInfo> = rest
             .by_ref()
             .take(PAGE)

@@ -95,6 +95,11 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         LineReader { stream, lines: Lines::default(), chunk: vec![0; 4096].into_boxed_slice() }
     }
 
+    /// The stream; what was read and not yet handed out is dropped.
+    pub fn into_inner(self) -> R {
+        self.stream
+    }
+
     /// The next message; `None` when the peer closed between two lines. Cancel-safe.
     pub async fn recv<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LineError> {
         loop {

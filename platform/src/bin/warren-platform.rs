@@ -4,13 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
@@ -22,7 +16,7 @@ use warren_packet::{PacketListener, aio::AsyncListener};
 use warren_platform::{
     api::Api,
     books::{Book, Books},
-    fleet::{self, Handle, Setup, policy::Policy},
+    fleet::{self, Doors, Handle, Setup, policy::Policy},
     frontdoor::{FrontDoor, Listener},
 };
 use warren_wire::server;
@@ -92,6 +86,7 @@ fn start_fleet(books: &Arc<Books>) -> anyhow::Result<Handle> {
         store: state.join("due.jsonl"),
         start_deadline: book.node.fleet.start_deadline,
         policy: Policy::default(),
+        doors: Doors::default(),
     };
     let store = setup.store.clone();
     let tenants: Vec<_> = book.directory.tenants().map(|tenant| tenant.name.clone()).collect();

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::mpsc;
 use warren_control::{FromMsa, ToMsa};
 use warren_launcher_api::{
-    CONTROL_NAME, CellId, Event as Said, ExitStatus, LauncherError, Request, Stage, TenantName, WOKEN_TCP_SOCKETS,
+    CellId, Event as Said, ExitStatus, LauncherError, Request, Stage, TenantName, WOKEN_TCP_SOCKETS,
 };
 
 use super::{
@@ -70,7 +70,13 @@ impl Performer {
     }
 
     pub(super) fn ask_volumes(&mut self) {
-        if self.link.is_none() || self.pending.asks_volumes() || !self.fleet.has_launcher() || self.ask_due.is_empty() {
+        if self.link.is_none() || self.pending.asks_volumes() || !self.fleet.has_launcher() {
+            return;
+        }
+        if self.ask_due.is_empty() {
+            if let Some(Err(error)) = self.untrusted.take().map(|boot| self.store.trust(&boot)) {
+                tracing::error!(%error, "cannot write the journal of due times");
+            }
             return;
         }
         let mut tenants = Vec::new();
@@ -119,7 +125,9 @@ impl Performer {
             Said::Woken { tag, cell, slot, stages } => self.woken(tag, cell, slot, stages, descriptors),
             Said::Sockets { tag } => self.sockets(tag, descriptors),
             Said::Cells { tag, cells, more } => {
-                self.pending.listed.extend(cells.into_iter().zip(descriptors).map(|(info, fd)| (info.cell, (info, fd))));
+                self.pending
+                    .listed
+                    .extend(cells.into_iter().zip(descriptors).map(|(info, fd)| (info.cell, (info, fd))));
                 if !more {
                     self.pending.take(tag);
                     self.listed();
@@ -142,7 +150,8 @@ impl Performer {
             Said::Failed { tag, error } => self.failed(tag, error),
             Said::Stopped { tag } => drop(self.pending.take(tag)),
             // Doors are for proxy and resolver.
-            Said::Welcome { .. } | Said::Door { .. } | Said::Bound { .. } | Said::Gone { .. } | Said::Status { .. } => {}
+            Said::Welcome { .. } | Said::Door { .. } | Said::Bound { .. } | Said::Gone { .. } | Said::Status { .. } => {
+            }
         }
     }
 
@@ -257,7 +266,7 @@ impl Performer {
         };
         // Settings and Drain: more than a few are never under way, and who does not read them is let go of.
         let (orders, queue) = mpsc::channel(8);
-        let (tenant, name) = (cell.tenant.clone(), CONTROL_NAME.into());
+        let (tenant, name) = (cell.tenant.clone(), self.doors.control.clone());
         let control = Control { cell: id, tenant, socket, pidfd, name, settings: launch.settings };
         cell.orders = Some(orders);
         cell.task = Some(tokio::spawn(cell::keep(control, queue, self.cell_events.clone())).abort_handle());
@@ -352,7 +361,8 @@ impl Performer {
             let Reply::Socket(entrance, reply) = client.reply else { continue };
             let cold = cell.tell_birth(client.wanted, Instant::now());
             // Whoever has gone meanwhile leaves its socket to the next.
-            if let Err(Ok(unused)) = reply.send(Ok(Socket { socket, port: entrance.port(), cell: id, cold })) {
+            if let Err(Ok(unused)) = reply.send(Ok(Socket { socket, port: self.doors.port(entrance), cell: id, cold }))
+            {
                 cell.spare.push(unused.socket);
             }
         }

@@ -138,7 +138,12 @@ impl Handle {
             let (sender, receiver) = oneshot::channel();
             let reply = Reply::Socket(entrance, sender);
             self.order(Order::Want { tenant: tenant.clone(), stale, wanted, deadline, reply }).await?;
-            let Socket { socket, port, cell, cold } = receiver.await.map_err(|_| Unavailable::Ending)??;
+            let answer = timeout_at(deadline.into(), receiver).await.map_err(|_| Unavailable::Refused {
+                tenant: tenant.clone(),
+                why: Refusal::Late,
+                cause: None,
+            })?;
+            let Socket { socket, port, cell, cold } = answer.map_err(|_| Unavailable::Ending)??;
             match timeout_at(deadline.into(), dial(socket, port)).await {
                 Ok(Ok(stream)) => {
                     let cold = cold.map(|cold| ColdStart { connected: Instant::now(), ..cold });

@@ -16,43 +16,18 @@
 //! A tenant that is asleep and has nothing due has no entry here at all.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 
 use warren_launcher_api::{CellId, TenantName};
 
+pub use super::registers::Fleet;
 use super::{
     policy::Policy,
+    registers::Burrow,
     words::{Answer, Census, Event, Life, Mark, Now, Refusal, Step, Waiter},
 };
-
-#[derive(Debug)]
-struct Burrow {
-    life: Life,
-    waiters: Vec<Waiter>,
-    sleepers: Vec<Waiter>,
-    failures: u32,
-    due: Option<u64>,
-    removed: bool,
-}
-
-/// All tenants.
-#[derive(Debug)]
-pub struct Fleet {
-    policy: Policy,
-    launcher: bool,
-    burrows: HashMap<TenantName, Burrow>,
-    cells: HashMap<CellId, TenantName>,
-    waiting: HashMap<Waiter, (TenantName, Duration)>,
-    deadlines: BTreeSet<(Duration, Waiter)>,
-    timers: BTreeSet<(Duration, TenantName)>,
-    due: BTreeSet<(u64, TenantName)>,
-    for_clients: VecDeque<TenantName>,
-    for_mail: VecDeque<TenantName>,
-    /// Starts in flight, and whether a client waited when they began.
-    in_flight: BTreeMap<TenantName, bool>,
-}
 
 impl Fleet {
     /// Everybody asleep, no launcher yet.
@@ -411,103 +386,6 @@ impl Fleet {
         while self.due.first().is_some_and(|d| d.0 <= now.unix_ms) {
             let Some((_, tenant)) = self.due.pop_first() else { break };
             self.queue(&tenant, false);
-        }
-    }
-
-    /// Asleep now: either somebody waits already, or it is listed by its due time.
-    fn lie_down(&mut self, tenant: &TenantName) {
-        let burrow = self.burrow(tenant);
-        let (wanted, due) = (!burrow.waiters.is_empty(), burrow.due);
-        match (wanted, due) {
-            (true, _) => self.queue(tenant, true),
-            (false, Some(due)) => {
-                self.due.insert((due, tenant.clone()));
-            }
-            (false, None) => self.tidy(tenant),
-        }
-    }
-
-    fn drop_due(&mut self, tenant: &TenantName) {
-        if let Some(burrow) = self.burrows.get_mut(tenant)
-            && let Some(due) = burrow.due.take()
-        {
-            self.due.remove(&(due, tenant.clone()));
-        }
-    }
-
-    fn queue(&mut self, tenant: &TenantName, for_client: bool) {
-        let burrow = self.burrow(tenant);
-        burrow.life = Life::Queued;
-        if let Some(due) = burrow.due {
-            self.due.remove(&(due, tenant.clone()));
-        }
-        // It may stand in both queues, or twice in one: the second time it is no longer `Queued`.
-        if for_client { &mut self.for_clients } else { &mut self.for_mail }.push_back(tenant.clone());
-    }
-
-    /// Starts as many as the policy allows.
-    fn pump(&mut self, steps: &mut Vec<Step>) {
-        while self.launcher
-            && self.in_flight.len() < self.policy.parallel_starts
-            && self.in_flight.len() + self.cells.len() < self.policy.awake
-        {
-            let mail_in_flight = self.in_flight.values().filter(|for_client| !**for_client).count();
-            let (tenant, for_client) = match self.for_clients.pop_front() {
-                Some(tenant) => (tenant, true),
-                None if mail_in_flight < self.policy.parallel_mail_starts() => match self.for_mail.pop_front() {
-                    Some(tenant) => (tenant, false),
-                    None => return,
-                },
-                None => return,
-            };
-            let Some(burrow) = self.burrows.get_mut(&tenant).filter(|b| b.life == Life::Queued) else { continue };
-            // Those who waited have gone: let it sleep. Mail that is due brings it back here.
-            if for_client && burrow.waiters.is_empty() {
-                burrow.life = Life::Asleep;
-                self.lie_down(&tenant);
-                continue;
-            }
-            burrow.life = Life::Starting;
-            self.in_flight.insert(tenant.clone(), for_client);
-            steps.push(Step::Start(tenant));
-        }
-    }
-
-    fn enlist(&mut self, waiter: Waiter, tenant: &TenantName, by: Duration) {
-        self.waiting.insert(waiter, (tenant.clone(), by));
-        self.deadlines.insert((by, waiter));
-    }
-
-    fn answer_all(&mut self, waiters: Vec<Waiter>, answer: Answer, steps: &mut Vec<Step>) {
-        for waiter in waiters {
-            if let Some((_, by)) = self.waiting.remove(&waiter) {
-                self.deadlines.remove(&(by, waiter));
-                steps.push(Step::Answer(waiter, answer));
-            }
-        }
-    }
-
-    fn burrow(&mut self, tenant: &TenantName) -> &mut Burrow {
-        match self.burrows.entry(tenant.clone()) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Burrow {
-                life: Life::Asleep,
-                waiters: Vec::new(),
-                sleepers: Vec::new(),
-                failures: 0,
-                due: None,
-                removed: false,
-            }),
-        }
-    }
-
-    /// Who sleeps with nothing to remember has no entry.
-    fn tidy(&mut self, tenant: &TenantName) {
-        if let Entry::Occupied(entry) = self.burrows.entry(tenant.clone()) {
-            let b = entry.get();
-            if b.life == Life::Asleep && b.waiters.is_empty() && b.due.is_none() && b.failures == 0 {
-                entry.remove();
-            }
         }
     }
 }

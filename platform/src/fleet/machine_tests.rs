@@ -293,7 +293,17 @@ impl World {
     fn new() -> World {
         let policy = Policy { parallel_starts: 3, awake: 4, waiters_per_tenant: 5, waiters: 12, ..Policy::default() };
         let (starting, running, open) = (vec![], BTreeMap::new(), BTreeSet::new());
-        World { fleet: Fleet::new(policy), policy, now: 0, launcher: false, starting, running, next_cell: 0, asked: 0, open }
+        World {
+            fleet: Fleet::new(policy),
+            policy,
+            now: 0,
+            launcher: false,
+            starting,
+            running,
+            next_cell: 0,
+            asked: 0,
+            open,
+        }
     }
 
     fn tell(&mut self, event: Event) {

@@ -7,7 +7,8 @@
 //!                                 machine            cell tasks ◀──▶ control channel of each MSA
 //! ```
 //!
-//! * [`machine`] decides, without a socket or a clock; [`words`] are its events and steps, [`policy`] its numbers.
+//! * [`machine`] decides, without a socket or a clock; [`words`] are its events and steps, [`policy`] its numbers; its
+//!   queues and indices are in `registers`.
 //! * [`performer`] is the one task that carries steps out (its deeds are in `deeds`), with what it holds in `cells`, `tags`, `meter`.
 //! * [`handle`] is what the front door and the API hold.
 //! * [`link`] is the connection to the launcher, [`cell`] that to one MSA; [`store`] remembers due times, [`clock`] waits for them.
@@ -25,12 +26,15 @@ pub mod machine;
 mod meter;
 pub mod performer;
 pub mod policy;
+mod registers;
 pub mod store;
 mod tags;
 pub mod words;
 
 pub use handle::{Changes, ColdStart, Connection, Handle, Unavailable};
-pub use performer::{Launch, Register, Setup, start};
+pub use performer::{Doors, Launch, Register, Setup, start};
 
 #[cfg(test)]
 mod machine_tests;
+#[cfg(test)]
+mod performer_tests;

@@ -12,8 +12,8 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use warren_control::{Settings, api::Status};
-use warren_launcher_api::{CellId, ImageName, Limits, Request, TenantName};
+use warren_control::{Entrance, Settings, api::Status};
+use warren_launcher_api::{CONTROL_NAME, CellId, ImageName, Limits, RELAY_PORT, Request, SUBMISSION_PORT, TenantName};
 
 use super::{
     cell::CellEvent,
@@ -43,6 +43,32 @@ pub struct Launch {
 /// Looks a tenant up in the directory of the moment; `None` if there is no such tenant.
 pub type Register = Arc<dyn Fn(&TenantName) -> Option<Launch> + Send + Sync>;
 
+/// What an MSA listens on in its cell: the contract's, or a test's, which has no cells.
+#[derive(Debug, Clone)]
+pub struct Doors {
+    /// The abstract name of the control socket.
+    pub control: String,
+    /// The port of the submission entrance.
+    pub submission: u16,
+    /// The port of the relay entrance.
+    pub relay: u16,
+}
+
+impl Default for Doors {
+    fn default() -> Doors {
+        Doors { control: CONTROL_NAME.into(), submission: SUBMISSION_PORT, relay: RELAY_PORT }
+    }
+}
+
+impl Doors {
+    pub(super) fn port(&self, entrance: Entrance) -> u16 {
+        match entrance {
+            Entrance::Submission => self.submission,
+            Entrance::Relay => self.relay,
+        }
+    }
+}
+
 /// Where the fleet finds things, and its numbers.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -54,12 +80,16 @@ pub struct Setup {
     pub start_deadline: Duration,
     /// The machine's numbers.
     pub policy: Policy,
+    /// What MSAs listen on.
+    pub doors: Doors,
 }
 
 /// Orders, and events of all cells, that wait to be looked at.
 const QUEUE: usize = 4096;
 /// How long the launcher may take to answer a Wake before its connection is given up.
 const LAUNCHER_PATIENCE: Duration = Duration::from_secs(30);
+/// How often clients that gave up waiting for a socket are cleared away.
+const SWEEP: Duration = Duration::from_secs(1);
 /// How often the wall clock and the launcher's silence are looked at when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(5);
 
@@ -67,7 +97,10 @@ const IDLE_TICK: Duration = Duration::from_secs(5);
 pub(super) struct Performer {
     pub(super) fleet: Fleet,
     pub(super) register: Register,
+    pub(super) doors: Doors,
     pub(super) store: Store,
+    /// This boot, until the store can be trusted for it.
+    pub(super) untrusted: Option<String>,
     pub(super) epoch: Instant,
     pub(super) link: Option<mpsc::Sender<Request>>,
     pub(super) pending: Pending,
@@ -79,13 +112,15 @@ pub(super) struct Performer {
     /// Why the last start of a tenant failed, for as long as it is backing off.
     pub(super) causes: HashMap<TenantName, String>,
     pub(super) events: VecDeque<Event>,
+    swept: Instant,
     pub(super) meter: Meter,
     pub(super) cell_events: mpsc::Sender<CellEvent>,
 }
 
 /// Starts the fleet. `tenants` are all there are: their volumes are asked when the store cannot be trusted.
 pub fn start(setup: Setup, register: Register, tenants: &[TenantName]) -> io::Result<Handle> {
-    let (mut store, remembered) = Store::open(&setup.store, &boot_id()?)?;
+    let boot = boot_id()?;
+    let (mut store, remembered) = Store::open(&setup.store, &boot)?;
     let mut fleet = Fleet::new(setup.policy);
     let epoch = Instant::now();
     let now = Now { since_start: Duration::ZERO, unix_ms: unix_ms() };
@@ -105,7 +140,9 @@ pub fn start(setup: Setup, register: Register, tenants: &[TenantName]) -> io::Re
     let performer = Performer {
         fleet,
         register,
+        doors: setup.doors,
         store,
+        untrusted: (!remembered.same_boot).then_some(boot),
         epoch,
         link: None,
         pending: Pending::default(),
@@ -115,6 +152,7 @@ pub fn start(setup: Setup, register: Register, tenants: &[TenantName]) -> io::Re
         ask_due,
         causes: HashMap::new(),
         events: VecDeque::new(),
+        swept: epoch,
         meter: Meter::default(),
         cell_events,
     };
@@ -163,7 +201,10 @@ impl Performer {
                 self.perform(step);
             }
         }
-        self.refuse_late();
+        if self.swept.elapsed() >= SWEEP {
+            self.swept = Instant::now();
+            self.refuse_late();
+        }
         self.ask_volumes();
         if self.pending.oldest_wake().is_some_and(|asked| asked.elapsed() > LAUNCHER_PATIENCE) {
             tracing::error!("the launcher does not answer; connecting anew");

@@ -9,6 +9,7 @@
 //! A journal that is appended to and, when it has grown to several times its content, written anew beside and renamed. Nothing
 //! here waits for the disk: what was written survives the death of any process, and after the death of the
 //! machine (another boot) nothing in here is trusted alone: every tenant's volume is asked, whose MSA did sync its due time.
+//! Until that is done the first line names no boot, so that dying meanwhile means asking again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -72,7 +73,9 @@ impl Store {
                     match serde_json::from_slice(&line?) {
                         Ok(Line::Boot { boot }) => found_boot = Some(boot),
                         Ok(Line::Tenant { tenant, mark: Written::Due(None) }) => drop(marks.remove(&tenant)),
-                        Ok(Line::Tenant { tenant, mark: Written::Due(due) }) => drop(marks.insert(tenant, Mark::Due(due))),
+                        Ok(Line::Tenant { tenant, mark: Written::Due(due) }) => {
+                            drop(marks.insert(tenant, Mark::Due(due)))
+                        }
                         Ok(Line::Tenant { tenant, mark: Written::Awake }) => drop(marks.insert(tenant, Mark::Awake)),
                         Err(_) => damaged = true,
                     }
@@ -90,9 +93,20 @@ impl Store {
                 Mark::Due(None) => {}
             }
         }
-        let file = rewrite(path, boot, &marks)?;
+        let boot = if remembered.same_boot { boot.to_owned() } else { String::new() };
+        let file = rewrite(path, &boot, &marks)?;
         let lines = marks.len();
-        Ok((Store { path: path.into(), file, boot: boot.into(), marks, lines }, remembered))
+        Ok((Store { path: path.into(), file, boot, marks, lines }, remembered))
+    }
+
+    /// Every volume was asked: from now on the journal can be trusted for as long as the machine runs.
+    pub fn trust(&mut self, boot: &str) -> io::Result<()> {
+        if self.boot != boot {
+            boot.clone_into(&mut self.boot);
+            self.file = rewrite(&self.path, &self.boot, &self.marks)?;
+            self.lines = self.marks.len();
+        }
+        Ok(())
     }
 
     /// Remembers.
@@ -160,6 +174,7 @@ mod tests {
         let path = directory.path().join("due.jsonl");
         let (mut store, first) = Store::open(&path, "b1").unwrap();
         assert_eq!(first, Remembered::default());
+        store.trust("b1").unwrap();
         store.remember(&name("a"), Mark::Awake).unwrap();
         store.remember(&name("b"), Mark::Due(Some(5))).unwrap();
         store.remember(&name("c"), Mark::Due(Some(6))).unwrap();
@@ -167,7 +182,11 @@ mod tests {
         drop(store);
         let expected = Remembered { due: vec![(name("b"), 5)], awake: [name("a")].into(), same_boot: true };
         assert_eq!(Store::open(&path, "b1").unwrap().1, expected);
+        // Dying before all volumes were asked is not having asked.
         assert!(!Store::open(&path, "b2").unwrap().1.same_boot);
+        let (mut store, found) = Store::open(&path, "b2").unwrap();
+        assert!(!found.same_boot);
+        store.trust("b2").unwrap();
         assert!(Store::open(&path, "b2").unwrap().1.same_boot);
     }
 

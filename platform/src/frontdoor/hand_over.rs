@@ -67,7 +67,8 @@ pub(super) async fn hand_over<S, W>(
     let addresses = identity.addresses.clone();
     let policy = move |from: &ReversePath| refusal(&addresses, from);
     let mut mediator = Mediator::hand_over(settings, policy, Instant::now());
-    let mut msa = Msa { door, identity, session: &client.session, first: Some(connection), cell: None, cold: None, messages: 0 };
+    let mut msa =
+        Msa { door, identity, session: &client.session, first: Some(connection), cell: None, cold: None, messages: 0 };
     mediator.client_bytes(Instant::now(), held, &mut msa);
     let mut draining = door.draining.clone();
     relay(&mut mediator, stream, &mut msa, draining.wait()).await;
@@ -150,7 +151,9 @@ mod tests {
         for path in ["alice@acme.example", "Alice@ACME.example", "sales@acme.example", "\"alice\"@acme.example"] {
             assert_eq!(refused(path), None, "{path}");
         }
-        for path in ["", "bob@acme.example", "alice@globex.example", "alice+x@acme.example", "\u{ff21}lice@acme.example"] {
+        for path in
+            ["", "bob@acme.example", "alice@globex.example", "alice+x@acme.example", "\u{ff21}lice@acme.example"]
+        {
             assert_eq!(refused(path), Some(550), "{path}");
         }
         let kate = ["kate@acme.example".to_owned()];

@@ -92,10 +92,8 @@ impl<W: Wake> FrontDoor<W> {
     /// A front door without listeners yet.
     pub fn new(books: Arc<Books>, tls: Arc<ServerConfig>, wake: W, draining: Draining) -> Arc<FrontDoor<W>> {
         let limits = &books.current().node.limits;
-        let bounds = Bounds {
-            sessions: limits.connections as usize,
-            per_address: limits.connections_per_address as usize,
-        };
+        let bounds =
+            Bounds { sessions: limits.connections as usize, per_address: limits.connections_per_address as usize };
         Arc::new(FrontDoor {
             books,
             tls: RwLock::new(tls),

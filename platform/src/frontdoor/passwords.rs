@@ -48,7 +48,12 @@ impl Verifier {
 
     /// Whether `password` is the one of `hash` (PHC form). Without a hash (no such login) the same work is done in vain,
     /// against the hash of `neighbour` if there is one: an account whose cost is like that of those that exist.
-    pub async fn verify(&self, password: Vec<u8>, hash: Option<&str>, neighbour: Option<&str>) -> Result<bool, TooBusy> {
+    pub async fn verify(
+        &self,
+        password: Vec<u8>,
+        hash: Option<&str>,
+        neighbour: Option<&str>,
+    ) -> Result<bool, TooBusy> {
         let _waits = Waits::new(&self.waiting).ok_or(TooBusy)?;
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| TooBusy)?;
         let exists = hash.is_some();

@@ -136,7 +136,9 @@ mod tests {
         let Some(Next::Challenge("VXNlcm5hbWU6", name)) = Exchange::begin("LOGIN", None) else { panic!() };
         let Next::Challenge("UGFzc3dvcmQ6", secret) = name.response("YWxpY2VAYWNtZS5leGFtcGxl") else { panic!() };
         assert_eq!(secret.response("c2VjcmV0"), alice("secret"));
-        let Some(Next::Challenge(_, secret)) = Exchange::begin("LOGIN", Some("YWxpY2VAYWNtZS5leGFtcGxl")) else { panic!() };
+        let Some(Next::Challenge(_, secret)) = Exchange::begin("LOGIN", Some("YWxpY2VAYWNtZS5leGFtcGxl")) else {
+            panic!()
+        };
         assert_eq!(secret.response("c2VjcmV0"), alice("secret"));
     }
 
@@ -158,7 +160,10 @@ mod tests {
         assert_eq!(plain(&format!("\0{}\0x", "a".repeat(256))), Next::Refuse);
         assert_eq!(plain(&format!("\0a\0{}", "x".repeat(256))), Next::Refuse);
         assert_eq!(plain(&"x".repeat(100_000)), Next::Refuse);
-        assert_eq!(Exchange::LoginPassword { login: Some("a".into()) }.response(&STANDARD.encode("a\0b")), Next::Refuse);
+        assert_eq!(
+            Exchange::LoginPassword { login: Some("a".into()) }.response(&STANDARD.encode("a\0b")),
+            Next::Refuse
+        );
         assert_eq!(Exchange::begin("PLAIN", Some("=")), Some(Next::Refuse));
         // A bad name is not told before the password came.
         let Next::Challenge(_, secret) = Exchange::LoginName.response("AAAA") else { panic!() };

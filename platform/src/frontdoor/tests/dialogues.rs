@@ -14,8 +14,17 @@ async fn before_tls_there_is_no_auth_and_no_mail() {
     assert_eq!(client.say("EHLO me.example\r\n").await, "250");
     assert_eq!(
         client.lines(),
-        ["mail.example.net", "PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "CHUNKING", "STARTTLS"]
-            .map(|line| line.to_owned())
+        [
+            "mail.example.net",
+            "PIPELINING",
+            "8BITMIME",
+            "SMTPUTF8",
+            "DSN",
+            "ENHANCEDSTATUSCODES",
+            "CHUNKING",
+            "STARTTLS",
+            "SIZE 52428800"
+        ]
     );
     assert_eq!(client.say(&plain("alice@acme.example", "secret")).await, "504 5.5.4");
     assert_eq!(client.say("MAIL FROM:<alice@acme.example>\r\n").await, "530 5.7.0");
@@ -69,7 +78,10 @@ async fn implicit_tls_auth_login_and_a_big_message() {
     assert_eq!(client.say(&format!("{}\r\n", STANDARD.encode("bob@acme.example"))).await, "334");
     assert_eq!(client.lines(), ["UGFzc3dvcmQ6"]);
     assert_eq!(client.say(&format!("{}\r\n", STANDARD.encode("secret"))).await, "235 2.7.0");
-    assert_eq!(client.say("MAIL FROM:<bob@acme.example>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n").await, "250 2.1.0 | 250 2.1.5 | 354");
+    assert_eq!(
+        client.say("MAIL FROM:<bob@acme.example>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n").await,
+        "250 2.1.0 | 250 2.1.5 | 354"
+    );
     let line = [[b'x'; 998].as_slice(), b"\r\n"].concat();
     let message = line.repeat(5000);
     client.send(&message).await;
