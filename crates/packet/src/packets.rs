@@ -111,10 +111,9 @@ impl Packets {
         let mut bytes = vec![0; length.clamp(1, MAX_MESSAGE)];
         let mut space = [MaybeUninit::uninit(); CONTROL_SPACE];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = retry(|| {
-            recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        })
-        .map_err(PacketError::io("receive"))?;
+        let received =
+            retry(|| recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC))
+                .map_err(PacketError::io("receive"))?;
         let descriptors: Vec<OwnedFd> = control
             .drain()
             .filter_map(|message| match message {

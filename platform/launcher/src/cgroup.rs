@@ -60,7 +60,8 @@ impl Cgroups {
     }
 
     fn from_text(name: &str, mountinfo: &str, own: &str) -> Result<Cgroups, String> {
-        let mut cgroups = Cgroups { name: name.to_owned(), unified: false, hierarchies: Vec::new(), unused: Vec::new() };
+        let mut cgroups =
+            Cgroups { name: name.to_owned(), unified: false, hierarchies: Vec::new(), unused: Vec::new() };
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
             let (Some(mount), Some(kind)) = (left.split(' ').nth(4), right.split(' ').next()) else { continue };
@@ -75,7 +76,8 @@ impl Cgroups {
                 }
             } else if kind == "cgroup2" && mount == Path::new("/sys/fs/cgroup") {
                 cgroups.unified = true;
-                let path = own_path(own, Some("")).ok_or("/proc/self/cgroup does not show a place in the v2 hierarchy")?;
+                let path =
+                    own_path(own, Some("")).ok_or("/proc/self/cgroup does not show a place in the v2 hierarchy")?;
                 cgroups.add(NEEDED.iter().map(|name| name.to_string()).collect(), mount, path);
             }
         }

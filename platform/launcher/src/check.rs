@@ -27,14 +27,17 @@ pub fn root() -> Result<(), String> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    Err("must be started as root: it makes namespaces and containers (the other parts of Warren do not need it)".to_owned())
+    Err("must be started as root: it makes namespaces and containers (the other parts of Warren do not need it)"
+        .to_owned())
 }
 
 /// Some distributions and containers forbid them.
 pub fn user_namespaces() -> Result<(), String> {
     let file = "/proc/sys/user/max_user_namespaces";
     match fs::read_to_string(file) {
-        Ok(most) if most.trim() == "0" => Err(format!("user namespaces are forbidden: write a number of thousands to {file}")),
+        Ok(most) if most.trim() == "0" => {
+            Err(format!("user namespaces are forbidden: write a number of thousands to {file}"))
+        }
         Ok(_) => Ok(()),
         Err(error) => Err(format!("the kernel has no user namespaces ({file}: {error})")),
     }

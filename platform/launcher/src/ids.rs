@@ -70,22 +70,35 @@ impl CellNumbers {
     pub fn open(run: &Path) -> io::Result<CellNumbers> {
         let file = run.join("next-cell");
         let next = match fs::read_to_string(&file) {
-            Ok(text) => text.trim().parse().map_err(|_| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("{}: not a number", file.display()))
-            })?,
+            Ok(text) => text
+                .trim()
+                .parse()
+                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{}: not a number", file.display())))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 1,
             Err(error) => return Err(error),
         };
-        Ok(CellNumbers { file, next, reserved: next })
+        let mut numbers = CellNumbers { file, next, reserved: next };
+        numbers.reserve()?;
+        Ok(numbers)
+    }
+
+    /// A number that is higher in every life of the launcher than in the one before.
+    pub fn life(&self) -> u32 {
+        (self.reserved / RESERVE) as u32
+    }
+
+    fn reserve(&mut self) -> io::Result<()> {
+        let written = self.file.with_extension("new");
+        fs::write(&written, format!("{}\n", self.reserved + RESERVE))?;
+        fs::rename(&written, &self.file)?;
+        self.reserved += RESERVE;
+        Ok(())
     }
 
     /// The next one.
     pub fn take(&mut self) -> io::Result<CellId> {
         if self.next == self.reserved {
-            let written = self.file.with_extension("new");
-            fs::write(&written, format!("{}\n", self.reserved + RESERVE))?;
-            fs::rename(&written, &self.file)?;
-            self.reserved += RESERVE;
+            self.reserve()?;
         }
         self.next += 1;
         Ok(CellId(self.next - 1))
@@ -102,8 +115,11 @@ mod tests {
         let mut numbers = CellNumbers::open(run.path()).unwrap();
         let first: Vec<u64> = (0..RESERVE + 1).map(|_| numbers.take().unwrap().0).collect();
         assert_eq!((first[0], first[RESERVE as usize]), (1, RESERVE + 1));
-        let mut numbers = CellNumbers::open(run.path()).unwrap();
-        assert!(numbers.take().unwrap().0 > RESERVE + 1);
+        let mut later = CellNumbers::open(run.path()).unwrap();
+        assert!(later.take().unwrap().0 > RESERVE + 1);
+        assert!(later.life() > numbers.life());
+        // Also if no cell was made in between.
+        assert!(CellNumbers::open(run.path()).unwrap().life() > later.life());
     }
 
     #[test]

@@ -55,7 +55,11 @@ impl Image {
             }
             Ok(_) => fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(format!("{} is missing: build it with msa-image/build {}", file.display(), images.display()));
+                return Err(format!(
+                    "{} is missing: build it with msa-image/build {}",
+                    file.display(),
+                    images.display()
+                ));
             }
             Err(error) => return Err(format!("{}: {error}", file.display())),
         };
@@ -76,7 +80,8 @@ impl Image {
             }
         }
         let mut image = Image { name: name.clone(), rootfs, args, uid, gid, stamp: Vec::new() };
-        image.stamp = image.read_stamp().map_err(|error| format!("{}: {error}: build the image again", program.display()))?;
+        image.stamp =
+            image.read_stamp().map_err(|error| format!("{}: {error}: build the image again", program.display()))?;
         Ok(image)
     }
 

@@ -91,7 +91,7 @@ mod tests {
         record.write(run.path()).unwrap();
         fs::write(layout::cells(run.path()).join("8"), "{\"cell\":8").unwrap();
         fs::copy(layout::cells(run.path()).join("7"), layout::cells(run.path()).join("9")).unwrap();
-        assert_eq!(Record::all(run.path()).unwrap(), [record.clone()]);
+        assert_eq!(Record::all(run.path()).unwrap(), std::slice::from_ref(&record));
         assert_eq!(fs::read_dir(layout::cells(run.path())).unwrap().count(), 1);
         assert!(!record.is_alive());
         Record::remove(run.path(), CellId(7));

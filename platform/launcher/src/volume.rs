@@ -156,7 +156,18 @@ mod tests {
     #[test]
     fn only_the_exact_form_is_a_due_time() {
         assert_eq!(parse_due(b"1700000000000\n"), Some(1_700_000_000_000));
-        for bad in [&b""[..], b"\n", b"17", b"17\n\n", b"-1\n", b"+1\n", b" 1\n", b"1 \n", b"1e3\n", b"99999999999999999999999\n"] {
+        for bad in [
+            &b""[..],
+            b"\n",
+            b"17",
+            b"17\n\n",
+            b"-1\n",
+            b"+1\n",
+            b" 1\n",
+            b"1 \n",
+            b"1e3\n",
+            b"99999999999999999999999\n",
+        ] {
             assert_eq!(parse_due(bad), None, "{bad:?}");
         }
         assert_eq!(parse_due(&[b'1'; 33]), None);

@@ -27,10 +27,17 @@ fn kill(pid: i32) {
 fn waiting_inits(node: &Node) -> usize {
     let names = node.groups().into_iter().flat_map(|group| fs::read_dir(group).into_iter().flatten().flatten());
     let pids: std::collections::BTreeSet<i32> = names
-        .flat_map(|entry| fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|entry| {
+            fs::read_to_string(entry.path().join("cgroup.procs"))
+                .unwrap_or_default()
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
         .filter_map(|line| line.parse().ok())
         .collect();
-    let waiting = |pid: &&i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("youki"));
+    let waiting =
+        |pid: &&i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("youki"));
     pids.iter().filter(waiting).count()
 }
 
@@ -54,13 +61,18 @@ fn a_new_launcher_adopts_what_runs_and_ends_the_slots() {
 
     node.start();
     let mut platform = node.platform();
-    let mut cells: Vec<_> = platform.list().into_iter().map(|(info, pidfd)| (info.tenant.to_string(), info.cell, pidfd)).collect();
+    let mut cells: Vec<_> =
+        platform.list().into_iter().map(|(info, pidfd)| (info.tenant.to_string(), info.cell, pidfd)).collect();
     cells.sort_by(|one, other| one.0.cmp(&other.0));
-    assert_eq!(cells.iter().map(|(tenant, cell, _)| (tenant.as_str(), *cell)).collect::<Vec<_>>(), [("acme", acme.cell), ("globex", globex.cell)]);
+    assert_eq!(
+        cells.iter().map(|(tenant, cell, _)| (tenant.as_str(), *cell)).collect::<Vec<_>>(),
+        [("acme", acme.cell), ("globex", globex.cell)]
+    );
     // Sockets of adopted cells.
     let wanted = platform.ask(|tag| Request::Sockets { tag, cell: globex.cell, tcp: 1, control: 0 });
     let mut sockets = platform.wait_for(|event, descriptors| {
-        matches!(event, warren_launcher_api::Event::Sockets { tag } if *tag == wanted).then(|| std::mem::take(descriptors))
+        matches!(event, warren_launcher_api::Event::Sockets { tag } if *tag == wanted)
+            .then(|| std::mem::take(descriptors))
     });
     assert_eq!(Talk::tcp(sockets.remove(0), 587).line(), "220 submission");
     // New slots, new cells; the ones of before are gone.

@@ -51,9 +51,18 @@ fn a_container_sees_itself_and_nothing_else() {
     assert_eq!(ask("list /var/spool/warren"), "secret");
     let status = ask("read /proc/self/status");
     for line in [
-        "CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000",
-        "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2", "Uid:\t1000\t1000\t1000\t1000", "Gid:\t1000\t1000\t1000\t1000",
-        "Groups:\t", "Pid:\t1|", "SigBlk:\t0000000000000000",
+        "CapInh:\t0000000000000000",
+        "CapPrm:\t0000000000000000",
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "CapAmb:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "Uid:\t1000\t1000\t1000\t1000",
+        "Gid:\t1000\t1000\t1000\t1000",
+        "Groups:\t",
+        "Pid:\t1|",
+        "SigBlk:\t0000000000000000",
     ] {
         assert!(status.contains(line), "{line} is not in {status}");
     }
@@ -65,7 +74,12 @@ fn a_container_sees_itself_and_nothing_else() {
     }
     // Descriptors: the three it was given, and its own.
     let descriptors = ask("links /proc/self/fd");
-    assert!(descriptors.split(' ').all(|link| link == "/dev/null" || link.starts_with("socket:") || link.starts_with("/proc/1/fd")), "{descriptors}");
+    assert!(
+        descriptors
+            .split(' ')
+            .all(|link| link == "/dev/null" || link.starts_with("socket:") || link.starts_with("/proc/1/fd")),
+        "{descriptors}"
+    );
     // Mounts: root, proc, dev and its devices, tmp, volume; the root only to be read; no path that tells anything.
     let mounts = ask("read /proc/self/mountinfo");
     let root = mounts.split('|').find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
@@ -84,7 +98,9 @@ fn a_container_sees_itself_and_nothing_else() {
     }
     assert!(!environment.contains("NOTIFY_SOCKET") && !environment.contains("CARGO"), "{environment}");
     // The network: nothing answers, as nobody holds a door here; entrances of its own only.
-    for address in ["198.51.100.1:25", "198.51.100.1:80", "127.0.0.1:22", "127.0.0.1:25", "[2001:db8::1]:25", "10.0.0.1:443"] {
+    for address in
+        ["198.51.100.1:25", "198.51.100.1:80", "127.0.0.1:22", "127.0.0.1:25", "[2001:db8::1]:25", "10.0.0.1:443"]
+    {
         assert!(ask(&format!("dial {address}")).starts_with("error"), "{address}");
     }
     assert!(!ask("read /proc/self/net/unix").contains("launcher.sock"));
@@ -100,11 +116,17 @@ fn a_container_sees_itself_and_nothing_else() {
     let owner = |number: u32| fs::metadata(node.path(&format!("state/volumes/{number}/secret"))).unwrap().uid();
     assert_eq!((owner(1), owner(2)), (0x7000_0000 + 1024 + 1000, 0x7000_0000 + 2048 + 1000));
     let pid = |cell: &node::Awake| {
-        let listed = node.groups().into_iter().find_map(|group| fs::read_to_string(group.join(format!("c{}/cgroup.procs", cell.cell))).ok());
+        let listed = node
+            .groups()
+            .into_iter()
+            .find_map(|group| fs::read_to_string(group.join(format!("c{}/cgroup.procs", cell.cell))).ok());
         listed.unwrap().trim().parse::<i32>().unwrap()
     };
     let (one, other) = (pid(&acme), pid(&globex));
-    assert_ne!(fs::metadata(format!("/proc/{one}")).unwrap().uid(), fs::metadata(format!("/proc/{other}")).unwrap().uid());
+    assert_ne!(
+        fs::metadata(format!("/proc/{one}")).unwrap().uid(),
+        fs::metadata(format!("/proc/{other}")).unwrap().uid()
+    );
     for namespace in ["user", "pid", "mnt", "ipc", "uts", "cgroup", "net"] {
         let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
         assert_ne!(of(&one.to_string()), of("self"), "{namespace}");
@@ -126,7 +148,11 @@ fn hogs_are_held_to_their_limits() {
     assert!(limits.contains("Max open files            64                   64"), "{limits}");
     // RLIMIT_FSIZE: SIGXFSZ ends the program unless it handles it; what was written stays.
     talk.say("fill /var/spool/warren/big 5");
-    assert_eq!(talk.line(), "error File too large (os error 27)", "PID 1 ignores signals without a handler, so it gets the error");
+    assert_eq!(
+        talk.line(),
+        "error File too large (os error 27)",
+        "PID 1 ignores signals without a handler, so it gets the error"
+    );
     talk.say("eat 200");
     assert_eq!(platform.exited(hog.cell), ExitStatus::Signal(9));
     assert_eq!(neighbour.talk().ask("eat 50"), (50 << 20).to_string());

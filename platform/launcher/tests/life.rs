@@ -185,7 +185,9 @@ fn due_times_are_read_without_waking_anybody() {
         let tenants = vec![TenantName::new("acme").unwrap(), TenantName::new("nobody").unwrap()];
         let wanted = platform.ask(|tag| Request::Due { tag, tenants });
         platform.wait_for(|event, _| match event {
-            Event::Due { tag, due } if *tag == wanted => Some(due.iter().map(|due| due.next_due_unix_ms).collect::<Vec<_>>()),
+            Event::Due { tag, due } if *tag == wanted => {
+                Some(due.iter().map(|due| due.next_due_unix_ms).collect::<Vec<_>>())
+            }
             _ => None,
         })
     };
@@ -240,7 +242,8 @@ fn peers_are_who_the_kernel_says() {
 fn a_peer_that_does_not_read_loses_its_connection_only() {
     let mut node = Node::new(1);
     let deaf = node.platform();
-    let tenants: Vec<TenantName> = (0..900).map(|number| TenantName::new(&format!("tenant-{number:050}")).unwrap()).collect();
+    let tenants: Vec<TenantName> =
+        (0..900).map(|number| TenantName::new(&format!("tenant-{number:050}")).unwrap()).collect();
     deaf.packets.set_nonblocking(true).unwrap();
     let deadline = Instant::now() + SOON;
     let ended = loop {

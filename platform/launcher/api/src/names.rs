@@ -20,7 +20,8 @@ pub struct NameError {
 fn checked(text: &str) -> Result<String, NameError> {
     let mut bytes = text.bytes();
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let valid = text.len() <= MAX_NAME && bytes.next().is_some_and(plain) && bytes.all(|byte| plain(byte) || byte == b'-');
+    let valid =
+        text.len() <= MAX_NAME && bytes.next().is_some_and(plain) && bytes.all(|byte| plain(byte) || byte == b'-');
     if valid { Ok(text.to_owned()) } else { Err(NameError { found: text.chars().take(80).collect() }) }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
-use rustix::process::{Signal, WaitOptions, pidfd_send_signal, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, pidfd_send_signal, wait};
 use warren_launcher_api::{CellId, Event, ExitStatus, LauncherError};
 
 use super::holders::News;
@@ -61,9 +61,21 @@ impl Launcher {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get();
             if self.maker_pid() == Some(pid) {
-                self.maker_died(&format!("has ended ({:?})", process::exit_status(status)));
+                self.maker_died(&format!("has ended ({:?})", process::exit_status(status)), true);
             } else if self.cells.values().any(|cell| cell.pid == pid) {
                 self.ended.insert(pid, process::exit_status(status));
+            }
+        }
+    }
+
+    /// Kills children of ours that belong to no cell: helpers and inits that a dead maker had begun.
+    pub(super) fn kill_strangers(&self) {
+        let children =
+            fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
+        for pid in children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()) {
+            if self.maker_pid() != Some(pid) && !self.cells.values().any(|cell| cell.pid == pid) {
+                // Our own child, not reaped yet: its number cannot be another's.
+                let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
             }
         }
     }
@@ -89,7 +101,9 @@ impl Launcher {
     pub(super) fn kill_overdue(&mut self, now: Instant) {
         while let Some((at, number)) = self.kills.first().copied().filter(|(at, _)| *at <= now) {
             self.kills.remove(&(at, number));
-            if let Some(pidfd) = self.cells.get(&number).filter(|cell| !cell.exited).and_then(|cell| cell.pidfd.as_ref()) {
+            if let Some(pidfd) =
+                self.cells.get(&number).filter(|cell| !cell.exited).and_then(|cell| cell.pidfd.as_ref())
+            {
                 // It can only be gone by itself, which its pidfd will tell.
                 let _ = pidfd_send_signal(pidfd, Signal::KILL);
             }
@@ -162,12 +176,13 @@ impl Launcher {
         }
     }
 
-    /// Nothing is left to be ended.
-    pub(super) fn is_done(&self) -> bool {
-        match self.ending {
-            Some(latest) => self.cells.is_empty() && self.removals.is_empty() || Instant::now() >= latest,
-            None => false,
+    /// We were told to end, and nothing is left, or it is too late.
+    pub(super) fn is_done(&mut self) -> bool {
+        let Some(latest) = self.ending else { return false };
+        if self.cells.is_empty() && self.removals.is_empty() {
+            self.find_leftovers();
         }
+        self.cells.is_empty() && self.removals.is_empty() || Instant::now() >= latest
     }
 
     /// The last act.
@@ -180,6 +195,7 @@ impl Launcher {
             // Another launcher of the same name may have its groups there.
             let _ = fs::remove_dir(parent);
         }
+        log("ended");
         Ok(())
     }
 }

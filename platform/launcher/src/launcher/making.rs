@@ -22,6 +22,9 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// A surplus of slots is ended one by one, so often.
 const SHRINK: Duration = Duration::from_secs(5);
 
+/// After a maker's death its half-made container may go on for a moment.
+const SWEEP_AGAIN: Duration = Duration::from_millis(500);
+
 /// The maker's process.
 pub(super) struct Maker {
     child: Child,
@@ -99,11 +102,13 @@ impl Launcher {
 
     /// The maker is dead. What it was making is to be swept; its unbound slots are ended, as its children are now ours only by
     /// accident of the subreaper; bound containers live on.
-    pub(super) fn maker_died(&mut self, how: &str) {
+    pub(super) fn maker_died(&mut self, how: &str, reaped: bool) {
         let Some(mut maker) = self.maker.take() else { return };
-        // Reaped by us, or about to be: it has closed its socket.
-        let _ = maker.child.kill();
-        let _ = maker.child.wait();
+        if !reaped {
+            // It has gone wrong or is about to go; either way it can only be gone already.
+            let _ = maker.child.kill();
+            let _ = maker.child.wait();
+        }
         if self.ending.is_none() || !self.cells.is_empty() {
             log(&format!("the maker {how}; starting another"));
         }
@@ -118,8 +123,10 @@ impl Launcher {
         for cell in slots {
             self.discard(cell);
         }
-        // Now ours: what it did not reap.
+        // Now ours: what it did not reap, and what it had begun.
         self.reap_own();
+        self.kill_strangers();
+        self.sweep_at = Some(Instant::now() + SWEEP_AGAIN);
         for cell in std::mem::take(&mut self.reaps) {
             let status = self.cells.get(&cell).and_then(|cell| self.ended.remove(&cell.pid));
             self.cell_ended(cell, status.unwrap_or(ExitStatus::Unknown));
@@ -184,7 +191,7 @@ impl Launcher {
             maker: self.maker_lives,
             stage: Stage::Making,
             exited: false,
-            generation: 0,
+            doors: 0,
             stops: Vec::new(),
         };
         self.cells.insert(cell, entry);
@@ -195,7 +202,7 @@ impl Launcher {
         let Some(maker) = &self.maker else { return };
         self.job = Some(job);
         if let Err(error) = maker.packets.send(request, &[]) {
-            self.maker_died(&format!("does not listen ({error})"));
+            self.maker_died(&format!("does not listen ({error})"), false);
         }
     }
 
@@ -260,9 +267,9 @@ impl Launcher {
             let Some(maker) = &self.maker else { return };
             match maker.packets.recv::<FromMaker>() {
                 Ok(Some((answer, descriptors))) => self.take_answer(answer, descriptors),
-                Ok(None) => return self.maker_died("has closed its socket"),
+                Ok(None) => return self.maker_died("has closed its socket", false),
                 Err(error) if error.would_block() => return,
-                Err(error) => return self.maker_died(&error.to_string()),
+                Err(error) => return self.maker_died(&error.to_string(), false),
             }
         }
     }
@@ -283,7 +290,7 @@ impl Launcher {
             (FromMaker::Reaped { cell, status }, Some(Job::Reap(asked))) if cell == asked => {
                 self.cell_ended(cell, status);
             }
-            (answer, job) => self.maker_died(&format!("answers {answer:?} to {job:?}")),
+            (answer, job) => self.maker_died(&format!("answers {answer:?} to {job:?}"), false),
         }
     }
 
@@ -293,18 +300,14 @@ impl Launcher {
             descriptors.try_into().map_err(|_| format!("the maker sent {count} descriptors"))?;
         let Some(cell) = self.cells.get_mut(&number) else { return Err("an unknown cell".to_owned()) };
         cell.pid = pid;
-        let watched = epoll::add(
-            &self.epoll,
-            &pidfd,
-            epoll::EventData::new_u64(token::CELL | number.0),
-            epoll::EventFlags::IN,
-        );
+        let watched =
+            epoll::add(&self.epoll, &pidfd, epoll::EventData::new_u64(token::CELL | number.0), epoll::EventFlags::IN);
         let cell_pidfd = cell.pidfd.insert(pidfd);
         cell.stage = Stage::Discarded;
         watched.map_err(|errno| format!("epoll: {errno}"))?;
         let sockets = doors::in_cell(cell_pidfd, &self.home_net, || doors::sockets(WOKEN_TCP_SOCKETS, 1));
         match sockets {
-            Ok(sockets) if !self.ending.is_some() => {
+            Ok(sockets) if self.ending.is_none() => {
                 cell.stage = Stage::Ready { idmap: BlankIdmap { user, uid_map, gid_map }, sockets };
                 self.announce(News::Door(number));
                 Ok(())

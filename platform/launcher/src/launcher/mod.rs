@@ -83,7 +83,8 @@ struct Cell {
     maker: u64,
     stage: Stage,
     exited: bool,
-    generation: u32,
+    /// Doors made so far.
+    doors: u16,
     /// Tags of `Stop` requests and who asked.
     stops: Vec<(u64, u64)>,
 }
@@ -117,6 +118,8 @@ pub struct Launcher {
     group_parents: Vec<PathBuf>,
     volumes: Volumes,
     numbers: CellNumbers,
+    /// Which launcher of this run directory we are.
+    life: u32,
     ranges: SlotRanges,
     cells: BTreeMap<CellId, Cell>,
     tenants: HashMap<TenantName, CellId>,
@@ -138,6 +141,8 @@ pub struct Launcher {
     removals: VecDeque<Removal>,
     /// Removals of an earlier life's leftovers. Until they are done no tenant is woken: one of them may still use its volume.
     leftovers: BTreeSet<CellId>,
+    /// When to look for leftovers again: what a killed maker had begun can appear after the first look.
+    sweep_at: Option<Instant>,
     kills: BTreeSet<(Instant, CellId)>,
     peers: Peers,
     holders: BTreeMap<Role, Holder>,
@@ -199,6 +204,10 @@ impl Launcher {
         self.give_job(now);
         self.kill_overdue(now);
         self.tell_holders();
+        if self.sweep_at.is_some_and(|time| time <= now) {
+            self.sweep_at = None;
+            self.find_leftovers();
+        }
         self.remove_step(now);
     }
 
@@ -208,9 +217,11 @@ impl Launcher {
         let next = [
             self.kills.first().map(|(at, _)| *at),
             self.removals.iter().map(|removal| removal.not_before).min(),
-            self.maker_not_before.filter(|_| self.maker.is_none()),
-            self.refill_not_before,
+            // What has come was dealt with in `work`, or cannot be now.
+            self.maker_not_before.filter(|time| *time > now && self.maker.is_none()),
+            self.refill_not_before.filter(|time| *time > now),
             self.surplus_due(now),
+            self.sweep_at,
             self.ending,
         ];
         let next = next.into_iter().flatten().min().unwrap_or(tomorrow);

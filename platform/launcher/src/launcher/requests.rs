@@ -156,7 +156,9 @@ impl Launcher {
 
     fn more_sockets(&mut self, id: u64, tag: u64, number: CellId, tcp: usize, control: usize) {
         let made = match self.cells.get(&number) {
-            _ if tcp + control > MAX_SOCKETS => Err(LauncherError::Refused { reason: format!("more than {MAX_SOCKETS}") }),
+            _ if tcp + control > MAX_SOCKETS => {
+                Err(LauncherError::Refused { reason: format!("more than {MAX_SOCKETS}") })
+            }
             Some(cell) if cell.is_alive() && cell.tenant().is_some() => match &cell.pidfd {
                 Some(pidfd) => doors::in_cell(pidfd, &self.home_net, || doors::sockets(tcp, control))
                     .map_err(|_| LauncherError::NoSuchCell { cell: number }),

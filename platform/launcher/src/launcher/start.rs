@@ -30,18 +30,18 @@ use crate::volume::Volumes;
 use crate::{bind, check, layout};
 
 /// What the launcher and its maker keep; README.md says what each is for.
-const CAPABILITIES: [Capability; 10] = [
+const CAPABILITIES: [Capability; 7] = [
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_SYS_CHROOT,
     Capability::CAP_SYS_PTRACE,
-    Capability::CAP_NET_ADMIN,
     Capability::CAP_SETUID,
     Capability::CAP_SETGID,
-    Capability::CAP_SETPCAP,
     Capability::CAP_CHOWN,
     Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_KILL,
 ];
+
+/// A container that the killed launcher's maker had half made may appear after the first look.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
 impl Launcher {
     /// Everything up to the first turn of the loop.
@@ -57,7 +57,8 @@ impl Launcher {
         bound_capabilities()?;
         fs::create_dir_all(&options.run).map_err(failed(&format!("{}", options.run.display())))?;
         let lock = lock(&options.run)?;
-        for directory in [layout::cells(&options.run), layout::containers(&options.run), layout::bundles(&options.run)] {
+        for directory in [layout::cells(&options.run), layout::containers(&options.run), layout::bundles(&options.run)]
+        {
             fs::create_dir_all(&directory).map_err(failed(&format!("{}", directory.display())))?;
             fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))
                 .map_err(failed(&format!("{}", directory.display())))?;
@@ -86,12 +87,14 @@ impl Launcher {
             None => own_listener(&options.run)?,
         };
         listener.set_nonblocking(true).map_err(|error| error.to_string())?;
-        for (source, data) in
-            [(std::os::fd::AsFd::as_fd(&listener), token::LISTENER), (std::os::fd::AsFd::as_fd(&signals), token::SIGNALS)]
-        {
+        for (source, data) in [
+            (std::os::fd::AsFd::as_fd(&listener), token::LISTENER),
+            (std::os::fd::AsFd::as_fd(&signals), token::SIGNALS),
+        ] {
             epoll::add(&epoll, source, epoll::EventData::new_u64(data), epoll::EventFlags::IN)
                 .map_err(|errno| format!("epoll: {errno}"))?;
         }
+        let numbers = CellNumbers::open(&options.run).map_err(failed("cell numbers"))?;
         let open = |path: &str| File::open(path).map(OwnedFd::from).map_err(failed(path));
         let mut launcher = Launcher {
             epoll,
@@ -103,7 +106,8 @@ impl Launcher {
             cgroups,
             group_parents,
             volumes,
-            numbers: CellNumbers::open(&options.run).map_err(failed("cell numbers"))?,
+            life: numbers.life(),
+            numbers,
             ranges: SlotRanges::default(),
             cells: BTreeMap::new(),
             tenants: HashMap::new(),
@@ -122,6 +126,7 @@ impl Launcher {
             ended: HashMap::new(),
             removals: VecDeque::new(),
             leftovers: BTreeSet::new(),
+            sweep_at: Some(Instant::now() + SWEEP_AGAIN),
             kills: BTreeSet::new(),
             peers: Peers::default(),
             holders: BTreeMap::new(),
@@ -130,7 +135,7 @@ impl Launcher {
             options,
         };
         launcher.adopt().map_err(failed("adopt running containers"))?;
-        launcher.find_leftovers().map_err(failed("find leftovers"))?;
+        launcher.find_leftovers();
         // Nobody may be waiting for it.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         log(&format!("ready, {} containers adopted", launcher.cells.len()));
@@ -142,7 +147,8 @@ impl Launcher {
         for record in Record::all(&self.options.run)? {
             let pidfd = Pid::from_raw(record.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
             // Held first, judged then: a pid cannot change hands while we hold it.
-            let Some(pidfd) = pidfd.filter(|_| crate::process::start_time(record.pid) == Some(record.start_time)) else {
+            let Some(pidfd) = pidfd.filter(|_| crate::process::start_time(record.pid) == Some(record.start_time))
+            else {
                 Record::remove(&self.options.run, record.cell);
                 continue;
             };
@@ -181,7 +187,7 @@ impl Launcher {
                 maker: 0,
                 stage: Stage::Bound { tenant: record.tenant, started_unix_ms: record.started_unix_ms },
                 exited: false,
-                generation: 0,
+                doors: 0,
                 stops: Vec::new(),
             };
             self.cells.insert(record.cell, cell);
@@ -189,27 +195,23 @@ impl Launcher {
         Ok(())
     }
 
-    /// Everything of ours that is not adopted is removed: slots of an earlier life, containers that died meanwhile.
-    fn find_leftovers(&mut self) -> io::Result<()> {
+    /// Everything of ours that belongs to no cell is removed: slots of an earlier life, containers that died meanwhile, what a killed
+    /// maker had begun.
+    pub(super) fn find_leftovers(&mut self) {
         let places = self.group_parents.iter().cloned();
         let places = places.chain([layout::containers(&self.options.run), layout::bundles(&self.options.run)]);
-        for place in places {
-            let Ok(entries) = fs::read_dir(place) else { continue };
-            for entry in entries {
-                let name = entry?.file_name();
-                let found = name.to_str().and_then(layout::cell_of);
-                self.leftovers.extend(found.filter(|cell| !self.cells.contains_key(cell)));
-            }
-        }
-        if !self.leftovers.is_empty() {
-            log(&format!("removing {} leftover containers", self.leftovers.len()));
+        let names =
+            places.flat_map(|place| fs::read_dir(place).into_iter().flatten().flatten()).map(|entry| entry.file_name());
+        let found: BTreeSet<CellId> = names
+            .filter_map(|name| name.to_str().and_then(layout::cell_of))
+            .filter(|cell| !self.cells.contains_key(cell) && !self.leftovers.contains(cell))
+            .collect();
+        if !found.is_empty() {
+            log(&format!("removing {} leftover containers", found.len()));
         }
         let now = Instant::now();
-        let removals: Vec<CellId> = self.leftovers.iter().copied().collect();
-        for cell in removals {
-            self.removals.push_back(Removal::of(cell, now));
-        }
-        Ok(())
+        self.removals.extend(found.iter().map(|cell| Removal::of(*cell, now)));
+        self.leftovers.extend(found);
     }
 }
 

@@ -43,8 +43,10 @@ impl Launcher {
         let Some(pidfd) = cell.pidfd.as_ref() else { return self.unsaid(role, News::Door(number)) };
         match doors::in_cell(pidfd, &self.home_net, || doors::door(role)) {
             Ok(sockets) => {
-                cell.generation = (cell.generation + 1).max(generation_now());
-                let (generation, tenant) = (cell.generation, cell.tenant().cloned());
+                cell.doors = cell.doors.saturating_add(1);
+                // Ascends also from one launcher to the next.
+                let generation = (self.life << 16) | u32::from(cell.doors);
+                let tenant = cell.tenant().cloned();
                 let borrowed: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
                 self.say(peer, &Event::Door { seq, cell: number, generation, tenant }, &borrowed);
             }
@@ -61,10 +63,4 @@ impl Launcher {
             holder.unsaid(news);
         }
     }
-}
-
-/// Ascends also from one launcher to the next: tenths of seconds since boot.
-fn generation_now() -> u32 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    (now.tv_sec * 10 + now.tv_nsec / 100_000_000) as u32
 }

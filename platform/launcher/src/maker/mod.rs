@@ -141,9 +141,12 @@ pub fn run() -> io::Result<()> {
         match request {
             ToMaker::Begin { .. } => return Err(io::Error::other("begun twice")),
             ToMaker::Make { cell, base, image } => {
-                let made = make(&mut handed, &home, |cell_parts| {
-                    container::create(&run, &cgroups, cell, &image, cell_parts, filter.clone())
-                }, base);
+                let made = make(
+                    &mut handed,
+                    &home,
+                    |cell_parts| container::create(&run, &cgroups, cell, &image, cell_parts, filter.clone()),
+                    base,
+                );
                 handed.clear()?;
                 match made {
                     Ok((pid, descriptors)) => {
@@ -217,6 +220,10 @@ fn enter_private_view(cgroups: &Cgroups) -> io::Result<()> {
 fn show_images(images: &Path, run: &Path) -> io::Result<()> {
     let view = crate::layout::image_view(run);
     std::fs::create_dir_all(&view)?;
-    mount_bind(images, &view)
-        .map_err(|errno| io::Error::new(io::Error::from(errno).kind(), format!("show {} at {}: {errno}", images.display(), view.display())))
+    mount_bind(images, &view).map_err(|errno| {
+        io::Error::new(
+            io::Error::from(errno).kind(),
+            format!("show {} at {}: {errno}", images.display(), view.display()),
+        )
+    })
 }

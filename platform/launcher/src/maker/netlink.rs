@@ -29,7 +29,9 @@ pub fn make_everything_local() -> io::Result<()> {
     ask(&socket, libc::RTM_NEWLINK, 0, &link)?;
     ask(&socket, libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &local_route(libc::AF_INET))?;
     match ask(&socket, libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &local_route(libc::AF_INET6)) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::EACCES)) => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::EACCES)) => {
+            Ok(())
+        }
         done => done,
     }
 }

@@ -10,30 +10,162 @@ use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, S
 
 const ALLOWED: &[&str] = &[
     // memory
-    "brk", "madvise", "mmap", "mprotect", "mremap", "munmap",
+    "brk",
+    "madvise",
+    "mmap",
+    "mprotect",
+    "mremap",
+    "munmap",
     // files of the volume and /tmp
-    "access", "chdir", "chmod", "close", "close_range", "copy_file_range", "creat", "dup", "dup2", "dup3", "faccessat",
-    "faccessat2", "fadvise64", "fallocate", "fchdir", "fchmod", "fchmodat", "fcntl", "fdatasync", "flock", "fstat", "fstatfs",
-    "fsync", "ftruncate", "getcwd", "getdents64", "link", "linkat", "lseek", "lstat", "mkdir", "mkdirat", "newfstatat",
-    "open", "openat", "pread64", "preadv", "preadv2", "pwrite64", "pwritev", "pwritev2", "read", "readlink", "readlinkat",
-    "readv", "rename", "renameat", "renameat2", "rmdir", "sendfile", "stat", "statfs", "statx", "symlink", "symlinkat",
-    "sync_file_range", "truncate", "umask", "unlink", "unlinkat", "utimensat", "write", "writev",
+    "access",
+    "chdir",
+    "chmod",
+    "close",
+    "close_range",
+    "copy_file_range",
+    "creat",
+    "dup",
+    "dup2",
+    "dup3",
+    "faccessat",
+    "faccessat2",
+    "fadvise64",
+    "fallocate",
+    "fchdir",
+    "fchmod",
+    "fchmodat",
+    "fcntl",
+    "fdatasync",
+    "flock",
+    "fstat",
+    "fstatfs",
+    "fsync",
+    "ftruncate",
+    "getcwd",
+    "getdents64",
+    "link",
+    "linkat",
+    "lseek",
+    "lstat",
+    "mkdir",
+    "mkdirat",
+    "newfstatat",
+    "open",
+    "openat",
+    "pread64",
+    "preadv",
+    "preadv2",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "read",
+    "readlink",
+    "readlinkat",
+    "readv",
+    "rename",
+    "renameat",
+    "renameat2",
+    "rmdir",
+    "sendfile",
+    "stat",
+    "statfs",
+    "statx",
+    "symlink",
+    "symlinkat",
+    "sync_file_range",
+    "truncate",
+    "umask",
+    "unlink",
+    "unlinkat",
+    "utimensat",
+    "write",
+    "writev",
     // sockets (socket and socketpair below)
-    "accept", "accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recvfrom", "recvmmsg",
-    "recvmsg", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown",
+    "accept",
+    "accept4",
+    "bind",
+    "connect",
+    "getpeername",
+    "getsockname",
+    "getsockopt",
+    "listen",
+    "recvfrom",
+    "recvmmsg",
+    "recvmsg",
+    "sendmmsg",
+    "sendmsg",
+    "sendto",
+    "setsockopt",
+    "shutdown",
     // waiting
-    "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait", "eventfd2", "pipe2", "poll", "ppoll",
-    "select", "pselect6", "timerfd_create", "timerfd_gettime", "timerfd_settime", "inotify_init1", "inotify_add_watch",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "epoll_wait",
+    "eventfd2",
+    "pipe2",
+    "poll",
+    "ppoll",
+    "select",
+    "pselect6",
+    "timerfd_create",
+    "timerfd_gettime",
+    "timerfd_settime",
+    "inotify_init1",
+    "inotify_add_watch",
     "inotify_rm_watch",
     // threads, processes, signals (clone, prctl below)
-    "arch_prctl", "execve", "exit", "exit_group", "futex", "get_robust_list", "getegid", "geteuid", "getgid",
-    "getgroups", "getpgrp", "getpid", "getppid", "getrlimit", "getrusage", "gettid", "getuid", "kill", "membarrier", "pause",
-    "prlimit64", "restart_syscall", "rseq", "rt_sigaction", "rt_sigpending", "rt_sigprocmask", "rt_sigreturn",
-    "rt_sigsuspend", "rt_sigtimedwait", "sched_getaffinity", "sched_yield", "set_robust_list", "set_tid_address",
-    "sigaltstack", "signalfd4", "tgkill", "wait4", "waitid",
+    "arch_prctl",
+    "execve",
+    "exit",
+    "exit_group",
+    "futex",
+    "get_robust_list",
+    "getegid",
+    "geteuid",
+    "getgid",
+    "getgroups",
+    "getpgrp",
+    "getpid",
+    "getppid",
+    "getrlimit",
+    "getrusage",
+    "gettid",
+    "getuid",
+    "kill",
+    "membarrier",
+    "pause",
+    "prlimit64",
+    "restart_syscall",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigpending",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "rt_sigsuspend",
+    "rt_sigtimedwait",
+    "sched_getaffinity",
+    "sched_yield",
+    "set_robust_list",
+    "set_tid_address",
+    "sigaltstack",
+    "signalfd4",
+    "tgkill",
+    "wait4",
+    "waitid",
     // time and chance
-    "clock_getres", "clock_gettime", "clock_nanosleep", "getcpu", "getrandom", "gettimeofday", "nanosleep", "sysinfo", "time",
-    "times", "uname",
+    "clock_getres",
+    "clock_gettime",
+    "clock_nanosleep",
+    "getcpu",
+    "getrandom",
+    "gettimeofday",
+    "nanosleep",
+    "sysinfo",
+    "time",
+    "times",
+    "uname",
 ];
 
 /// Flags of `clone` that make namespaces. CLONE_NEWTIME is not among them: in `clone` its bit is part of the signal number.
@@ -43,12 +175,13 @@ const NAMESPACE_FLAGS: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET) as u64 & 0xffff_ffff;
+    | libc::CLONE_NEWNET) as u64
+    & 0xffff_ffff;
 
 /// Everything of the type argument but the two flags that may be added to it.
 const SOCKET_TYPE: u64 = 0xffff_ffff & !((libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) as u64);
 
-const IOCTLS: [u64; 4] = [libc::FIONBIO as u64, libc::FIONREAD as u64, libc::FIOCLEX as u64, libc::TCGETS as u64];
+const IOCTLS: [u64; 4] = [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS];
 
 /// Names of threads and mappings, and the parent's death signal; nothing that changes what the process may do.
 const PRCTLS: [u64; 4] =
@@ -81,7 +214,8 @@ pub fn compile() -> Result<Vec<libc::sock_filter>, String> {
         let own = if kind == libc::SOCK_STREAM { libc::IPPROTO_TCP } else { libc::IPPROTO_UDP };
         for family in [libc::AF_INET, libc::AF_INET6] {
             for protocol in [0, own] {
-                let conditions = [equal(0, family as u64), masked(1, SOCKET_TYPE, kind as u64), equal(2, protocol as u64)];
+                let conditions =
+                    [equal(0, family as u64), masked(1, SOCKET_TYPE, kind as u64), equal(2, protocol as u64)];
                 allow_if("socket", &conditions)?;
             }
         }
@@ -107,8 +241,8 @@ fn masked(argument: u32, mask: u64, value: u64) -> ScmpArgCompare {
 
 fn export(filter: &ScmpFilterContext) -> Result<Vec<libc::sock_filter>, String> {
     let failed = |error: std::io::Error| format!("read the seccomp filter back: {error}");
-    let memory = rustix::fs::memfd_create("seccomp", rustix::fs::MemfdFlags::CLOEXEC)
-        .map_err(|errno| failed(errno.into()))?;
+    let memory =
+        rustix::fs::memfd_create("seccomp", rustix::fs::MemfdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
     filter.export_bpf(&memory).map_err(|error| format!("export the seccomp filter: {error}"))?;
     let mut file = File::from(memory);
     let mut bytes = Vec::new();

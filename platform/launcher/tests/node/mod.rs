@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, net};
 
-
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SocketAddrUnix, connect};
 use rustix::process::{Pid, Signal, kill_process};
@@ -51,7 +50,8 @@ impl Node {
         assert!(rustix::process::geteuid().is_root(), "these tests make containers: run them as root");
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = tempfile::Builder::new().prefix("warren-launcher-").tempdir().unwrap();
-        let mut node = Node { directory, cgroup: format!("warren-test-{}-{number}", std::process::id()), slots, launcher: None };
+        let mut node =
+            Node { directory, cgroup: format!("warren-test-{}-{number}", std::process::id()), slots, launcher: None };
         node.make_image("msa", &["/guest"]);
         node.start();
         node
@@ -224,7 +224,11 @@ impl Client {
         }
         let deadline = Instant::now() + SOON;
         loop {
-            assert!(Instant::now() < deadline, "not in time; got {:?}", self.later.iter().map(|(event, _)| event).collect::<Vec<_>>());
+            assert!(
+                Instant::now() < deadline,
+                "not in time; got {:?}",
+                self.later.iter().map(|(event, _)| event).collect::<Vec<_>>()
+            );
             let (event, mut descriptors) = self.receive();
             match wanted(&event, &mut descriptors) {
                 Some(found) => return found,
@@ -243,7 +247,12 @@ impl Client {
         self.try_wake(tenant, "msa", Limits::default()).unwrap()
     }
 
-    pub fn try_wake(&mut self, tenant: &str, image: &str, limits: Limits) -> Result<Awake, warren_launcher_api::LauncherError> {
+    pub fn try_wake(
+        &mut self,
+        tenant: &str,
+        image: &str,
+        limits: Limits,
+    ) -> Result<Awake, warren_launcher_api::LauncherError> {
         let (tenant, image) = (TenantName::new(tenant).unwrap(), ImageName::new(image).unwrap());
         let wanted = self.ask(|tag| Request::Wake { tag, tenant, image, limits });
         self.wait_for(|event, descriptors| match event {
