@@ -337,7 +337,7 @@ mod tests {
             let value = format!("alice@acme.example{before}evil@evil.example{after}");
             if let Ok(found) = of(&format!("From: {value}")) {
                 let hidden = before.contains(['(', '"']);
-                prop_assert!(hidden || found.iter().any(|author| author.ends_with("evil@evil.example")), "{value}: {found:?}");
+                prop_assert!(hidden || found.iter().any(|author| author.to_string().contains("evil@evil.example")), "{value}: {found:?}");
             }
         }
     }

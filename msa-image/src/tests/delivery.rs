@@ -72,7 +72,7 @@ async fn every_recipient_gets_its_own_fate() {
     assert!(mx.taken()[0].rcpts.iter().all(|to| to.starts_with("RCPT TO:<now@")));
     node.wait_for(|message| matches!(message, FromMsa::Due { next_due_unix_ms: Some(due) } if *due > crate::clock::now_ms() + 30_000)).await;
     // Another life: only the pending one is tried, when its time has come.
-    node.kill().await;
+    node.drain().await;
     let willing = Mx::willing().await;
     world.domain("x.example", &willing);
     make_due(volume.path());
@@ -163,7 +163,7 @@ async fn one_session_takes_several_messages() {
         send(&node, &["<bob@x.example>"]).await;
     }
     node.wait_for(|message| matches!(message, FromMsa::Stats(Stats { deferred: 20, .. }))).await;
-    node.kill().await;
+    node.drain().await;
     make_due(volume.path());
     let mx = Mx::willing().await;
     world.domain("x.example", &mx);

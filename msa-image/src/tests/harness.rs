@@ -303,6 +303,13 @@ impl Node {
         client
     }
 
+    /// Ends it as SIGTERM does.
+    pub async fn drain(self) {
+        let mut platform = UnixStream::connect(&self.control.0).await.unwrap();
+        warren_control::send(&mut platform, &ToMsa::Drain).await.unwrap();
+        timeout(LIMIT, self.task).await.unwrap().unwrap();
+    }
+
     /// As if by SIGKILL: everything stops where it is.
     pub async fn kill(self) {
         drop(self.kill);
