@@ -40,6 +40,15 @@ enum Written {
     Due(Option<u64>),
 }
 
+impl From<Written> for Mark {
+    fn from(written: Written) -> Mark {
+        match written {
+            Written::Awake => Mark::Awake,
+            Written::Due(due) => Mark::Due(due),
+        }
+    }
+}
+
 /// The journal, open for appending.
 #[derive(Debug)]
 pub struct Store {
@@ -72,11 +81,7 @@ impl Store {
                 for line in BufReader::new(file).split(b'\n') {
                     match serde_json::from_slice(&line?) {
                         Ok(Line::Boot { boot }) => found_boot = Some(boot),
-                        Ok(Line::Tenant { tenant, mark: Written::Due(None) }) => drop(marks.remove(&tenant)),
-                        Ok(Line::Tenant { tenant, mark: Written::Due(due) }) => {
-                            drop(marks.insert(tenant, Mark::Due(due)))
-                        }
-                        Ok(Line::Tenant { tenant, mark: Written::Awake }) => drop(marks.insert(tenant, Mark::Awake)),
+                        Ok(Line::Tenant { tenant, mark }) => put(&mut marks, tenant, mark.into()),
                         Err(_) => damaged = true,
                     }
                 }
@@ -88,7 +93,9 @@ impl Store {
             Remembered { same_boot: found_boot.as_deref() == Some(boot) && !damaged, ..Remembered::default() };
         for (tenant, mark) in &marks {
             match mark {
-                Mark::Awake => drop(remembered.awake.insert(tenant.clone())),
+                Mark::Awake => {
+                    remembered.awake.insert(tenant.clone());
+                }
                 Mark::Due(Some(due)) => remembered.due.push((tenant.clone(), *due)),
                 Mark::Due(None) => {}
             }
@@ -114,10 +121,7 @@ impl Store {
         if self.marks.get(tenant).copied().unwrap_or(Mark::Due(None)) == mark {
             return Ok(());
         }
-        match mark {
-            Mark::Due(None) => drop(self.marks.remove(tenant)),
-            mark => drop(self.marks.insert(tenant.clone(), mark)),
-        }
+        put(&mut self.marks, tenant.clone(), mark);
         if self.lines > 2 * self.marks.len() + SLACK {
             self.file = rewrite(&self.path, &self.boot, &self.marks)?;
             self.lines = self.marks.len();
@@ -131,6 +135,14 @@ impl Store {
 /// The number of this boot of the machine.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// Who sleeps with nothing due has no entry.
+fn put(marks: &mut BTreeMap<TenantName, Mark>, tenant: TenantName, mark: Mark) {
+    match mark {
+        Mark::Due(None) => marks.remove(&tenant),
+        mark => marks.insert(tenant, mark),
+    };
 }
 
 fn encoded(tenant: &TenantName, mark: Mark) -> io::Result<Vec<u8>> {
