@@ -1,7 +1,7 @@
 //! The platform's socket: answers the receiver and the command line.
 //!
 //! Who may ask is judged by the kernel's word on the peer: root, the receiver's user, ourselves. Requests of one connection are answered
-//! concurrently (a recipient does not wait behind a tenant that is being woken), [`AT_ONCE`] at a time.
+//! concurrently (a recipient does not wait behind a tenant that is being woken), `AT_ONCE` at a time.
 
 use std::{collections::BTreeSet, net::TcpStream, os::fd::AsFd, sync::Arc, time::Duration};
 

@@ -1,6 +1,6 @@
 //! The platform's end of one cell's control channel.
 //!
-//! Everything an MSA says is tenant's word: it is read no faster than [`MESSAGES_PER_SECOND`], its log lines are fewer still, and
+//! Everything an MSA says is tenant's word: it is read no faster than `MESSAGES_PER_SECOND`, its log lines are fewer still, and
 //! nothing that it does can make the platform wait.
 
 use std::{

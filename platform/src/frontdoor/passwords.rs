@@ -1,7 +1,7 @@
 //! Verifying passwords without telling which logins exist.
 //!
 //! An argon2id hash costs tens of milliseconds and megabytes on purpose. It is computed off the async threads, as many at a time as
-//! there are processors, and no more may wait than [`WAITING`]. A login that does not exist is verified against a decoy: a hash with
+//! there are processors, and no more may wait than `WAITING`. A login that does not exist is verified against a decoy: a hash with
 //! the cost of the hashes that do exist, so that neither the answer nor its time tells the two apart.
 
 use std::sync::{
