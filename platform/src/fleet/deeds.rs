@@ -339,7 +339,8 @@ impl Performer {
         let Some(client) = self.clients.remove(&waiter) else { return };
         match (answer, client.reply) {
             (Answer::Refused(why), reply) => {
-                let cause = self.causes.get(&client.tenant).cloned();
+                let away = (!self.fleet.has_launcher()).then(|| "the launcher is away".to_owned());
+                let cause = away.or_else(|| self.causes.get(&client.tenant).cloned());
                 self.meter.count("wakes_refused");
                 refuse(Client { reply, ..client }, why, cause);
             }

@@ -20,6 +20,9 @@ use warren_launcher_api::{CellId, TenantName};
 
 use super::words::Refusal;
 
+/// How late the performer may be.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Why there is no connection to a tenant's MSA. The mail is put off; the cause is for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
@@ -138,7 +141,8 @@ impl Handle {
             let (sender, receiver) = oneshot::channel();
             let reply = Reply::Socket(entrance, sender);
             self.order(Order::Want { tenant: tenant.clone(), stale, wanted, deadline, reply }).await?;
-            let answer = timeout_at(deadline.into(), receiver).await.map_err(|_| Unavailable::Refused {
+            // The performer answers at the deadline, and knows why; this is for the case that it does not.
+            let answer = timeout_at((deadline + GRACE).into(), receiver).await.map_err(|_| Unavailable::Refused {
                 tenant: tenant.clone(),
                 why: Refusal::Late,
                 cause: None,
