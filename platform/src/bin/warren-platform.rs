@@ -151,7 +151,8 @@ fn who_may_ask(node: &Node) -> std::collections::BTreeSet<u32> {
 
 /// A broken configuration changes nothing; what is wrong with it stands in the log.
 async fn reload(books: &Books, fleet: &Handle, door: &FrontDoor<Handle>) {
-    let changes = match books.reload() {
+    // Reading thousands of files takes a while; sessions go on meanwhile on the other threads.
+    let changes = match tokio::task::block_in_place(|| books.reload()) {
         Ok(changes) => changes,
         Err(problems) => return tracing::error!("the configuration stays as it was: {problems}"),
     };

@@ -71,7 +71,7 @@ pub async fn keep(control: Control, mut orders: mpsc::Receiver<ToMsa>, events: m
     let speak = async {
         let spoken = speak(cell, &tenant, socket, &name, settings, &mut orders, &events).await;
         if let Err(error) = spoken {
-            tracing::debug!(%tenant, %cell, %error, "control channel");
+            tracing::warn!(%tenant, %cell, %error, "the control channel broke");
         }
         if events.send(CellEvent::Lost(cell)).await.is_ok() {
             std::future::pending::<()>().await;

@@ -42,8 +42,11 @@ impl Performer {
         let Some(launch) = (self.register)(&tenant) else {
             return self.start_failed(tenant, "it is not in the directory".into());
         };
-        let tag = self.pending.tag(About::Wake { tenant: tenant.clone(), asked: Instant::now() });
-        self.request(Request::Wake { tag, tenant, image: launch.image, limits: launch.limits });
+        let (image, limits) = (launch.image, launch.limits);
+        let about =
+            About::Wake { tenant: tenant.clone(), asked: Instant::now(), made: (image.clone(), limits.clone()) };
+        let tag = self.pending.tag(about);
+        self.request(Request::Wake { tag, tenant, image, limits });
     }
 
     fn start_failed(&mut self, tenant: TenantName, cause: String) {
@@ -144,7 +147,10 @@ impl Performer {
             Said::Due { tag, due } => {
                 self.pending.take(tag);
                 for due in due {
-                    self.events.push_back(Event::Due { tenant: due.tenant, due: due.next_due_unix_ms });
+                    // The volume of a tenant that was removed meanwhile may still say something.
+                    let known = (self.register)(&due.tenant).is_some();
+                    let next = due.next_due_unix_ms.filter(|_| known);
+                    self.events.push_back(Event::Due { tenant: due.tenant, due: next });
                 }
             }
             Said::Failed { tag, error } => self.failed(tag, error),
@@ -156,7 +162,7 @@ impl Performer {
     }
 
     fn woken(&mut self, tag: u64, cell: CellId, warm: bool, stages: Vec<Stage>, descriptors: Vec<OwnedFd>) {
-        let Some(About::Wake { tenant, asked }) = self.pending.take(tag) else { return self.stop(cell) };
+        let Some(About::Wake { tenant, asked, made }) = self.pending.take(tag) else { return self.stop(cell) };
         let mut descriptors = descriptors.into_iter();
         let (Some(pidfd), Some(socket)) = (descriptors.next(), descriptors.next()) else {
             self.stop(cell);
@@ -169,7 +175,12 @@ impl Performer {
         born.birth = Some(Birth { asked, woken: Instant::now(), warm, stages });
         born.spare = descriptors.take(WOKEN_TCP_SOCKETS).collect();
         self.cells.insert(cell, born);
-        self.events.push_back(Event::Started { tenant, cell });
+        // The directory may have changed while it was made.
+        let outdated = (self.register)(&tenant).is_some_and(|launch| (launch.image, launch.limits) != made);
+        self.events.push_back(Event::Started { tenant: tenant.clone(), cell });
+        if outdated {
+            self.events.push_back(Event::Renew(tenant));
+        }
         self.control(cell, socket, pidfd);
     }
 

@@ -6,12 +6,17 @@ use std::{
     time::Instant,
 };
 
-use warren_launcher_api::{CellId, CellInfo, TenantName};
+use warren_launcher_api::{CellId, CellInfo, ImageName, Limits, TenantName};
 
 /// What an answer will be about.
 #[derive(Debug)]
 pub(super) enum About {
-    Wake { tenant: TenantName, asked: Instant },
+    /// `made`: how the container is made.
+    Wake {
+        tenant: TenantName,
+        asked: Instant,
+        made: (ImageName, Limits),
+    },
     Sockets(CellId),
     Control(CellId),
     Stop(CellId),
