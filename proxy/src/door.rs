@@ -22,7 +22,12 @@ const BOUND_WITHIN: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves the exit door of a cell until dropped. `tenant` becomes known when the cell is bound.
-pub async fn serve_cell(proxy: Arc<Proxy>, listener: TcpListener, cell: CellId, tenant: watch::Receiver<Option<TenantName>>) {
+pub async fn serve_cell(
+    proxy: Arc<Proxy>,
+    listener: TcpListener,
+    cell: CellId,
+    tenant: watch::Receiver<Option<TenantName>>,
+) {
     let gate = proxy.tenant_gate();
     loop {
         let (stream, place) = accept(&listener, &gate).await;
@@ -69,7 +74,10 @@ async fn accept(listener: &TcpListener, gate: &Arc<Semaphore>) -> (TcpStream, to
 
 /// After an error of `accept`: at once if it was the connection's, after a pause if it is ours.
 pub(crate) async fn pause(error: &io::Error) {
-    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted) {
+    if !matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    ) {
         tracing::warn!(%error, "cannot accept");
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }

@@ -148,7 +148,8 @@ mod tests {
         }
         let decision = rotation.choose(ip("9.9.9.9"), now).unwrap();
         assert_eq!(decision.candidates[0].why, "rests: could not be bound");
-        let later: std::collections::HashSet<String> = (0..2).map(|_| chosen(&mut rotation, "9.9.9.9", now + REST)).collect();
+        let later: std::collections::HashSet<String> =
+            (0..2).map(|_| chosen(&mut rotation, "9.9.9.9", now + REST)).collect();
         assert_eq!(later.len(), 2);
     }
 

@@ -68,7 +68,11 @@ pub async fn hold(proxy: Arc<Proxy>, socket: &Path) -> Infallible {
     }
 }
 
-async fn converse(doors: &mut CellDoors, packets: &AsyncPackets, mut welcome: impl FnMut()) -> Result<Infallible, Lost> {
+async fn converse(
+    doors: &mut CellDoors,
+    packets: &AsyncPackets,
+    mut welcome: impl FnMut(),
+) -> Result<Infallible, Lost> {
     packets.send(&Request::Hello { role: Role::Proxy, version: VERSION }, &[]).await?;
     loop {
         let (event, descriptors): (Event, Vec<OwnedFd>) = packets.recv().await?.ok_or(Lost::Closed)?;
@@ -122,7 +126,13 @@ impl Drop for Held {
 }
 
 impl CellDoors {
-    async fn open(&mut self, cell: CellId, generation: u32, tenant: Option<TenantName>, listener: OwnedFd) -> std::io::Result<()> {
+    async fn open(
+        &mut self,
+        cell: CellId,
+        generation: u32,
+        tenant: Option<TenantName>,
+        listener: OwnedFd,
+    ) -> std::io::Result<()> {
         if self.open.get(&cell).is_some_and(|held| held.generation >= generation) {
             return Ok(());
         }

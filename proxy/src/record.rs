@@ -176,7 +176,8 @@ impl SessionRecord {
             return;
         }
         self.asked.push_back(Asked { topic, message: self.messages, recipient: 0 });
-        if let (Topic::Command(Verb::Data | Verb::Bdat) | Topic::LastChunk, Some(open)) = (topic, self.open.back_mut()) {
+        if let (Topic::Command(Verb::Data | Verb::Bdat) | Topic::LastChunk, Some(open)) = (topic, self.open.back_mut())
+        {
             open.message.data_us.get_or_insert(at_us);
         }
     }
@@ -285,8 +286,14 @@ impl Observer for SessionRecord {
             Event::Reply { flow, topic, reply } => self.reply(at, flow, topic, reply),
             Event::Mail(path) => {
                 self.messages += 1;
-                let message = Message::begun(self.log.id(), self.messages, self.leg_number(), path.to_string(), self.micros(at));
-                self.open.push_back(Open { message, recipients: Vec::new(), accepted: Vec::new(), id: MessageId::default() });
+                let message =
+                    Message::begun(self.log.id(), self.messages, self.leg_number(), path.to_string(), self.micros(at));
+                self.open.push_back(Open {
+                    message,
+                    recipients: Vec::new(),
+                    accepted: Vec::new(),
+                    id: MessageId::default(),
+                });
                 if let Some(asked) = self.asked.back_mut() {
                     asked.message = self.messages;
                 }

@@ -57,7 +57,8 @@ pub async fn run(proxy: Arc<Proxy>, client: TcpStream, arrival: Arrival) {
     let place = proxy.place(PATIENCE).await;
     // Commands are small and waited for. Failing costs speed only.
     let _ = client.set_nodelay(true);
-    let outbound = Outbound { ehlo_name: settings.ehlo_name.clone(), tls: settings.tls, deadlines: Deadlines::default() };
+    let outbound =
+        Outbound { ehlo_name: settings.ehlo_name.clone(), tls: settings.tls, deadlines: Deadlines::default() };
     let mut mediator = Mediator::outbound(outbound, Transparent, began);
     let draining = proxy.draining();
     let mut mx = Mx { proxy: &proxy, settings: &settings, to: arrival.to, mx_name, full: place.is_none(), record };

@@ -52,7 +52,8 @@ fn listen(at: SocketAddr, mode: RedirectMode) -> Result<TcpListener, OpenError> 
     let failed = |source| OpenError::Listen { at, source };
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP)).map_err(failed)?;
     if mode == RedirectMode::Tproxy {
-        let transparent = if at.is_ipv4() { socket.set_ip_transparent_v4(true) } else { socket.set_ip_transparent_v6(true) };
+        let transparent =
+            if at.is_ipv4() { socket.set_ip_transparent_v4(true) } else { socket.set_ip_transparent_v6(true) };
         transparent.map_err(|source| OpenError::Transparent { at, source })?;
     }
     socket.set_reuse_address(true).map_err(failed)?;

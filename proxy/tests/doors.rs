@@ -48,7 +48,8 @@ fn door() -> (std::net::TcpListener, SocketAddr) {
 async fn a_door_serves_the_tenant_that_its_cell_is_bound_to() {
     // Nothing internal may be dialled, so that the session ends with what it learnt from its door.
     let node = Node::with("127.0.0.1:1".parse().unwrap(), TlsPolicy::Off, &[]).await;
-    let listener = AsyncListener::new(PacketListener::listen(node.directory.path().join(SOCKET_NAME)).unwrap()).unwrap();
+    let listener =
+        AsyncListener::new(PacketListener::listen(node.directory.path().join(SOCKET_NAME)).unwrap()).unwrap();
     let (proxy, socket) = (Arc::clone(&node.proxy), node.directory.path().join(SOCKET_NAME));
     let holding = tokio::spawn(async move { match warren_proxy::launcher::hold(proxy, &socket).await {} });
     let launcher = welcomed(&listener).await;
@@ -56,13 +57,17 @@ async fn a_door_serves_the_tenant_that_its_cell_is_bound_to() {
     let (exit, at) = door();
     tell(&launcher, &Event::Door { seq: 1, cell: CELL, generation: 1, tenant: None }, Some(&exit), 1).await;
     drop(exit);
-    let note = NameNote { cell: CELL, domain: None, mx: "mx.example".into(), address: at.ip(), secure: false, ttl_s: 60 };
+    let note =
+        NameNote { cell: CELL, domain: None, mx: "mx.example".into(), address: at.ip(), secure: false, ttl_s: 60 };
     let resolver = UnixDatagram::unbound().unwrap();
     resolver.connect(node.directory.path().join(names::SOCKET_NAME)).unwrap();
     resolver.send(&serde_json::to_vec(&note).unwrap()).await.unwrap();
 
     let mut msa = Peer::new(TcpStream::connect(at).await.unwrap());
-    assert!(timeout(Duration::from_millis(100), msa.line()).await.is_err(), "nobody is served before it is known who it is");
+    assert!(
+        timeout(Duration::from_millis(100), msa.line()).await.is_err(),
+        "nobody is served before it is known who it is"
+    );
     let acme = TenantName::new("acme").unwrap();
     tell(&launcher, &Event::Bound { seq: 2, cell: CELL, tenant: acme }, None, 2).await;
     msa.hears("421 4.4.1 127.0.0.1 is not dialled: address of this node").await;

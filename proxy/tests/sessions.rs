@@ -55,12 +55,21 @@ async fn a_message_leaves_under_tls_1_3_and_is_recorded() {
     assert!(recorded.legs[0].connected_us.is_some() && recorded.legs[0].decision.contains("round-robin"));
     assert!(recorded.legs[0].tls.as_ref().unwrap().contains("mx.example"), "the certificate's names");
     let message = &recorded.messages[0];
-    assert_eq!((message.reverse_path.as_str(), message.message_id.as_deref()), ("alice@acme.example", Some("<1@acme.example>")));
+    assert_eq!(
+        (message.reverse_path.as_str(), message.message_id.as_deref()),
+        ("alice@acme.example", Some("<1@acme.example>"))
+    );
     assert_eq!((message.class.as_str(), message.code), ("delivered", Some(250)));
     let mut fates: Vec<_> = recorded.recipients.iter().map(|r| (r.forward_path.as_str(), r.class.as_str())).collect();
     fates.sort_unstable();
     assert_eq!(fates, [("bob@mx.example", "delivered"), ("nobody@mx.example", "unknown_user")]);
-    for line in ["|>  STARTTLS", "|<  220 2.0.0 go", "->  MAIL FROM:<alice@acme.example>", "<-  550 5.1.1 no such user", "->  QUIT"] {
+    for line in [
+        "|>  STARTTLS",
+        "|<  220 2.0.0 go",
+        "->  MAIL FROM:<alice@acme.example>",
+        "<-  550 5.1.1 no such user",
+        "->  QUIT",
+    ] {
         assert!(transcript.contains(line), "{line} is missing in:\n{transcript}");
     }
 }

@@ -120,7 +120,8 @@ impl ClientTls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let MaybeTls::Plain(stream) = stream else { return Err(HandshakeError::Already) };
-        let sni = name.map(|name| name.trim_end_matches('.')).filter(|name| ServerName::try_from(*name).is_ok_and(is_dns));
+        let sni =
+            name.map(|name| name.trim_end_matches('.')).filter(|name| ServerName::try_from(*name).is_ok_and(is_dns));
         let server = match sni {
             Some(name) => ServerName::try_from(name.to_owned()).unwrap_or(ServerName::IpAddress(address.into())),
             None => ServerName::IpAddress(address.into()),
@@ -146,7 +147,11 @@ impl ClientTls {
                 Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3".into(),
                 other => format!("{other:?}"),
             },
-            cipher: state.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown").into(),
+            cipher: state
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .unwrap_or("unknown")
+                .into(),
             group: state.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).map(Into::into),
             sni: sni.map(Into::into),
             resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
@@ -162,7 +167,10 @@ impl ClientTls {
     fn objection(&self, chain: &[CertificateDer<'_>], server: &ServerName<'_>) -> Option<String> {
         let Some((own, intermediates)) = chain.split_first() else { return Some("no certificate".into()) };
         let Some(judge) = &self.judge else { return Some("no trusted roots".into()) };
-        judge.verify_server_cert(own, intermediates, server, &[], UnixTime::now()).err().map(|error| bounded(&error.to_string()))
+        judge
+            .verify_server_cert(own, intermediates, server, &[], UnixTime::now())
+            .err()
+            .map(|error| bounded(&error.to_string()))
     }
 }
 
@@ -277,7 +285,8 @@ mod tests {
         let (near, far) = tokio::io::duplex(16_384);
         let accepted = MaybeTls::Plain(far).accept_tls(&server.config, LIMIT);
         let connected = async {
-            let (mut stream, facts) = client.connect(MaybeTls::Plain(near), name, [192, 0, 2, 1].into(), LIMIT).await.unwrap();
+            let (mut stream, facts) =
+                client.connect(MaybeTls::Plain(near), name, [192, 0, 2, 1].into(), LIMIT).await.unwrap();
             // TLS 1.3 tickets come with the first read.
             let mut byte = [0];
             tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte).await.unwrap();
@@ -297,7 +306,10 @@ mod tests {
         let server = server("mx.example", &[&rustls::version::TLS13]);
         let client = ClientTls::with_roots(RootCertStore::empty());
         let facts = handshake(&client, &server, Some("mx.example")).await;
-        assert_eq!((facts.version.as_str(), facts.sni.as_deref(), facts.resumed), ("TLSv1.3", Some("mx.example"), false));
+        assert_eq!(
+            (facts.version.as_str(), facts.sni.as_deref(), facts.resumed),
+            ("TLSv1.3", Some("mx.example"), false)
+        );
         assert_eq!((facts.trusted, facts.objection.as_deref()), (false, Some("no trusted roots")));
         let certificate = facts.certificate.unwrap();
         assert_eq!(certificate.names, ["mx.example"]);

@@ -49,8 +49,12 @@ pub trait Upstream: Observer + Send {
 }
 
 /// Runs a session to its end. `drain` resolves when the program is going down: the session then ends behind its open transaction.
-pub async fn relay<P, C, U>(mediator: &mut Mediator<P>, client: C, upstream: &mut U, drain: impl Future<Output = ()> + Send)
-where
+pub async fn relay<P, C, U>(
+    mediator: &mut Mediator<P>,
+    client: C,
+    upstream: &mut U,
+    drain: impl Future<Output = ()> + Send,
+) where
     P: Policy + Send,
     C: AsyncRead + AsyncWrite + Unpin + Send,
     U: Upstream,

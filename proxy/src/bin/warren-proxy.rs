@@ -57,13 +57,10 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     });
     let mut doors = open_doors(&proxy, &node)?;
     warren_daemon::ready();
-    loop {
-        match lifecycle.next().await {
-            Signal::Reload => match Node::load(&arguments.config) {
-                Ok(node) => proxy.reload(Settings::of(&node), node.egress.addresses),
-                Err(problems) => tracing::error!("the old configuration stays: {problems}"),
-            },
-            Signal::Drain => break,
+    while lifecycle.next().await == Signal::Reload {
+        match Node::load(&arguments.config) {
+            Ok(node) => proxy.reload(Settings::of(&node), node.egress.addresses),
+            Err(problems) => tracing::error!("the old configuration stays: {problems}"),
         }
     }
     // No new sessions; those under way end behind their transactions.

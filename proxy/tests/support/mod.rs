@@ -148,7 +148,8 @@ impl Node {
     pub async fn with(to: SocketAddr, tls: TlsPolicy, allow: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let notes = UnixDatagram::bind(directory.path().join(names::SOCKET_NAME)).unwrap();
-        let (recorder, recording) = Recorder::in_directory(directory.path(), RecorderSettings::new(directory.path())).unwrap();
+        let (recorder, recording) =
+            Recorder::in_directory(directory.path(), RecorderSettings::new(directory.path())).unwrap();
         let reach = Reach { allow: allow.iter().map(|network| network.parse().unwrap()).collect(), ..Reach::default() };
         let proxy = Proxy::new(Parts {
             settings: Settings { ehlo_name: "out.example".into(), reach, connect_timeout: SOON, tls },

@@ -2,13 +2,13 @@
 
 use super::event::{Ending, Event, Flow, Topic};
 use super::machine::{Back, Context, Mediator};
+use super::replies;
 use super::settings::{HIGH_WATER, MAX_ERRORS, MAX_HELD, MAX_PIPELINE, Policy};
 use super::waiting::{Awaited, By};
-use super::replies;
+use crate::Reply;
 use crate::body::{BdatCounter, DataScanner};
 use crate::command::{Command, Verb};
 use crate::line::LineError;
-use crate::Reply;
 
 /// Where the client's side stands.
 #[derive(Debug)]
@@ -70,7 +70,11 @@ impl<P: Policy> Mediator<P> {
                 Front::Waiting { .. } => {
                     self.input.push(bytes);
                     if self.input.len() > 2 * MAX_HELD {
-                        self.give_up(cx, Ending::Violation("too much sent before EHLO was answered"), replies::too_much_held());
+                        self.give_up(
+                            cx,
+                            Ending::Violation("too much sent before EHLO was answered"),
+                            replies::too_much_held(),
+                        );
                     }
                     return;
                 }
@@ -116,7 +120,11 @@ impl<P: Policy> Mediator<P> {
                 self.close_client();
             }
         }
-        if self.draining && !self.in_transaction && self.waiting.is_empty() && matches!(self.front, Front::Hello | Front::Commands) {
+        if self.draining
+            && !self.in_transaction
+            && self.waiting.is_empty()
+            && matches!(self.front, Front::Hello | Front::Commands)
+        {
             self.give_up(cx, Ending::Drained, replies::draining());
         }
     }
@@ -223,7 +231,8 @@ impl<P: Policy> Mediator<P> {
 
     /// EHLO resets the transaction; for the server that is a RSET (RFC 5321 §4.1.4).
     fn hello_again(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8]) {
-        let hello = self.hello.as_ref().map(|hello| if verb == Verb::Ehlo { hello.ehlo.clone() } else { hello.helo.clone() });
+        let hello =
+            self.hello.as_ref().map(|hello| if verb == Verb::Ehlo { hello.ehlo.clone() } else { hello.helo.clone() });
         self.answer(cx, verb, line, hello.unwrap_or_else(replies::ok));
         self.send(cx, Verb::Rset, "RSET");
         self.waiting.push(Awaited { topic: Topic::Command(Verb::Rset), since: cx.now, by: By::ServerForUs });

@@ -75,7 +75,10 @@ impl Outgoing {
 #[derive(Debug)]
 pub(super) enum Back {
     /// Being opened; `connected` tells whether there is a connection at present.
-    Opening { opening: Opening, connected: bool },
+    Opening {
+        opening: Opening,
+        connected: bool,
+    },
     Relaying,
     Gone,
 }
@@ -124,14 +127,23 @@ impl<P: Policy> Mediator<P> {
     /// A session of an MSA towards an MX. The client is greeted once the MX is.
     pub fn outbound(settings: Outbound, policy: P, now: Instant) -> Self {
         let deadlines = settings.deadlines;
-        Self::new(Opening::Mx(settings, Mx::Greeting), policy, deadlines, None, now)
+        Self::new(Opening::Mx(Box::new(settings), Mx::Greeting), policy, deadlines, None, now)
     }
 
     /// A session of a client, greeted and authenticated, towards the MSA that serves it.
     pub fn hand_over(settings: HandOver, policy: P, now: Instant) -> Self {
         let deadlines = settings.deadlines;
         let hello = Hello::given(settings.ehlo_reply.clone());
-        Self { exact: true, ..Self::new(Opening::HandOver(settings, HandedOver::Greeting), policy, deadlines, Some(hello), now) }
+        Self {
+            exact: true,
+            ..Self::new(
+                Opening::HandOver(Box::new(settings), HandedOver::Greeting),
+                policy,
+                deadlines,
+                Some(hello),
+                now,
+            )
+        }
     }
 
     fn new(opening: Opening, policy: P, deadlines: Deadlines, hello: Option<Hello>, now: Instant) -> Self {

@@ -72,8 +72,8 @@ impl Hello {
 /// Where the opening stands: what the next reply answers.
 #[derive(Debug)]
 pub(super) enum Opening {
-    Mx(Outbound, Mx),
-    HandOver(HandOver, HandedOver),
+    Mx(Box<Outbound>, Mx),
+    HandOver(Box<HandOver>, HandedOver),
 }
 
 /// Towards an MX.
@@ -214,7 +214,9 @@ impl Mx {
             }
             Self::Ehlo(_) | Self::Helo(_) => Step::RejectHello,
             // Nothing was asked.
-            Self::Greeted | Self::Handshake => Step::Fail(Ending::Violation("a reply to nothing"), replies::server_garbled()),
+            Self::Greeted | Self::Handshake => {
+                Step::Fail(Ending::Violation("a reply to nothing"), replies::server_garbled())
+            }
         }
     }
 

@@ -38,7 +38,9 @@ pub(super) fn unknown_command() -> Reply {
 pub(super) fn bad_line(error: LineError) -> Reply {
     match error {
         LineError::TooLong => Reply::new(500, (5, 5, 6), "line too long"),
-        LineError::BareCr | LineError::BareLf | LineError::Nul => Reply::new(500, (5, 5, 2), "bare CR, LF or NUL in a command"),
+        LineError::BareCr | LineError::BareLf | LineError::Nul => {
+            Reply::new(500, (5, 5, 2), "bare CR, LF or NUL in a command")
+        }
     }
 }
 

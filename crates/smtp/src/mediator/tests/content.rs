@@ -28,7 +28,7 @@ fn content_passes_unchanged_split_anywhere() {
         talk.chunk = chunk;
         talk.client(&legal);
         assert_eq!(talk.mediator.to_server.bytes(), legal);
-        talk.to_server();
+        talk.told_server();
         talk.run("S 250 2.0.0 queued\nc 250 2.0.0 queued\nC RSET\ns RSET");
         assert!(talk.told("content end"));
     }
@@ -71,8 +71,11 @@ fn bare_line_ends_never_reach_the_server_with_an_end() {
             talk.client(smuggled);
             let actions = talk.actions();
             assert_eq!(actions, [super::Action::DropServer, super::Action::CloseClient], "{smuggled:?}");
-            assert_eq!(talk.to_server(), "", "what was not written is withdrawn");
-            assert_eq!(talk.to_client(), "550 5.6.11 bare CR or LF in the message\r\n421 4.3.2 closing this session\r\n");
+            assert_eq!(talk.told_server(), "", "what was not written is withdrawn");
+            assert_eq!(
+                talk.told_client(),
+                "550 5.6.11 bare CR or LF in the message\r\n421 4.3.2 closing this session\r\n"
+            );
             assert!(!talk.told("content end") && talk.told("ended Violation(\"bare CR or LF in content\")"));
         }
     }
@@ -83,7 +86,7 @@ fn a_message_that_is_cut_off_is_never_completed() {
     for cut in [&b""[..], b"half a", b"line\r\n", b"line\r\n.", b"line\r\n.\r"] {
         let mut talk = in_data();
         talk.client(cut);
-        talk.to_server();
+        talk.told_server();
         talk.run("!client closes\n!drop server\n!close client");
         assert!(talk.told("ended ClientLost"));
     }
@@ -129,7 +132,7 @@ fn loss_after_the_dot_is_temporary() {
 fn content_before_354_is_nobodys_command() {
     let mut talk = Talk::relaying();
     talk.client(b"MAIL FROM:<>\r\nDATA\r\nSubject: x\r\n");
-    talk.to_server();
+    talk.told_server();
     talk.run("c 421 4.5.0 content before 354; closing\n!drop server\n!close client");
 }
 
@@ -149,7 +152,7 @@ fn chunks_are_opaque() {
             talk.mediator.to_server.bytes(),
             b"MAIL FROM:<>\r\nBDAT 16\r\nQUIT\r\n.\r\n\n\r\0\xff.\r\nBDAT 0\r\nBDAT 2 LAST\r\n\r\nNOOP\r\n"
         );
-        talk.to_server();
+        talk.told_server();
         talk.run("S 250 a\nS 250 b\nS 250 c\nS 250 d\nS 250 e\nc 250 a\nc 250 b\nc 250 c\nc 250 d\nc 250 e");
         assert_eq!(talk.events.iter().filter(|event| *event == "content end").count(), 1);
         assert!(!talk.mediator.in_transaction());
@@ -160,7 +163,7 @@ fn chunks_are_opaque() {
 fn a_chunk_is_not_acknowledged_before_it_is_there() {
     let mut talk = Talk::relaying();
     talk.client(b"BDAT 10 LAST\r\n12345");
-    talk.to_server();
+    talk.told_server();
     talk.run("S 250 queued\n!drop server\n!nothing");
     talk.client(b"67890");
     talk.run("c 421 4.5.0 the server broke the protocol\n!close client");
@@ -170,10 +173,10 @@ fn a_chunk_is_not_acknowledged_before_it_is_there() {
 fn a_refused_chunk_is_still_content() {
     let mut talk = Talk::relaying();
     talk.client(b"BDAT 6\r\nQU");
-    talk.to_server();
+    talk.told_server();
     talk.run("S 503 5.5.1 no\nc 503 5.5.1 no");
     talk.client(b"IT\r\nNOOP\r\n");
-    assert_eq!(talk.to_server(), "IT\r\nNOOP\r\n");
+    assert_eq!(talk.told_server(), "IT\r\nNOOP\r\n");
 }
 
 #[test]

@@ -73,8 +73,8 @@ impl<P: Policy> Talk<P> {
                 other => panic!("{other} is nobody"),
             }
         }
-        assert_eq!(self.to_client(), "", "told the client more than was expected");
-        assert_eq!(self.to_server(), "", "told the server more than was expected");
+        assert_eq!(self.told_client(), "", "told the client more than was expected");
+        assert_eq!(self.told_server(), "", "told the server more than was expected");
     }
 
     fn expect(&mut self, line: &str, text: &str, client: bool) {
@@ -139,11 +139,11 @@ impl<P: Policy> Talk<P> {
         self.mediator.tick(self.now, &mut |_: Instant, event: Event<'_>| events.push(show(&event)));
     }
 
-    pub(super) fn to_client(&mut self) -> String {
+    pub(super) fn told_client(&mut self) -> String {
         take(&mut self.mediator.to_client)
     }
 
-    pub(super) fn to_server(&mut self) -> String {
+    pub(super) fn told_server(&mut self) -> String {
         take(&mut self.mediator.to_server)
     }
 

@@ -140,7 +140,12 @@ const SECOND_DIAL: &str = "
 
 #[test]
 fn a_failed_handshake_is_followed_by_a_dial_in_the_clear() {
-    for failure in ["S 220 go\n!handshake fails", "!server closes", "S 421 4.3.2 not now", "S 220 go\n!handshake\ns EHLO out.example\n!server closes"] {
+    for failure in [
+        "S 220 go\n!handshake fails",
+        "!server closes",
+        "S 421 4.3.2 not now",
+        "S 220 go\n!handshake\ns EHLO out.example\n!server closes",
+    ] {
         let mut talk = Talk::outbound(TlsPolicy::Opportunistic);
         talk.run(UP_TO_STARTTLS);
         talk.run(failure);
@@ -191,17 +196,27 @@ fn tls_that_is_required_is_had_or_the_session_ends_with_421() {
         !close client";
     for policy in [TlsPolicy::Require, TlsPolicy::Verify] {
         Talk::outbound(policy).run(not_offered);
-        for failure in ["S 220 go\n!handshake fails", "!server closes", "S 220 go\n!handshake\ns EHLO out.example\n!server closes"] {
-            let failure = if policy == TlsPolicy::Verify { failure.replace("!handshake\n", "!handshake verified\n") } else { failure.into() };
+        for failure in
+            ["S 220 go\n!handshake fails", "!server closes", "S 220 go\n!handshake\ns EHLO out.example\n!server closes"]
+        {
+            let failure = if policy == TlsPolicy::Verify {
+                failure.replace("!handshake\n", "!handshake verified\n")
+            } else {
+                failure.into()
+            };
             let mut talk = Talk::outbound(policy);
             talk.run(UP_TO_STARTTLS);
-            talk.run(&format!("{failure}\nc 421 4.7.5 TLS is required and could not be established\n!drop server\n!close client"));
+            talk.run(&format!(
+                "{failure}\nc 421 4.7.5 TLS is required and could not be established\n!drop server\n!close client"
+            ));
             assert!(talk.told("ended TlsFailed"));
         }
     }
     let mut talk = Talk::outbound(TlsPolicy::Require);
     talk.run(UP_TO_STARTTLS);
-    talk.run("S 454 no\nc 421 4.7.5 TLS is required and could not be established\ns QUIT\n!close server\n!close client");
+    talk.run(
+        "S 454 no\nc 421 4.7.5 TLS is required and could not be established\ns QUIT\n!close server\n!close client",
+    );
     let mut talk = Talk::outbound(TlsPolicy::Verify);
     talk.run(UP_TO_STARTTLS);
     talk.run("S 220 go\n!handshake\nc 421 4.7.5 TLS is required and could not be established");

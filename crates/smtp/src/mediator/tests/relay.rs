@@ -51,7 +51,7 @@ fn a_reply_of_many_lines_is_passed_at_once() {
     let mut talk = Talk::relaying();
     talk.run("C NOOP\ns NOOP");
     talk.server(b"250-2.0.0 one\r\n250-2.0.0 t");
-    assert_eq!(talk.to_client(), "");
+    assert_eq!(talk.told_client(), "");
     talk.server(b"wo\r\n250 2.0.0 three\r\n");
     talk.run("c 250-2.0.0 one\nc 250-2.0.0 two\nc 250 2.0.0 three");
 }
@@ -145,8 +145,8 @@ fn refusals_are_counted() {
     for _ in 0..=MAX_ERRORS {
         talk.client(b"FROB\r\n");
     }
-    assert!(talk.to_client().ends_with("421 4.7.0 too many errors\r\n"));
-    assert_eq!(talk.to_server(), "QUIT\r\n");
+    assert!(talk.told_client().ends_with("421 4.7.0 too many errors\r\n"));
+    assert_eq!(talk.told_server(), "QUIT\r\n");
 }
 
 #[test]
@@ -154,9 +154,9 @@ fn a_long_pipeline_waits_instead_of_growing() {
     let mut talk = Talk::relaying();
     talk.client("NOOP\r\n".repeat(MAX_PIPELINE + 10).as_bytes());
     assert!(!talk.mediator.wants_client());
-    assert_eq!(talk.to_server().len(), MAX_PIPELINE * 6);
+    assert_eq!(talk.told_server().len(), MAX_PIPELINE * 6);
     talk.server("250 ok\r\n".repeat(MAX_PIPELINE).as_bytes());
-    assert_eq!(talk.to_server().len(), 10 * 6);
+    assert_eq!(talk.told_server().len(), 10 * 6);
     assert!(talk.mediator.wants_client());
 }
 
