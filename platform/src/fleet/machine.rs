@@ -338,9 +338,20 @@ impl Fleet {
     }
 
     fn renew(&mut self, tenant: &TenantName, now: Now, steps: &mut Vec<Step>) {
-        if let Life::Awake { cell, .. } = self.life(tenant).0 {
-            self.draining(cell, now, self.policy.drain);
-            steps.push(Step::Drain(cell));
+        match self.life(tenant).0 {
+            Life::Awake { cell, .. } => {
+                self.draining(cell, now, self.policy.drain);
+                steps.push(Step::Drain(cell));
+            }
+            // What failed may work now.
+            Life::Failed { until } => {
+                self.timers.remove(&(until, tenant.clone()));
+                let burrow = self.burrow(tenant);
+                burrow.failures = 0;
+                burrow.life = Life::Asleep;
+                self.lie_down(tenant);
+            }
+            _ => {}
         }
     }
 

@@ -148,6 +148,17 @@ fn a_crash_asks_the_volume_and_backs_off() {
 }
 
 #[test]
+fn another_image_is_tried_at_once() {
+    let mut fleet = awake();
+    fleet.on(Event::Exited(CellId(7)), at(10));
+    assert_eq!(fleet.on(Event::Renew(tenant(1)), at(11)), []);
+    assert_eq!(fleet.on(wanted(1, 2, 50), at(20)), [Step::Start(tenant(1))]);
+    // One that runs is drained first.
+    fleet.on(started(1, 8), at(21));
+    assert_eq!(fleet.on(Event::Renew(tenant(1)), at(22)), [Step::Drain(CellId(8))]);
+}
+
+#[test]
 fn deferred_mail_leaves_room_for_clients() {
     let mut fleet = fleet();
     for n in 0..20 {
@@ -251,6 +262,7 @@ enum Move {
     Exit(u8),
     Due { tenant: u8, due_ms: Option<u64> },
     Remove(u8),
+    Renew(u8),
     Launcher { there: bool },
     Pass { ms: u64 },
 }
@@ -268,7 +280,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
             1 => any::<u8>().prop_map(Move::LoseControl),
             3 => any::<u8>().prop_map(Move::Exit),
             1 => (tenants.clone(), prop::option::of(0u64..10_000)).prop_map(|(tenant, due_ms)| Move::Due { tenant, due_ms }),
-            1 => tenants.prop_map(Move::Remove),
+            1 => tenants.clone().prop_map(Move::Remove),
+            1 => tenants.prop_map(Move::Renew),
             1 => any::<bool>().prop_map(|there| Move::Launcher { there }),
             3 => (0u64..3000).prop_map(|ms| Move::Pass { ms }),
         ],
@@ -392,6 +405,7 @@ impl World {
                 self.tell(Event::Due { tenant: tenant(n), due: due_ms.map(|ms| T0 + self.now + ms) });
             }
             Move::Remove(n) => self.tell(Event::Removed(tenant(n))),
+            Move::Renew(n) => self.tell(Event::Renew(tenant(n))),
             Move::Launcher { there } if there != self.launcher => {
                 self.launcher = there;
                 if there {

@@ -15,7 +15,7 @@ pub struct Policy {
     pub waiters: usize,
     /// Wait after the first failed start. Small, because the most common failure is one killed process.
     pub backoff_first: Duration,
-    /// The longest wait after failed starts.
+    /// The longest wait after failed starts: what an operator repaired works within it.
     pub backoff_max: Duration,
     /// How long a tenant must have lived for its crash to count as its first.
     pub sound_life: Duration,
@@ -37,7 +37,7 @@ impl Default for Policy {
             waiters_per_tenant: 100,
             waiters: 5000,
             backoff_first: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(300),
+            backoff_max: Duration::from_secs(60),
             sound_life: Duration::from_secs(60),
             farewell: Duration::from_secs(5),
             drain: Duration::from_secs(30),

@@ -76,7 +76,7 @@ pub enum Event {
     LauncherLost,
     /// The launcher is there, and these are all the cells with a tenant that it has.
     LauncherBack(Vec<(CellId, TenantName)>),
-    /// The tenant's container must be made anew (another image, other limits) as soon as it is idle.
+    /// The tenant's container must be made anew (another image, other limits) as soon as it is idle; what failed so far is forgotten.
     Renew(TenantName),
     /// The tenant is no more.
     Removed(TenantName),
