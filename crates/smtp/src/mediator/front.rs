@@ -170,11 +170,10 @@ impl<P: Policy> Mediator<P> {
                     self.perform(cx, step, None);
                 }
             }
-            (Command::Bdat { size, last }, _) => {
-                // Its content is no command, whatever becomes of it.
-                self.refuse(cx, verb, line, replies::say_hello_first());
-                let verdict = Verdict { flow: Flow::ReplyMade, reply: replies::closing() };
-                self.begin_chunk(*size, *last, Some(verdict));
+            // Its content follows, whatever the answer: it must not run as commands.
+            (Command::Bdat { .. }, _) => {
+                self.ended_here(cx, verb, line);
+                self.give_up(cx, Ending::Violation("BDAT before EHLO"), replies::bad_chunk());
             }
             (_, Some(_)) => self.refuse(cx, verb, line, replies::session_refused()),
             (_, None) => self.refuse(cx, verb, line, replies::say_hello_first()),
@@ -206,7 +205,7 @@ impl<P: Policy> Mediator<P> {
             Command::Bdat { size, last } => {
                 let topic = if *last { Topic::LastChunk } else { Topic::Command(verb) };
                 self.pass(cx, topic, line);
-                self.begin_chunk(*size, *last, None);
+                self.front = Front::Chunk { left: BdatCounter::new(*size), last: *last, verdict: None };
                 if *size == 0 {
                     self.chunk_done(cx);
                 }
@@ -272,12 +271,6 @@ impl<P: Policy> Mediator<P> {
         self.errors += 1;
         if self.errors > MAX_ERRORS {
             self.give_up(cx, Ending::Violation("too many errors"), replies::too_many_errors());
-        }
-    }
-
-    fn begin_chunk(&mut self, size: u64, last: bool, verdict: Option<Verdict>) {
-        if !matches!(self.front, Front::Done) {
-            self.front = Front::Chunk { left: BdatCounter::new(size), last, verdict };
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) fn too_much_held() -> Reply {
 }
 
 pub(super) fn bad_chunk() -> Reply {
-    Reply::new(421, (4, 5, 2), "malformed BDAT; closing")
+    Reply::new(421, (4, 5, 2), "BDAT malformed or out of place; closing")
 }
 
 pub(super) fn bare_line_end() -> Reply {

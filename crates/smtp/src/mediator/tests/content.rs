@@ -184,6 +184,6 @@ fn a_malformed_chunk_ends_the_session() {
     for line in ["BDAT", "BDAT x", "BDAT -1", "BDAT 99999999999999999999999999", "BDAT 1 LAST x"] {
         let mut talk = Talk::relaying();
         talk.client(format!("{line}\r\nQUIT\r\n").as_bytes());
-        talk.run("c 421 4.5.2 malformed BDAT; closing\ns QUIT\n!close server\n!close client");
+        talk.run("c 421 4.5.2 BDAT malformed or out of place; closing\ns QUIT\n!close server\n!close client");
     }
 }

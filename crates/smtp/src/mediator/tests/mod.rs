@@ -3,6 +3,7 @@
 //! A dialogue is text. `C` the client sends, `S` the server sends, `c` the client gets, `s` the server gets, `!` the driver does or
 //! is asked to do. `\n` in the text stands for CRLF unless a line is quoted as raw bytes by [`Talk`]'s methods.
 
+mod chaos;
 mod content;
 mod hand_over;
 mod outbound;

@@ -1,0 +1,112 @@
+//! Peers that say anything in any order.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Move {
+    Client(Vec<u8>),
+    Server(Vec<u8>),
+    ClientCloses,
+    ServerCloses,
+    Silence,
+    Drain,
+    /// The driver writes, dials and shakes hands; or fails to.
+    Driver(bool),
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let client = prop::sample::select(vec![
+        &b"EHLO x\r\n"[..],
+        b"HELO x\r\n",
+        b"MAIL FROM:<a@b.example>\r\n",
+        b"RCPT TO:<c@d.example>\r\n",
+        b"DATA\r\n",
+        b"text\r\n",
+        b".\r\n",
+        b"\n.\r\n",
+        b"\r",
+        b"BDAT 5\r\nQUIT\r\n",
+        b"BDAT 3 LAST\r\nabc",
+        b"BDAT 9 LAST\r\n",
+        b"STARTTLS\r\n",
+        b"RSET\r\n",
+        b"QUIT\r\n",
+    ]);
+    let server = prop::sample::select(vec![
+        &b"220 mx\r\n"[..],
+        b"250 ok\r\n",
+        b"250-mx\r\n250 STARTTLS\r\n",
+        b"354 go\r\n",
+        b"421 bye\r\n",
+        b"452 later\r\n",
+        b"554 no\r\n",
+        b"250-half\r\n",
+        b"nonsense\r\n",
+    ]);
+    let one = prop_oneof![
+        8 => client.prop_map(|bytes| Move::Client(bytes.to_vec())),
+        8 => server.prop_map(|bytes| Move::Server(bytes.to_vec())),
+        1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Move::Client),
+        1 => Just(Move::ClientCloses),
+        1 => Just(Move::ServerCloses),
+        1 => Just(Move::Silence),
+        1 => Just(Move::Drain),
+        6 => any::<bool>().prop_map(Move::Driver),
+    ];
+    prop::collection::vec(one, 1..60)
+}
+
+proptest! {
+    #[test]
+    fn every_session_stays_within_its_promises(moves in moves(), policy in 0usize..4) {
+        let policy = [TlsPolicy::Off, TlsPolicy::Opportunistic, TlsPolicy::Require, TlsPolicy::Verify][policy];
+        let mut now = Instant::now();
+        let mut mediator = Mediator::outbound(outbound(policy), Transparent, now);
+        let (mut accepted, mut ends, mut ended, mut closed) = (0u32, 0u32, 0u32, 0u32);
+        let mut observer = |_: Instant, event: Event<'_>| match event {
+            Event::ContentEnd => ends += 1,
+            Event::Ended(_) => ended += 1,
+            Event::Reply { flow, topic: Topic::EndOfData | Topic::LastChunk, reply } if reply.is_positive() => {
+                assert_eq!(flow, Flow::ReplyPassed, "only the server accepts a message");
+                accepted += 1;
+            }
+            _ => {}
+        };
+        for step in moves {
+            match step {
+                Move::Client(bytes) if mediator.wants_client() => mediator.client_bytes(now, &bytes, &mut observer),
+                Move::Server(bytes) if mediator.wants_server() => mediator.server_bytes(now, &bytes, &mut observer),
+                Move::ClientCloses => mediator.client_closed(now, &mut observer),
+                Move::ServerCloses if mediator.wants_server() => mediator.server_closed(now, &mut observer),
+                Move::Silence => if let Some(deadline) = mediator.deadline() {
+                    now = now.max(deadline);
+                    mediator.tick(now, &mut observer);
+                },
+                Move::Drain => mediator.drain(now, &mut observer),
+                Move::Driver(well) => match mediator.next_action() {
+                    Some(Action::Dial) if well => mediator.connected(now),
+                    Some(Action::Dial) => mediator.not_connected(now, Reply::new(421, (4, 4, 1), "no"), &mut observer),
+                    Some(Action::Handshake) if well => mediator.handshake_done(now, true, &mut observer),
+                    Some(Action::Handshake) => mediator.handshake_failed(now, &mut observer),
+                    Some(Action::CloseClient) => closed += 1,
+                    _ => {}
+                },
+                _ => {}
+            }
+            let out = mediator.to_client();
+            let length = out.len();
+            out.wrote(length);
+            let out = mediator.to_server();
+            let length = out.len();
+            out.wrote(length);
+        }
+        while let Some(action) = mediator.next_action() {
+            closed += u32::from(action == Action::CloseClient);
+        }
+        prop_assert!(accepted <= ends, "{accepted} accepted of {ends} sent whole");
+        prop_assert!(ended <= 1 && closed <= 1);
+        prop_assert!(closed == 0 || ended == 1, "a session that is over says why");
+    }
+}
