@@ -38,11 +38,6 @@ pub fn bundles(run: &Path) -> PathBuf {
     run.join("bundles")
 }
 
-/// Where the maker sees the images.
-pub fn image_view(run: &Path) -> PathBuf {
-    run.join("images")
-}
-
 /// Writing into this socket starts a container.
 pub fn notify_socket(run: &Path, cell: CellId) -> PathBuf {
     containers(run).join(container_name(cell)).join("notify.sock")

@@ -64,8 +64,6 @@ impl Launcher {
                 .map_err(failed(&format!("{}", directory.display())))?;
         }
         let mut cgroups = Cgroups::discover(&options.cgroup)?;
-        cgroups.prepare().map_err(failed("make control groups"))?;
-        let group_parents = remember_parents(&options.run, &cgroups).map_err(failed("note control groups"))?;
         let volumes = Volumes::open(&options.state).map_err(failed(&format!("{}", options.state.display())))?;
         bind::probe_idmapped_mounts(volumes.directory())?;
         // A broken image is not fatal: it may be built while we run. But it is worth saying at once.
@@ -95,6 +93,9 @@ impl Launcher {
                 .map_err(|errno| format!("epoll: {errno}"))?;
         }
         let numbers = CellNumbers::open(&options.run).map_err(failed("cell numbers"))?;
+        // Late, so that a machine that is not fit keeps no empty groups.
+        cgroups.prepare().map_err(failed("make control groups"))?;
+        let group_parents = remember_parents(&options.run, &cgroups).map_err(failed("note control groups"))?;
         let open = |path: &str| File::open(path).map(OwnedFd::from).map_err(failed(path));
         let mut launcher = Launcher {
             epoll,

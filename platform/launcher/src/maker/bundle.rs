@@ -1,7 +1,5 @@
 //! The OCI runtime configuration of a slot: everything about a container that does not depend on its tenant.
 
-use std::path::Path;
-
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
@@ -24,9 +22,9 @@ const MASKED: [&str; 11] = [
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Writes the configuration. `rootfs` is where the maker sees the image's root. The namespaces are descriptors of the process that calls libcontainer: paths through `/proc/self/fd`
+/// Writes the configuration. The image's root is given as the maker sees it. The namespaces are descriptors of the process that calls libcontainer: paths through `/proc/self/fd`
 /// need no bind mounts to keep the namespaces alive.
-pub fn config(image: &Image, rootfs: &Path, user_namespace: i32, network_namespace: i32, cgroup: &str) -> Value {
+pub fn config(image: &Image, user_namespace: i32, network_namespace: i32, cgroup: &str) -> Value {
     // As many as may be; the wake lowers it to the tenant's limit, and nobody may raise it then.
     let open_files = getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20);
     json!({
@@ -51,7 +49,7 @@ pub fn config(image: &Image, rootfs: &Path, user_namespace: i32, network_namespa
             ],
             "noNewPrivileges": true,
         },
-        "root": { "path": rootfs, "readonly": true },
+        "root": { "path": image.rootfs, "readonly": true },
         "hostname": "msa",
         "mounts": [
             {

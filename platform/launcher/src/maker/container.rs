@@ -62,8 +62,7 @@ pub fn create(
     let bundle = layout::bundles(run).join(&name);
     fs::create_dir(&bundle)?;
     let cgroup = format!("/{}/{name}", cgroups.name());
-    let rootfs = layout::image_view(run).join(image.name.as_str()).join("rootfs");
-    let config = bundle::config(image, &rootfs, cell.user.as_raw_fd(), cell.net.as_raw_fd(), &cgroup);
+    let config = bundle::config(image, cell.user.as_raw_fd(), cell.net.as_raw_fd(), &cgroup);
     fs::write(bundle.join("config.json"), serde_json::to_vec(&config)?)?;
     let builder = ContainerBuilder::new(name, SyscallType::default())
         .with_root_path(layout::containers(run))

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::{Mode, OFlags, open};
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
 use serde::{Deserialize, Serialize};
 use warren_launcher_api::{CellId, ExitStatus};
@@ -43,7 +43,7 @@ pub enum ToMaker {
     Begin {
         /// The run directory.
         run: PathBuf,
-        /// Where images are.
+        /// The directory of images.
         images: PathBuf,
         /// Where containers go.
         cgroups: Cgroups,
@@ -133,14 +133,14 @@ pub fn run() -> io::Result<()> {
     rustix::stdio::dup2_stdin(dev_null()?)?;
     let socket = Packets::from(socket);
     let Some((ToMaker::Begin { run, images, cgroups }, _)) = receive(&socket)? else { return Ok(()) };
-    enter_private_view(&cgroups)?;
-    show_images(&images, &run)?;
+    let view = enter_private_view(&cgroups, images)?;
     let filter = Rc::new(seccomp::compile().map_err(io::Error::other)?);
     let home: OwnedFd = File::open("/proc/self/ns/net")?.into();
     while let Some((request, _)) = receive(&socket)? {
         match request {
             ToMaker::Begin { .. } => return Err(io::Error::other("begun twice")),
-            ToMaker::Make { cell, base, image } => {
+            ToMaker::Make { cell, base, mut image } => {
+                image.rootfs = view.path_of(&image.rootfs);
                 let made = make(
                     &mut handed,
                     &home,
@@ -199,9 +199,25 @@ fn reap(pid: i32) -> ExitStatus {
     }
 }
 
+/// Where the maker sees the images.
+struct View {
+    images: PathBuf,
+    seen: PathBuf,
+}
+
+impl View {
+    fn path_of(&self, rootfs: &Path) -> PathBuf {
+        rootfs.strip_prefix(&self.images).map_or_else(|_| rootfs.to_owned(), |within| self.seen.join(within))
+    }
+}
+
+/// Directories that every system has, with nothing in them that a container is made from.
+const STAGES: [&str; 4] = ["/mnt", "/srv", "/media", "/opt"];
+
 /// A mount namespace that hides the hierarchies that containers stay out of (each costs a container some tenths of a millisecond) and
-/// shows the others from our own place downward.
-fn enter_private_view(cgroups: &Cgroups) -> io::Result<()> {
+/// shows the others from our own place downward. It also shows the images at a place that everybody may reach: an init that
+/// prepares its root is nobody to the host, and could not pass through, say, /root.
+fn enter_private_view(cgroups: &Cgroups, images: PathBuf) -> io::Result<View> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
     // Downstream, not private: images on file systems mounted later are seen.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
@@ -213,17 +229,12 @@ fn enter_private_view(cgroups: &Cgroups) -> io::Result<()> {
     for foreign in cgroups.unused_mounts() {
         unmount(foreign, UnmountFlags::DETACH)?;
     }
-    Ok(())
-}
-
-/// Images may lie where only root may go, and a container's root is nobody there: the private view shows them in the run directory too.
-fn show_images(images: &Path, run: &Path) -> io::Result<()> {
-    let view = crate::layout::image_view(run);
-    std::fs::create_dir_all(&view)?;
-    mount_bind(images, &view).map_err(|errno| {
-        io::Error::new(
-            io::Error::from(errno).kind(),
-            format!("show {} at {}: {errno}", images.display(), view.display()),
-        )
-    })
+    let stage = STAGES.iter().map(Path::new).find(|stage| stage.is_dir() && !images.starts_with(stage));
+    match stage {
+        Some(stage) if images.is_dir() => {
+            mount_bind_recursive(&images, stage)?;
+            Ok(View { images, seen: stage.to_owned() })
+        }
+        _ => Ok(View { seen: images.clone(), images }),
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -49,7 +50,12 @@ impl Node {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         assert!(rustix::process::geteuid().is_root(), "these tests make containers: run them as root");
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory = tempfile::Builder::new().prefix("warren-launcher-").tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("warren-launcher-")
+            // As closed as a home directory: containers must do without passing through.
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .unwrap();
         let mut node =
             Node { directory, cgroup: format!("warren-test-{}-{number}", std::process::id()), slots, launcher: None };
         node.make_image("msa", &["/guest"]);
