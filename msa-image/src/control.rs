@@ -131,7 +131,8 @@ impl Control {
         self.put(|outbox| {
             let refill = outbox.refilled.elapsed().as_millis() / LOG_INTERVAL.as_millis();
             if refill > 0 {
-                outbox.tokens = LOG_BURST.min(outbox.tokens + u32::try_from(refill).unwrap_or(LOG_BURST).min(LOG_BURST));
+                outbox.tokens =
+                    LOG_BURST.min(outbox.tokens + u32::try_from(refill).unwrap_or(LOG_BURST).min(LOG_BURST));
                 outbox.refilled = Instant::now();
             }
             if outbox.tokens == 0 || outbox.logs.len() >= MAX_WAITING {
@@ -218,7 +219,11 @@ impl Control {
                     continue;
                 }
                 let last = matches!(messages.last(), Some(FromMsa::Sleeping { .. }));
-                let lines: Vec<u8> = messages.iter().filter_map(|message| warren_control::lines::encode(message).ok()).flatten().collect();
+                let lines: Vec<u8> = messages
+                    .iter()
+                    .filter_map(|message| warren_control::lines::encode(message).ok())
+                    .flatten()
+                    .collect();
                 match timeout(WRITE_TIMEOUT, write.write_all(&lines)).await {
                     Ok(Ok(())) if last => self.shared.emptied.notify_waiters(),
                     Ok(Ok(())) => {}

@@ -68,7 +68,12 @@ fn plain_settings() -> Settings {
         max_message_bytes: 64 << 20,
         max_recipients: 1_000,
         idle_ms: 30_000,
-        retry: Retry { first_ms: retry.first_ms, factor_percent: retry.factor_percent, max_ms: retry.max_ms, expire_ms: retry.expire_ms },
+        retry: Retry {
+            first_ms: retry.first_ms,
+            factor_percent: retry.factor_percent,
+            max_ms: retry.max_ms,
+            expire_ms: retry.expire_ms,
+        },
         hop_limit: 50,
     }
 }

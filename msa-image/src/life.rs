@@ -67,7 +67,8 @@ struct Doors {
 impl Doors {
     fn open(submission: TcpListener, relay: TcpListener, msa: &Arc<Msa>) -> Self {
         let stop = watch::Sender::new(false);
-        let serve = |listener, entrance| tokio::spawn(entrance::serve(listener, entrance, Arc::clone(msa), stop.subscribe()));
+        let serve =
+            |listener, entrance| tokio::spawn(entrance::serve(listener, entrance, Arc::clone(msa), stop.subscribe()));
         Self { submission: serve(submission, Entrance::Submission), relay: serve(relay, Entrance::Relay), stop }
     }
 
@@ -127,7 +128,8 @@ async fn begin(msa: Arc<Msa>, started: Instant) {
 }
 
 fn idle(msa: &Msa) -> Duration {
-    let ms = msa.control.settings().borrow().as_ref().map_or_else(|| plain_settings().idle_ms, |settings| settings.idle_ms);
+    let ms =
+        msa.control.settings().borrow().as_ref().map_or_else(|| plain_settings().idle_ms, |settings| settings.idle_ms);
     Duration::from_millis(ms)
 }
 

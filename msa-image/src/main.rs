@@ -61,13 +61,21 @@ async fn serve(started: Instant) -> std::io::Result<()> {
         let control = control.clone();
         move |panic| control.log_at_once(&format!("panic: {panic}"))
     }));
-    let parts = Parts { volume: VOLUME.into(), resolver: Arc::new(Door::default()), dialer: Arc::new(Port25), control, started };
+    let parts = Parts {
+        volume: VOLUME.into(),
+        resolver: Arc::new(Door::default()),
+        dialer: Arc::new(Port25),
+        control,
+        started,
+    };
     run(inherited()?, parts).await;
     Ok(())
 }
 
 fn inherited() -> std::io::Result<Sockets> {
-    let missing = |what: &str| std::io::Error::other(format!("no {what} socket was inherited (LISTEN_FDS=3: submission, relay, control)"));
+    let missing = |what: &str| {
+        std::io::Error::other(format!("no {what} socket was inherited (LISTEN_FDS=3: submission, relay, control)"))
+    };
     let mut inherited = listenfd::ListenFd::from_env();
     let submission = inherited.take_tcp_listener(0)?.ok_or_else(|| missing("submission"))?;
     let relay = inherited.take_tcp_listener(1)?.ok_or_else(|| missing("relay"))?;

@@ -80,7 +80,9 @@ impl Store {
 }
 
 /// Runs disk work beside the event loop.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, QueueError> + Send + 'static) -> Result<T, QueueError> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, QueueError> + Send + 'static,
+) -> Result<T, QueueError> {
     match spawn_blocking(work).await {
         Ok(result) => result,
         // It panicked, or the program ends: either way nothing was accepted.

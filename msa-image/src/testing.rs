@@ -8,7 +8,11 @@ pub(crate) fn settings() -> Settings {
         tenant: "acme".parse().unwrap(),
         hostname: "mail.warren.example".into(),
         domains: vec!["acme.example".into()],
-        accounts: [("alice@acme.example".to_owned(), vec!["alice@acme.example".to_owned(), "sales@acme.example".to_owned()])].into(),
+        accounts: [(
+            "alice@acme.example".to_owned(),
+            vec!["alice@acme.example".to_owned(), "sales@acme.example".to_owned()],
+        )]
+        .into(),
         max_message_bytes: 1 << 20,
         max_recipients: 3,
         idle_ms: 300,

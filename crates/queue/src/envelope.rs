@@ -232,7 +232,10 @@ pub(crate) fn sample(now_ms: u64) -> Envelope {
         arrived_ms: now_ms,
         origin: Origin::Submission,
         reverse_path: "alice@acme.example".into(),
-        recipients: vec![Recipient::new("bob@postfix.example", now_ms), Recipient::new("carol@exim.example", now_ms + 5)],
+        recipients: vec![
+            Recipient::new("bob@postfix.example", now_ms),
+            Recipient::new("carol@exim.example", now_ms + 5),
+        ],
         content: Content { bytes: 0, eight_bit: false, smtputf8: false },
         ret: Some(Ret::Headers),
         envid: Some("QQ314159".into()),
@@ -245,7 +248,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn attempt(at_ms: u64) -> Attempt {
-        Attempt { at_ms, host: Some("mx1.postfix.example".into()), status: "4.2.0".into(), text: "451 later".into(), from_peer: true }
+        Attempt {
+            at_ms,
+            host: Some("mx1.postfix.example".into()),
+            status: "4.2.0".into(),
+            text: "451 later".into(),
+            from_peer: true,
+        }
     }
 
     #[test]

@@ -90,7 +90,12 @@ mod tests {
 
     #[test]
     fn sorts_by_arrival() {
-        let ids = [MessageId::make(1_000, 9), MessageId::make(1_001, 0), MessageId::make(1_001, 1), MessageId::make(1_790_000_000_000, 0)];
+        let ids = [
+            MessageId::make(1_000, 9),
+            MessageId::make(1_001, 0),
+            MessageId::make(1_001, 1),
+            MessageId::make(1_790_000_000_000, 0),
+        ];
         assert!(ids.is_sorted());
         assert!(ids.iter().all(|id| id.as_str().parse::<MessageId>().as_ref() == Ok(id)));
     }

@@ -35,7 +35,8 @@ enum Step {
     SyncDirectory,
 }
 
-const COMMIT: [Step; 5] = [Step::SyncContent, Step::WriteEnvelope, Step::NameContent, Step::NameEnvelope, Step::SyncDirectory];
+const COMMIT: [Step; 5] =
+    [Step::SyncContent, Step::WriteEnvelope, Step::NameContent, Step::NameEnvelope, Step::SyncDirectory];
 
 /// Content is handed to the kernel in pieces of this size.
 const BUFFER: usize = 64 * 1024;
@@ -179,7 +180,8 @@ mod tests {
     }
 
     fn names(directory: &Path) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.retain(|name| name != "lock");
         names.sort();
         names

@@ -146,8 +146,9 @@ mod tests {
     }
 
     fn any_retry() -> impl Strategy<Value = Retry> {
-        (any::<u64>(), any::<u32>(), any::<u64>(), any::<u64>())
-            .prop_map(|(first_ms, factor_percent, max_ms, expire_ms)| Retry { first_ms, factor_percent, max_ms, expire_ms })
+        (any::<u64>(), any::<u32>(), any::<u64>(), any::<u64>()).prop_map(
+            |(first_ms, factor_percent, max_ms, expire_ms)| Retry { first_ms, factor_percent, max_ms, expire_ms },
+        )
     }
 
     proptest! {

@@ -64,7 +64,9 @@ impl Queue {
             .map_err(|error| QueueError::of("opening the queue's lock file", error))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(QueueError::InUse { directory: directory.display().to_string() }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(QueueError::InUse { directory: directory.display().to_string() });
+            }
             Err(TryLockError::Error(error)) => return Err(QueueError::of("locking the queue", error)),
         }
         let handle = File::open(directory).map_err(|error| QueueError::of("opening the queue directory", error))?;
@@ -135,7 +137,9 @@ impl Queue {
         let (content, envelope) = (content_name(id), envelope_name(id));
         let (has_content, has_envelope) = (names.contains(&content), names.contains(&envelope));
         for name in names {
-            let orphan = (*name == content && !has_envelope) || *name == temporary_name(&content) || *name == temporary_name(&envelope);
+            let orphan = (*name == content && !has_envelope)
+                || *name == temporary_name(&content)
+                || *name == temporary_name(&envelope);
             if orphan && fs::remove_file(self.inner.path(name)).is_ok() {
                 scan.swept += 1;
             }
@@ -166,9 +170,14 @@ impl Queue {
         let envelope = Envelope::decode(id, &bytes).map_err(Unreadable::Corrupt)?;
         if !has_content {
             let settled = envelope.is_settled();
-            return Err(if settled { Unreadable::Removed } else { Unreadable::Corrupt("its content is missing".to_owned()) });
+            return Err(if settled {
+                Unreadable::Removed
+            } else {
+                Unreadable::Corrupt("its content is missing".to_owned())
+            });
         }
-        let found = fs::symlink_metadata(self.inner.path(&content_name(id))).map_err(|error| corrupt("its content cannot be read", error))?;
+        let found = fs::symlink_metadata(self.inner.path(&content_name(id)))
+            .map_err(|error| corrupt("its content cannot be read", error))?;
         if !found.is_file() || found.len() != envelope.content.bytes {
             let expected = envelope.content.bytes;
             return Err(Unreadable::Corrupt(format!("its content has {} bytes instead of {expected}", found.len())));
@@ -222,7 +231,9 @@ impl Queue {
         // The envelope first: content without an envelope is swept, an envelope without content would be an alarm.
         for name in [envelope_name(id), content_name(id)] {
             match fs::remove_file(self.inner.path(&name)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(QueueError::of("removing a message", error)),
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(QueueError::of("removing a message", error));
+                }
                 _ => {}
             }
         }

@@ -96,7 +96,12 @@ mod tests {
                 std::thread::spawn(move || {
                     start.wait();
                     let begun = count.load(SeqCst);
-                    subject.sync_by(|| { count.fetch_add(1, SeqCst); Ok(()) }).unwrap();
+                    subject
+                        .sync_by(|| {
+                            count.fetch_add(1, SeqCst);
+                            Ok(())
+                        })
+                        .unwrap();
                     assert!(count.load(SeqCst) > begun, "an fsync began after the call");
                 })
             })
@@ -109,7 +114,11 @@ mod tests {
     fn a_failure_is_told_and_the_next_may_succeed() {
         let (_directory, subject) = subject();
         assert!(subject.sync_by(|| Err(io::Error::from_raw_os_error(EIO))).is_err());
-        assert!(subject.sync_by(|| Err(io::Error::from_raw_os_error(28))).is_err_and(|error| matches!(error, QueueError::Full { .. })));
+        assert!(
+            subject
+                .sync_by(|| Err(io::Error::from_raw_os_error(28)))
+                .is_err_and(|error| matches!(error, QueueError::Full { .. }))
+        );
         assert!(subject.sync().is_ok());
     }
 }

@@ -83,7 +83,8 @@ impl Board {
     }
 
     fn enlist(&mut self, envelope: &Envelope) {
-        for (index, recipient) in envelope.recipients.iter().enumerate().filter(|(_, recipient)| recipient.is_pending()) {
+        for (index, recipient) in envelope.recipients.iter().enumerate().filter(|(_, recipient)| recipient.is_pending())
+        {
             self.due.insert((recipient.due_ms, envelope.id.clone(), Item::Recipient(index)));
         }
     }
@@ -112,11 +113,16 @@ impl Board {
         }
         for ((id, host), recipients) in grouped {
             let jobs = &mut self.destinations.entry(host).or_default().jobs;
-            jobs.extend(recipients.chunks(PER_TRANSACTION).map(|part| Job { id: id.clone(), recipients: part.to_vec() }));
+            jobs.extend(
+                recipients.chunks(PER_TRANSACTION).map(|part| Job { id: id.clone(), recipients: part.to_vec() }),
+            );
         }
         while self.sessions < IN_ALL {
             let most = if self.sessions < SEVERAL_UP_TO { PER_DESTINATION } else { 1 };
-            let wanting = self.destinations.iter_mut().filter(|(_, destination)| !destination.jobs.is_empty() && destination.sessions < most);
+            let wanting = self
+                .destinations
+                .iter_mut()
+                .filter(|(_, destination)| !destination.jobs.is_empty() && destination.sessions < most);
             let Some((host, destination)) = wanting.min_by_key(|(_, destination)| destination.sessions) else { break };
             let Some(job) = destination.jobs.pop_front() else { break };
             destination.sessions += 1;

@@ -130,7 +130,11 @@ async fn send(msa: &Msa, queue: &Queue, about: &Envelope, kind: Kind, indexes: &
 }
 
 /// Head, returned content, tail.
-fn copy(report: &Report, original: Result<File, QueueError>, incoming: &mut warren_queue::Incoming) -> Result<(), QueueError> {
+fn copy(
+    report: &Report,
+    original: Result<File, QueueError>,
+    incoming: &mut warren_queue::Incoming,
+) -> Result<(), QueueError> {
     incoming.write(&report.head)?;
     // A message that cannot be read is reported without it.
     if let Ok(mut original) = original {

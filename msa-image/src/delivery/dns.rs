@@ -2,8 +2,8 @@
 
 use super::route::{Exchange, LookupError, Pending, Resolve};
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig};
-use hickory_resolver::net::NetError;
 use hickory_resolver::net::DnsError;
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData};
@@ -77,7 +77,9 @@ impl Door {
         match (found.is_empty(), four, six) {
             (false, _, _) => Ok(found),
             // One family may be there tomorrow.
-            (true, Err(LookupError::Temporary(why)), _) | (true, _, Err(LookupError::Temporary(why))) => Err(LookupError::Temporary(why)),
+            (true, Err(LookupError::Temporary(why)), _) | (true, _, Err(LookupError::Temporary(why))) => {
+                Err(LookupError::Temporary(why))
+            }
             (true, Err(error), _) | (true, _, Err(error)) => Err(error),
             (true, Ok(_), Ok(_)) => Err(LookupError::NoRecords),
         }
@@ -154,9 +156,27 @@ mod tests {
             ("broken.example.", _) => (2, vec![]),
             _ => (3, vec![]),
         };
-        let mut out = [&query[..2], &[0x81, 0x80 | code, 0, 1, 0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0], &query[12..at + 5]].concat();
+        let mut out = [
+            &query[..2],
+            &[0x81, 0x80 | code, 0, 1, 0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0],
+            &query[12..at + 5],
+        ]
+        .concat();
         for (kind, data) in records {
-            out.extend([0xc0, 12, 0, u8::try_from(kind).unwrap(), 0, 1, 0, 0, 0, 60, 0, u8::try_from(data.len()).unwrap()]);
+            out.extend([
+                0xc0,
+                12,
+                0,
+                u8::try_from(kind).unwrap(),
+                0,
+                1,
+                0,
+                0,
+                0,
+                60,
+                0,
+                u8::try_from(data.len()).unwrap(),
+            ]);
             out.extend(data);
         }
         out
@@ -173,7 +193,10 @@ mod tests {
         assert_eq!(door.mx("empty.example").await, Err(LookupError::NoRecords));
         assert_eq!(door.mx("missing.example").await, Err(LookupError::NoDomain));
         assert!(matches!(door.mx("broken.example").await, Err(LookupError::Temporary(_))));
-        assert_eq!(door.ip("a.x.example").await.unwrap(), ["192.0.2.1".parse::<IpAddr>().unwrap(), "192.0.2.2".parse().unwrap()]);
+        assert_eq!(
+            door.ip("a.x.example").await.unwrap(),
+            ["192.0.2.1".parse::<IpAddr>().unwrap(), "192.0.2.2".parse().unwrap()]
+        );
         assert_eq!(door.ip("empty.example").await, Err(LookupError::NoRecords));
         assert_eq!(door.ip("missing.example").await, Err(LookupError::NoDomain));
         assert!(matches!(door.ip("broken.example").await, Err(LookupError::Temporary(_))));

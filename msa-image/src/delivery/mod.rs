@@ -52,7 +52,14 @@ impl Deliveries {
     /// With who is asked and who connects.
     #[must_use]
     pub fn new(resolver: Arc<dyn Resolve>, dialer: Arc<dyn Dial>) -> Self {
-        Self { board: Mutex::default(), wake: Notify::new(), scanned: AtomicBool::new(false), stats: Mutex::default(), resolver, dialer }
+        Self {
+            board: Mutex::default(),
+            wake: Notify::new(),
+            scanned: AtomicBool::new(false),
+            stats: Mutex::default(),
+            resolver,
+            dialer,
+        }
     }
 
     /// Takes in a message that was just accepted.

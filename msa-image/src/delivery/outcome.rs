@@ -36,7 +36,8 @@ pub fn of_reply(reply: &Reply, host: &str, dsn: bool, now_ms: u64) -> Outcome {
         500..=599 => (Verdict::Never, 5),
         _ => (Verdict::Later, 4),
     };
-    let status = reply.status().map(|status| status.to_string()).filter(|status| status.starts_with(&class.to_string()));
+    let status =
+        reply.status().map(|status| status.to_string()).filter(|status| status.starts_with(&class.to_string()));
     let attempt = Attempt {
         at_ms: now_ms,
         host: Some(host.to_owned()),
@@ -50,7 +51,13 @@ pub fn of_reply(reply: &Reply, host: &str, dsn: bool, now_ms: u64) -> Outcome {
 /// Our own words: no MX took part, or it stopped making sense.
 #[must_use]
 pub fn of_trouble(permanent: bool, status: &str, text: &str, host: Option<&str>, now_ms: u64) -> Outcome {
-    let attempt = Attempt { at_ms: now_ms, host: host.map(str::to_owned), status: status.to_owned(), text: bounded(text), from_peer: false };
+    let attempt = Attempt {
+        at_ms: now_ms,
+        host: host.map(str::to_owned),
+        status: status.to_owned(),
+        text: bounded(text),
+        from_peer: false,
+    };
     Outcome { verdict: if permanent { Verdict::Never } else { Verdict::Later }, attempt }
 }
 

@@ -91,8 +91,12 @@ pub async fn hops(resolver: &dyn Resolve, destination: &Host, random: u64) -> Re
         Ok(exchanges) => order(domain, exchanges, random),
         // RFC 5321 §5.1: without MX records the domain is its own exchange.
         Err(LookupError::NoRecords) => Ok(vec![Hop::Name(domain.to_owned())]),
-        Err(LookupError::NoDomain) => Err(RouteError::permanent("5.1.2", format!("the domain {domain} does not exist"))),
-        Err(LookupError::Temporary(why)) => Err(RouteError::temporary("4.4.3", format!("the MX of {domain} cannot be looked up: {why}"))),
+        Err(LookupError::NoDomain) => {
+            Err(RouteError::permanent("5.1.2", format!("the domain {domain} does not exist")))
+        }
+        Err(LookupError::Temporary(why)) => {
+            Err(RouteError::temporary("4.4.3", format!("the MX of {domain} cannot be looked up: {why}")))
+        }
     }
 }
 
@@ -113,7 +117,9 @@ fn order(domain: &str, exchanges: Vec<Exchange>, mut random: u64) -> Result<Vec<
     keyed.sort();
     keyed.truncate(MAX_EXCHANGES);
     match (keyed.is_empty(), had_any) {
-        (true, true) => Err(RouteError::permanent("5.1.10", format!("the domain {domain} does not accept mail (null MX)"))),
+        (true, true) => {
+            Err(RouteError::permanent("5.1.10", format!("the domain {domain} does not accept mail (null MX)")))
+        }
         (true, false) => Ok(vec![Hop::Name(domain.to_owned())]),
         _ => Ok(keyed.into_iter().map(|(_, _, name)| Hop::Name(name)).collect()),
     }
@@ -133,7 +139,9 @@ pub async fn addresses(resolver: &dyn Resolve, hop: &Hop) -> Result<Vec<IpAddr>,
         Ok(_) | Err(LookupError::NoRecords | LookupError::NoDomain) => {
             Err(RouteError::permanent("5.4.4", format!("the mail host {name} has no address")))
         }
-        Err(LookupError::Temporary(why)) => Err(RouteError::temporary("4.4.3", format!("the address of {name} cannot be looked up: {why}"))),
+        Err(LookupError::Temporary(why)) => {
+            Err(RouteError::temporary("4.4.3", format!("the address of {name} cannot be looked up: {why}")))
+        }
     }
 }
 
@@ -177,7 +185,13 @@ mod tests {
     async fn names(answer: Result<Vec<Exchange>, LookupError>, random: u64) -> Result<Vec<String>, RouteError> {
         let zone = Zone(answer, Ok(vec![]));
         let hops = hops(&zone, &"x.example".parse().unwrap(), random).await?;
-        Ok(hops.into_iter().map(|hop| match hop { Hop::Name(name) => name, Hop::Address(address) => address.to_string() }).collect())
+        Ok(hops
+            .into_iter()
+            .map(|hop| match hop {
+                Hop::Name(name) => name,
+                Hop::Address(address) => address.to_string(),
+            })
+            .collect())
     }
 
     #[tokio::test]
@@ -197,7 +211,10 @@ mod tests {
         let status = |error: RouteError| (error.permanent, error.status);
         assert_eq!(names(Ok(vec![mx(0, "")]), 1).await.map_err(status), Err((true, "5.1.10")));
         assert_eq!(names(Err(LookupError::NoDomain), 1).await.map_err(status), Err((true, "5.1.2")));
-        assert_eq!(names(Err(LookupError::Temporary("SERVFAIL".into())), 1).await.map_err(status), Err((false, "4.4.3")));
+        assert_eq!(
+            names(Err(LookupError::Temporary("SERVFAIL".into())), 1).await.map_err(status),
+            Err((false, "4.4.3"))
+        );
         assert_eq!(names(Err(LookupError::NoRecords), 1).await.unwrap(), ["x.example"]);
         assert_eq!(names(Ok(vec![mx(0, ""), mx(5, "a")]), 1).await.unwrap(), ["a"]);
     }
@@ -212,7 +229,10 @@ mod tests {
 
     #[tokio::test]
     async fn literals_need_no_dns_and_families_take_turns() {
-        let zone = Zone(Err(LookupError::NoDomain), Ok(["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|a| a.parse().unwrap()).to_vec()));
+        let zone = Zone(
+            Err(LookupError::NoDomain),
+            Ok(["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|a| a.parse().unwrap()).to_vec()),
+        );
         let hop = hops(&zone, &"[192.0.2.9]".parse().unwrap(), 1).await.unwrap();
         assert_eq!(hop, [Hop::Address("192.0.2.9".parse().unwrap())]);
         let found = addresses(&zone, &Hop::Name("a".into())).await.unwrap();

@@ -65,7 +65,12 @@ impl Session<'_> {
                     Ok(()) => return Ok(()),
                     Err(text) => {
                         self.msa.control.log(Level::Info, format!("{name}: {text}"));
-                        last = Some(Trouble { permanent: false, status: "4.4.1", text: format!("{name}: {text}"), host: Some(name) });
+                        last = Some(Trouble {
+                            permanent: false,
+                            status: "4.4.1",
+                            text: format!("{name}: {text}"),
+                            host: Some(name),
+                        });
                     }
                 }
                 if *self.msa.control.draining().borrow() {
@@ -78,7 +83,8 @@ impl Session<'_> {
 
     /// Hands over messages to one MX. An error means that another MX should be tried with what is in hand.
     async fn talk_to(&mut self, address: IpAddr, name: &str) -> Result<(), String> {
-        let stream = self.msa.deliveries.dialer.dial(address).await.map_err(|error| format!("cannot connect: {error}"))?;
+        let stream =
+            self.msa.deliveries.dialer.dial(address).await.map_err(|error| format!("cannot connect: {error}"))?;
         let mut conversation = Conversation::open(stream, &settings(self.msa).hostname).await?;
         while let Some(job) = self.job.take().or_else(|| self.msa.deliveries.board().next_job(self.destination)) {
             let Some(sending) = self.prepare(&job).await else { continue };
@@ -107,7 +113,8 @@ impl Session<'_> {
             (Ok(content), Some(wire)) => Some((wire, content)),
             (Err(error), _) => {
                 self.msa.control.log(Level::Error, format!("{}: {error}", job.id));
-                self.note(job, |_| of_trouble(false, "4.3.0", "the message cannot be read at present", None, now_ms())).await;
+                self.note(job, |_| of_trouble(false, "4.3.0", "the message cannot be read at present", None, now_ms()))
+                    .await;
                 None
             }
             (_, None) => {
@@ -141,7 +148,8 @@ impl Session<'_> {
         if !answered.recipients.is_empty() {
             let places: Vec<usize> = answered.recipients.clone();
             self.note(&answered, |index| {
-                let place = places.iter().position(|known| *known == index).expect("every index of the job has an outcome");
+                let place =
+                    places.iter().position(|known| *known == index).expect("every index of the job has an outcome");
                 outcomes[place].clone()
             })
             .await;
@@ -152,7 +160,10 @@ impl Session<'_> {
     /// Nobody took it: what is in hand and what waits for the same destination comes back later, or never.
     async fn give_back(&mut self, trouble: &Trouble) {
         while let Some(job) = self.job.take().or_else(|| self.msa.deliveries.board().next_job(self.destination)) {
-            self.note(&job, |_| of_trouble(trouble.permanent, trouble.status, &trouble.text, trouble.host.as_deref(), now_ms())).await;
+            self.note(&job, |_| {
+                of_trouble(trouble.permanent, trouble.status, &trouble.text, trouble.host.as_deref(), now_ms())
+            })
+            .await;
         }
     }
 
@@ -205,9 +216,14 @@ fn wire_envelope(envelope: &Envelope, job: &Job) -> Option<client::Envelope> {
     let recipients = job.recipients.iter().map(|&index| {
         let recipient = envelope.recipients.get(index)?;
         let to = ForwardPath::Mailbox(recipient.path.parse().ok()?);
-        let notify = recipient.notify.map(|notify| Notify { success: notify.success, failure: notify.failure, delay: notify.delay });
+        let notify = recipient.notify.map(|notify| Notify {
+            success: notify.success,
+            failure: notify.failure,
+            delay: notify.delay,
+        });
         let orcpt = recipient.orcpt.as_ref().and_then(|orcpt| orcpt.split_once(';'));
-        let orcpt = orcpt.map(|(kind, address)| OriginalRecipient { address_type: kind.to_owned(), address: address.to_owned() });
+        let orcpt = orcpt
+            .map(|(kind, address)| OriginalRecipient { address_type: kind.to_owned(), address: address.to_owned() });
         Some((to, RcptParams { notify, orcpt, other: Vec::new() }))
     });
     let recipients = recipients.collect::<Option<Vec<_>>>()?;
@@ -222,5 +238,9 @@ fn wire_envelope(envelope: &Envelope, job: &Job) -> Option<client::Envelope> {
         envid: envelope.envid.clone(),
         ..MailParams::default()
     };
-    Some(client::Envelope { from: warren_smtp::ReversePath::parse_inner(&envelope.reverse_path).ok()?, params, recipients })
+    Some(client::Envelope {
+        from: warren_smtp::ReversePath::parse_inner(&envelope.reverse_path).ok()?,
+        params,
+        recipients,
+    })
 }

@@ -134,7 +134,8 @@ impl Content {
         }
         let incoming = self.incoming?;
         let transaction = self.transaction;
-        let international = !transaction.reverse_path.to_string().is_ascii() || transaction.recipients.iter().any(|to| !to.path.is_ascii());
+        let international = !transaction.reverse_path.to_string().is_ascii()
+            || transaction.recipients.iter().any(|to| !to.path.is_ascii());
         let envelope = Envelope {
             version: Envelope::VERSION,
             id: incoming.id().clone(),

@@ -40,7 +40,12 @@ const READ_TIMEOUT: Duration = Duration::from_secs(300);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Accepts until told to stop, then gives the listener back: whoever has connected by then has been accepted.
-pub async fn serve(listener: TcpListener, entrance: Entrance, msa: Arc<Msa>, mut stop: watch::Receiver<bool>) -> TcpListener {
+pub async fn serve(
+    listener: TcpListener,
+    entrance: Entrance,
+    msa: Arc<Msa>,
+    mut stop: watch::Receiver<bool>,
+) -> TcpListener {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -108,7 +113,12 @@ async fn turn_away(mut stream: TcpStream, why: &str) {
 }
 
 /// Moves bytes between the socket and the machine, events between the machine and the session.
-async fn converse(mut stream: TcpStream, mut server: Server, session: &mut session::Session<'_>, msa: &Msa) -> std::io::Result<()> {
+async fn converse(
+    mut stream: TcpStream,
+    mut server: Server,
+    session: &mut session::Session<'_>,
+    msa: &Msa,
+) -> std::io::Result<()> {
     let mut draining = msa.control.draining();
     let mut buffer = vec![0; 16 * 1024];
     loop {

@@ -120,7 +120,11 @@ impl<'a> Session<'a> {
             return Ok(()); // one copy is enough
         }
         let mut recipient = Recipient::new(path, now_ms());
-        recipient.notify = params.notify.map(|notify| Notify { success: notify.success, failure: notify.failure, delay: notify.delay });
+        recipient.notify = params.notify.map(|notify| Notify {
+            success: notify.success,
+            failure: notify.failure,
+            delay: notify.delay,
+        });
         recipient.orcpt = params.orcpt.map(|orcpt| format!("{};{}", orcpt.address_type, orcpt.address));
         transaction.recipients.push(recipient);
         Ok(())
@@ -152,7 +156,12 @@ impl<'a> Session<'a> {
         match self.msa.store.commit(incoming, envelope).await {
             Ok(envelope) => {
                 let reply = Reply::new(250, (2, 0, 0), format!("queued as {}", envelope.id));
-                let facts = format!("{}: accepted, {} bytes, {} recipients", envelope.id, envelope.content.bytes, envelope.recipients.len());
+                let facts = format!(
+                    "{}: accepted, {} bytes, {} recipients",
+                    envelope.id,
+                    envelope.content.bytes,
+                    envelope.recipients.len()
+                );
                 self.msa.control.log(Level::Info, facts);
                 self.msa.deliveries.take_in(envelope);
                 reply

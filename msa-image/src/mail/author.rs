@@ -291,7 +291,12 @@ mod tests {
     #[test]
     fn every_author_is_found() {
         assert_eq!(of("From: a@x.example, B <b@y.example>, g: c@z.example, d@w.example;").unwrap().len(), 4);
-        assert_eq!(of("From: a@x.example\r\nFROM : b@y.example\r\nSender: c@z.example\r\nResent-From: d@w.example").unwrap().len(), 4);
+        assert_eq!(
+            of("From: a@x.example\r\nFROM : b@y.example\r\nSender: c@z.example\r\nResent-From: d@w.example")
+                .unwrap()
+                .len(),
+            4
+        );
         assert_eq!(of("Subject: nobody").unwrap(), Vec::<String>::new());
     }
 
@@ -313,7 +318,11 @@ mod tests {
             "alice@acme.example; bob@evil.example",
             "alice\u{ff20}evil.example",
         ] {
-            assert!(matches!(of(&format!("From: {value}")), Err(AuthorError::Unreadable { .. })), "{value}: {:?}", of(&format!("From: {value}")));
+            assert!(
+                matches!(of(&format!("From: {value}")), Err(AuthorError::Unreadable { .. })),
+                "{value}: {:?}",
+                of(&format!("From: {value}"))
+            );
         }
         for value in ["", "undisclosed:;", " , "] {
             assert_eq!(of(&format!("From: {value}")), Err(AuthorError::Nobody { field: "From" }), "{value}");

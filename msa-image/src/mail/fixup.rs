@@ -14,7 +14,13 @@ pub struct OwnAddresses(HashSet<String>);
 impl OwnAddresses {
     /// From the platform's list; what is no address is left out.
     pub fn new<'a>(addresses: impl IntoIterator<Item = &'a String>) -> Self {
-        Self(addresses.into_iter().filter_map(|address| address.parse::<Mailbox>().ok()).map(|mailbox| key(&mailbox)).collect())
+        Self(
+            addresses
+                .into_iter()
+                .filter_map(|address| address.parse::<Mailbox>().ok())
+                .map(|mailbox| key(&mailbox))
+                .collect(),
+        )
     }
 
     /// May the account write as this address? Case makes no difference: no two accounts of a tenant differ by case alone.
@@ -96,12 +102,19 @@ mod tests {
         HeaderReader::default().push(format!("{fields}\r\n").as_bytes()).unwrap().unwrap().header
     }
 
-    const ADDITIONS: Additions<'static> =
-        Additions { received: b"Received: x\r\n", now_ms: 0, message_id: "1@acme.example", author: "alice@acme.example" };
+    const ADDITIONS: Additions<'static> = Additions {
+        received: b"Received: x\r\n",
+        now_ms: 0,
+        message_id: "1@acme.example",
+        author: "alice@acme.example",
+    };
 
     #[test]
     fn adds_what_is_missing_and_strips_blind_copies() {
-        let out = submitted(header("To: bob@x.example\r\nBCC: eve@x.example\r\nresent-bcc: eve@x.example\r\nSubject: hi\r\n"), &ADDITIONS);
+        let out = submitted(
+            header("To: bob@x.example\r\nBCC: eve@x.example\r\nresent-bcc: eve@x.example\r\nSubject: hi\r\n"),
+            &ADDITIONS,
+        );
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "Received: x\r\nMessage-ID: <1@acme.example>\r\nDate: Thu, 01 Jan 1970 00:00:00 +0000\r\nFrom: alice@acme.example\r\nTo: bob@x.example\r\nSubject: hi\r\n"
@@ -121,8 +134,14 @@ mod tests {
         let check = |fields: &str| check_authors(&header(fields), &own);
         assert_eq!(check("From: Alice@ACME.example, sales@acme.example\r\n"), Ok(()));
         assert_eq!(check("Subject: no author: one is added\r\n"), Ok(()));
-        assert!(matches!(check("From: alice@acme.example\r\nSender: ceo@acme.example\r\n"), Err(AuthorRefused::Foreign(_))));
-        assert!(matches!(check("From: alice@acme.example\r\nFrom: ceo@acme.example\r\n"), Err(AuthorRefused::Foreign(_))));
+        assert!(matches!(
+            check("From: alice@acme.example\r\nSender: ceo@acme.example\r\n"),
+            Err(AuthorRefused::Foreign(_))
+        ));
+        assert!(matches!(
+            check("From: alice@acme.example\r\nFrom: ceo@acme.example\r\n"),
+            Err(AuthorRefused::Foreign(_))
+        ));
         assert!(matches!(check("From: alice%acme.example@evil.example\r\n"), Err(AuthorRefused::Foreign(_))));
         assert!(matches!(check("From: alice@acme.example <ceo@acme.example>\r\n"), Err(AuthorRefused::Unclear(_))));
     }

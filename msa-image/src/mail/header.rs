@@ -163,8 +163,10 @@ impl HeaderReader {
             };
         }
         let Some(colon) = memchr(b':', text) else { return false };
-        let name_length = text[..colon].iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(0, |last| last + 1);
-        let legal = (1..=MAX_NAME).contains(&name_length) && text[..name_length].iter().all(|byte| (33..=126).contains(byte));
+        let name_length =
+            text[..colon].iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(0, |last| last + 1);
+        let legal =
+            (1..=MAX_NAME).contains(&name_length) && text[..name_length].iter().all(|byte| (33..=126).contains(byte));
         if legal {
             self.fields.push(Field { raw: text.to_vec(), name_length, colon });
         }

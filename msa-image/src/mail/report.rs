@@ -68,7 +68,9 @@ pub struct Reporter<'a> {
 pub fn compose(envelope: &Envelope, about: &[&Recipient], kind: Kind, reporter: Reporter<'_>) -> Report {
     let international = envelope.content.smtputf8
         || !envelope.reverse_path.is_ascii()
-        || about.iter().any(|recipient| !recipient.path.is_ascii() || recipient.orcpt.as_ref().is_some_and(|orcpt| !orcpt.is_ascii()));
+        || about.iter().any(|recipient| {
+            !recipient.path.is_ascii() || recipient.orcpt.as_ref().is_some_and(|orcpt| !orcpt.is_ascii())
+        });
     let returned = match (kind, envelope.ret) {
         // RFC 3461 §4.3: RET is about failures; other reports never return the body.
         (Kind::Failed, Some(Ret::Full)) => Returned::Message,
@@ -79,11 +81,20 @@ pub fn compose(envelope: &Envelope, about: &[&Recipient], kind: Kind, reporter: 
     let writer = Writer { envelope, about, kind, reporter, international, eight_bit };
     let boundary = format!("=_{:016x}", reporter.nonce);
     let mut head = writer.header(&boundary);
-    let _ = write!(head, "--{boundary}\r\nContent-Type: text/plain; charset={}\r\n", if international { "utf-8" } else { "us-ascii" });
+    let _ = write!(
+        head,
+        "--{boundary}\r\nContent-Type: text/plain; charset={}\r\n",
+        if international { "utf-8" } else { "us-ascii" }
+    );
     let _ = write!(head, "{}\r\n{}\r\n", writer.encoding(), writer.for_people());
-    let _ = write!(head, "--{boundary}\r\nContent-Type: message/{}delivery-status\r\n", if international { "global-" } else { "" });
+    let _ = write!(
+        head,
+        "--{boundary}\r\nContent-Type: message/{}delivery-status\r\n",
+        if international { "global-" } else { "" }
+    );
     let _ = write!(head, "{}\r\n{}", writer.encoding(), writer.for_programs());
-    let _ = write!(head, "--{boundary}\r\nContent-Type: {}\r\n{}\r\n", writer.returned_type(returned), writer.encoding());
+    let _ =
+        write!(head, "--{boundary}\r\nContent-Type: {}\r\n{}\r\n", writer.returned_type(returned), writer.encoding());
     let tail = format!("\r\n--{boundary}--\r\n").into_bytes();
     Report { head: head.into_bytes(), returned, tail, eight_bit, smtputf8: international }
 }
@@ -171,7 +182,11 @@ impl Writer<'_> {
                 Kind::Delayed { .. } => "delayed",
                 Kind::Relayed => "relayed",
             };
-            let _ = write!(text, "Final-Recipient: {address_type}; {}\r\nAction: {action}\r\n", self.plain(&recipient.path));
+            let _ = write!(
+                text,
+                "Final-Recipient: {address_type}; {}\r\nAction: {action}\r\n",
+                self.plain(&recipient.path)
+            );
             match &recipient.last {
                 Some(last) => self.attempt(&mut text, last),
                 None => text.push_str("Status: 4.0.0\r\n"),
@@ -238,7 +253,8 @@ mod tests {
         }
     }
 
-    const REPORTER: Reporter<'static> = Reporter { hostname: "mail.warren.example", now_ms: 1_795_299_148_000, nonce: 0xabc };
+    const REPORTER: Reporter<'static> =
+        Reporter { hostname: "mail.warren.example", now_ms: 1_795_299_148_000, nonce: 0xabc };
 
     fn text(envelope: &Envelope, kind: Kind) -> (String, Report) {
         let about: Vec<&Recipient> = envelope.recipients.iter().collect();
@@ -267,7 +283,10 @@ mod tests {
         }
         assert!(!head.contains("\r\nX-Evil"), "a reply cannot write our header: {head}");
         assert!(head.is_ascii() && !report.eight_bit && !report.smtputf8);
-        assert_eq!((report.returned, report.tail.as_slice()), (Returned::Message, &b"\r\n--=_0000000000000abc--\r\n"[..]));
+        assert_eq!(
+            (report.returned, report.tail.as_slice()),
+            (Returned::Message, &b"\r\n--=_0000000000000abc--\r\n"[..])
+        );
         assert!(head.split("\r\n").all(|line| line.len() < 998));
     }
 
@@ -280,7 +299,10 @@ mod tests {
         assert_eq!(text(&envelope, Kind::Failed).1.returned, Returned::Message);
         assert_eq!(text(&envelope, Kind::Relayed).1.returned, Returned::Headers);
         let (head, _) = text(&envelope, Kind::Delayed { until_ms: 86_400_000 });
-        assert!(head.contains("Action: delayed\r\nStatus: 4.2.2\r\n") && head.contains("Will-Retry-Until: Fri, 02 Jan 1970"));
+        assert!(
+            head.contains("Action: delayed\r\nStatus: 4.2.2\r\n")
+                && head.contains("Will-Retry-Until: Fri, 02 Jan 1970")
+        );
     }
 
     #[test]
@@ -289,6 +311,9 @@ mod tests {
         envelope.recipients[0].path = "büro@postfix.example".into();
         let (head, report) = text(&envelope, Kind::Failed);
         assert!(report.smtputf8 && report.eight_bit);
-        assert!(head.contains("Final-Recipient: utf-8; büro@postfix.example") && head.contains("message/global-delivery-status"));
+        assert!(
+            head.contains("Final-Recipient: utf-8; büro@postfix.example")
+                && head.contains("message/global-delivery-status")
+        );
     }
 }

@@ -62,8 +62,14 @@ mod tests {
 
     #[test]
     fn says_who_how_and_when() {
-        let trace = Trace { helo: Some("laptop".into()), address: "192.0.2.7".parse().ok(), authenticated: true, smtputf8: false };
-        let field = received(&trace, "mail.warren.example", "06d3x0001", Some("bob@postfix.example"), 1_795_299_148_000);
+        let trace = Trace {
+            helo: Some("laptop".into()),
+            address: "192.0.2.7".parse().ok(),
+            authenticated: true,
+            smtputf8: false,
+        };
+        let field =
+            received(&trace, "mail.warren.example", "06d3x0001", Some("bob@postfix.example"), 1_795_299_148_000);
         assert_eq!(
             String::from_utf8(field).unwrap(),
             "Received: from laptop ([192.0.2.7])\r\n\tby mail.warren.example with ESMTPSA id 06d3x0001\r\n\tfor <bob@postfix.example>;\r\n\tSat, 21 Nov 2026 22:12:28 +0000\r\n"

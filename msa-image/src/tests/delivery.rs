@@ -41,9 +41,22 @@ async fn the_next_exchange_is_tried() {
     let breaking = Mx::start(|command| command.starts_with("EHLO").then(|| "DROP".into())).await;
     let leaving = Mx::start(|command| command.starts_with("RCPT").then(|| "421 4.3.2 going".into())).await;
     let good = Mx::willing().await;
-    world.mx("x.example", Ok(vec![(60, "good"), (10, "closed"), (20, "refusing"), (30, "busy"), (40, "breaking"), (50, "leaving"), (5, "missing")]));
+    world.mx(
+        "x.example",
+        Ok(vec![
+            (60, "good"),
+            (10, "closed"),
+            (20, "refusing"),
+            (30, "busy"),
+            (40, "breaking"),
+            (50, "leaving"),
+            (5, "missing"),
+        ]),
+    );
     world.host("closed", None);
-    for (name, mx) in [("refusing", &refusing), ("busy", &busy), ("breaking", &breaking), ("leaving", &leaving), ("good", &good)] {
+    for (name, mx) in
+        [("refusing", &refusing), ("busy", &busy), ("breaking", &breaking), ("leaving", &leaving), ("good", &good)]
+    {
         world.host(name, Some(mx.address));
     }
     let (_volume, node) = start(&world).await;
@@ -185,7 +198,10 @@ async fn success_is_reported_when_the_next_hop_will_not() {
     status(&report, "Action: relayed");
     status(&report, "Content-Type: text/rfc822-headers");
     assert!(!report.text().contains("dsn.example") && !report.text().contains("\r\nBody.\r\n"));
-    assert!(!plain.wait_for(1).await[0].rcpts[0].contains("NOTIFY") && willing.wait_for(1).await[0].rcpts[0].contains("NOTIFY=SUCCESS"));
+    assert!(
+        !plain.wait_for(1).await[0].rcpts[0].contains("NOTIFY")
+            && willing.wait_for(1).await[0].rcpts[0].contains("NOTIFY=SUCCESS")
+    );
 }
 
 #[tokio::test]
@@ -220,7 +236,12 @@ async fn utf8_names_need_a_host_that_knows_them() {
     let (_volume, node) = start(&world).await;
     let mut client = node.alice().await;
     let content = "From: alice@acme.example\r\nSubject: grün\r\n\r\nx\r\n".as_bytes();
-    assert!(client.send("<alice@acme.example> SMTPUTF8", &["<büro@utf8.example>", "<bob@plain.example>"], content).await.starts_with("250 "));
+    assert!(
+        client
+            .send("<alice@acme.example> SMTPUTF8", &["<büro@utf8.example>", "<bob@plain.example>"], content)
+            .await
+            .starts_with("250 ")
+    );
     assert!(willing.wait_for(1).await[0].mail.contains("SMTPUTF8"));
     status(&home.wait_for(1).await[0], "Status: 5.6.7");
     assert!(client.send("<alice@acme.example> SMTPUTF8", &["<bob@plain.example>"], CONTENT).await.starts_with("250 "));

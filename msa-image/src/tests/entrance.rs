@@ -20,7 +20,16 @@ async fn a_submission_from_banner_to_queue() {
     let node = Node::start(volume.path(), &world, settings()).await;
     let mut client = Client::connect(node.submission).await;
     let offer = client.ask("EHLO front").await;
-    for keyword in ["PIPELINING", "SIZE 1048576", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "CHUNKING", "XCLIENT NAME ADDR"] {
+    for keyword in [
+        "PIPELINING",
+        "SIZE 1048576",
+        "8BITMIME",
+        "SMTPUTF8",
+        "DSN",
+        "ENHANCEDSTATUSCODES",
+        "CHUNKING",
+        "XCLIENT NAME ADDR",
+    ] {
         assert!(offer.contains(keyword), "{keyword} in {offer}");
     }
     assert!(client.ask("MAIL FROM:<alice@acme.example>").await.starts_with("530 5.7.0 "));
@@ -30,8 +39,16 @@ async fn a_submission_from_banner_to_queue() {
     assert!(reply.starts_with("250 2.0.0 queued as "), "{reply}");
     let taken = mx.wait_for(1).await.remove(0);
     let text = taken.text();
-    assert!(text.starts_with("Received: from laptop ([192.0.2.7])\r\n\tby mail.warren.example with ESMTPSA id "), "{text}");
-    assert!(text.contains("\r\n\tfor <bob@x.example>;\r\n") && text.contains("\r\nDate: ") && text.contains("\r\nMessage-ID: <"), "{text}");
+    assert!(
+        text.starts_with("Received: from laptop ([192.0.2.7])\r\n\tby mail.warren.example with ESMTPSA id "),
+        "{text}"
+    );
+    assert!(
+        text.contains("\r\n\tfor <bob@x.example>;\r\n")
+            && text.contains("\r\nDate: ")
+            && text.contains("\r\nMessage-ID: <"),
+        "{text}"
+    );
     assert!(taken.content.ends_with(HELLO), "{text}");
     assert!(client.ask("QUIT").await.starts_with("221 "));
 }
@@ -45,12 +62,18 @@ async fn only_as_oneself() {
     for path in ["<bob@acme.example>", "<alice@other.example>", "<alice%acme.example@evil.example>"] {
         assert!(client.ask(&format!("MAIL FROM:{path}")).await.starts_with("550 5.7.1 "), "{path}");
     }
-    for header in ["From: ceo@bank.example", "From: alice@acme.example\r\nSender: ceo@bank.example", "From: alice@acme.example, x", "From: x:;"] {
+    for header in [
+        "From: ceo@bank.example",
+        "From: alice@acme.example\r\nSender: ceo@bank.example",
+        "From: alice@acme.example, x",
+        "From: x:;",
+    ] {
         let content = format!("{header}\r\n\r\nbody\r\n");
         let reply = client.send("<sales@acme.example>", &["<bob@x.example>"], content.as_bytes()).await;
         assert!(reply.starts_with("550 5.7.1 "), "{header}: {reply}");
     }
-    let reply = client.send("<Sales@acme.example>", &["<bob@x.example>"], b"From: \"x\" <Alice@ACME.example>\r\n\r\n").await;
+    let reply =
+        client.send("<Sales@acme.example>", &["<bob@x.example>"], b"From: \"x\" <Alice@ACME.example>\r\n\r\n").await;
     assert!(reply.starts_with("250 "), "{reply}");
     assert_eq!(mx.wait_for(1).await.len(), 1);
     let mut stranger = Client::connect(node.submission).await;
@@ -91,7 +114,11 @@ async fn the_relay_entrance_adds_trace_only() {
     let content = b"DKIM-Signature: v=1\r\nFrom: ceo@bank.example\r\nBcc: someone\r\n\r\nsigned body\r\n";
     assert!(client.send("<SRS0=x@acme.example>", &["<bob@x.example>"], content).await.starts_with("250 "));
     let taken = mx.wait_for(1).await.remove(0);
-    assert!(taken.text().starts_with("Received: from receiver\r\n\tby mail.warren.example with ESMTP id "), "{}", taken.text());
+    assert!(
+        taken.text().starts_with("Received: from receiver\r\n\tby mail.warren.example with ESMTP id "),
+        "{}",
+        taken.text()
+    );
     let received_end = taken.content.windows(4).position(|bytes| bytes == b"DKIM").unwrap();
     assert_eq!(&taken.content[received_end..], content);
 }
@@ -113,7 +140,11 @@ async fn chunks_parameters_and_postmaster() {
     for part in ["BODY=8BITMIME", "RET=HDRS", "ENVID=QQ+2B1", "SIZE="] {
         assert!(taken.mail.contains(part), "{part} in {}", taken.mail);
     }
-    assert!(taken.rcpts[0].contains("NOTIFY=SUCCESS,FAILURE") && taken.rcpts[0].contains("ORCPT=rfc822;Bob@x.example"), "{:?}", taken.rcpts);
+    assert!(
+        taken.rcpts[0].contains("NOTIFY=SUCCESS,FAILURE") && taken.rcpts[0].contains("ORCPT=rfc822;Bob@x.example"),
+        "{:?}",
+        taken.rcpts
+    );
     assert!(taken.content.ends_with("\r\n\r\ngr\u{fc}n\r\n.\r\n".as_bytes()));
     assert!(client.send("<alice@acme.example>", &["<Postmaster>"], b"A: b\r\n\r\n").await.starts_with("250 "));
     assert_eq!(mx.wait_for(2).await[1].rcpts, ["RCPT TO:<postmaster@acme.example>"]);

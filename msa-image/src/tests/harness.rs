@@ -30,7 +30,8 @@ pub struct World {
 
 impl World {
     pub fn mx(&self, domain: &str, answer: Result<Vec<(u16, &str)>, LookupError>) {
-        let answer = answer.map(|all| all.into_iter().map(|(preference, name)| Exchange { preference, name: name.into() }).collect());
+        let answer = answer
+            .map(|all| all.into_iter().map(|(preference, name)| Exchange { preference, name: name.into() }).collect());
         self.exchanges.lock().unwrap().insert(domain.into(), answer);
     }
 
@@ -54,7 +55,9 @@ impl World {
 
 impl Resolve for World {
     fn exchanges<'a>(&'a self, domain: &'a str) -> Pending<'a, Result<Vec<Exchange>, LookupError>> {
-        Box::pin(async move { self.exchanges.lock().unwrap().get(domain).cloned().unwrap_or(Err(LookupError::NoDomain)) })
+        Box::pin(
+            async move { self.exchanges.lock().unwrap().get(domain).cloned().unwrap_or(Err(LookupError::NoDomain)) },
+        )
     }
 
     fn addresses<'a>(&'a self, host: &'a str) -> Pending<'a, Result<Vec<IpAddr>, LookupError>> {
@@ -99,7 +102,8 @@ impl Mx {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mx = Self { address, taken: Arc::default(), sessions: Arc::default(), arrived: Arc::default() };
-        let (taken, sessions, arrived, script) = (mx.taken.clone(), mx.sessions.clone(), mx.arrived.clone(), Arc::new(script));
+        let (taken, sessions, arrived, script) =
+            (mx.taken.clone(), mx.sessions.clone(), mx.arrived.clone(), Arc::new(script));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 *sessions.lock().unwrap() += 1;
@@ -145,7 +149,9 @@ async fn serve(stream: TcpStream, script: &Script, taken: &Mutex<Vec<Taken>>, ar
         let verb = command.split([' ', ':']).next().unwrap().to_uppercase();
         let usual = match verb.as_str() {
             "CONNECT" => "220 mx.example ESMTP",
-            "EHLO" => "250-mx.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE 0",
+            "EHLO" => {
+                "250-mx.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE 0"
+            }
             "DATA" => "354 go on",
             "QUIT" => "221 2.0.0 bye",
             _ => "250 2.0.0 ok",
@@ -234,7 +240,13 @@ impl Node {
                     relay: TcpListener::from_std(relay).unwrap(),
                     control: UnixListener::from_std(control_listener).unwrap(),
                 };
-                let parts = Parts { volume, resolver: world.clone(), dialer: world, control: Control::default(), started: Instant::now() };
+                let parts = Parts {
+                    volume,
+                    resolver: world.clone(),
+                    dialer: world,
+                    control: Control::default(),
+                    started: Instant::now(),
+                };
                 tokio::select! {
                     () = run(sockets, parts) => {}
                     _ = killed => {}

@@ -40,7 +40,9 @@ async fn it_sleeps_over_deferred_mail_and_delivers_when_woken() {
     let mut client = node.alice().await;
     assert!(client.send("<alice@acme.example>", &["<bob@x.example>"], CONTENT).await.starts_with("250 "));
     drop(client);
-    let FromMsa::Sleeping { next_due_unix_ms: Some(due) } = node.wait_for(|message| matches!(message, FromMsa::Sleeping { .. })).await else {
+    let FromMsa::Sleeping { next_due_unix_ms: Some(due) } =
+        node.wait_for(|message| matches!(message, FromMsa::Sleeping { .. })).await
+    else {
         panic!("something is due")
     };
     timeout(LIMIT, node.task).await.unwrap().unwrap();
@@ -70,7 +72,8 @@ async fn whoever_is_connected_keeps_it_awake() {
 #[tokio::test]
 async fn killed_after_the_acknowledgement_nothing_is_lost() {
     let volume = tempfile::tempdir().unwrap();
-    let (world, slow, fast) = (Arc::new(World::default()), Mx::start(|_| Some("HANG".into())).await, Mx::willing().await);
+    let (world, slow, fast) =
+        (Arc::new(World::default()), Mx::start(|_| Some("HANG".into())).await, Mx::willing().await);
     world.domain("x.example", &slow);
     let node = Node::start(volume.path(), &world, settings()).await;
     let before = now_ms();

@@ -15,8 +15,10 @@ fn mails() -> Vec<(String, Vec<u8>)> {
         println!("skipped: {MAILS} is missing; apt-get install libpython3.11-testsuite");
         return Vec::new();
     };
-    let paths = directory.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|kind| kind == "txt"));
-    let mut mails: Vec<_> = paths.map(|path| (path.display().to_string(), crlf(&std::fs::read(&path).unwrap()))).collect();
+    let paths =
+        directory.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|kind| kind == "txt"));
+    let mut mails: Vec<_> =
+        paths.map(|path| (path.display().to_string(), crlf(&std::fs::read(&path).unwrap()))).collect();
     mails.sort();
     assert!(mails.len() > 40, "{} mails", mails.len());
     mails
@@ -56,7 +58,10 @@ async fn relayed_as_they_are() {
         let taken = mx.wait_for(count + 1).await.remove(count);
         let added = taken.content.len() - mail.len();
         if taken.content.ends_with(&mail) {
-            assert!(taken.content[..added].starts_with(b"Received: ") && taken.content[..added].ends_with(b"\r\n"), "{name}");
+            assert!(
+                taken.content[..added].starts_with(b"Received: ") && taken.content[..added].ends_with(b"\r\n"),
+                "{name}"
+            );
         } else {
             // A header section that did not end in an empty line got one; nothing else changed.
             let Split { header, rest } = split(&mail);
@@ -73,7 +78,11 @@ async fn submitted_with_their_bodies_untouched() {
     let mut settings = settings();
     let mails = mails();
     // Everybody who wrote one of them has this account.
-    let all = mails.iter().filter_map(|(_, mail)| authors(&split(mail).header).ok()).flatten().map(|author| author.to_string());
+    let all = mails
+        .iter()
+        .filter_map(|(_, mail)| authors(&split(mail).header).ok())
+        .flatten()
+        .map(|author| author.to_string());
     settings.accounts.get_mut("alice@acme.example").unwrap().extend(all);
     let node = Node::start(volume.path(), &world, settings).await;
     let (mut sent, mut refused) = (0, 0);

@@ -89,7 +89,8 @@ pub fn kinds(author: &str) -> Vec<Letter> {
 
 /// A short letter with a subject to find it by.
 pub fn note(author: &str, subject: &str) -> Vec<u8> {
-    format!("From: <{author}>\r\nTo: <someone@elsewhere.example>\r\nSubject: {subject}\r\n\r\nThis is {subject}.\r\n").into_bytes()
+    format!("From: <{author}>\r\nTo: <someone@elsewhere.example>\r\nSubject: {subject}\r\n\r\nThis is {subject}.\r\n")
+        .into_bytes()
 }
 
 /// LF and lone CR → CRLF.
