@@ -294,7 +294,9 @@ fn kill(pid: u32, signal: rustix::process::Signal) {
 }
 
 fn run_up(lab: &Lab, folder: &Path, log: &Arc<Log>) -> Child {
-    let mut command = lab.command_in_node(find_program("warren").unwrap());
+    // Also when this process is killed, or aborts: then nobody would stop the node.
+    let mut command = lab.command_in_node("setpriv");
+    command.args(["--pdeathsig", "TERM"]).arg(find_program("warren").unwrap());
     command.arg("up").arg("--config").arg(folder.join("etc"));
     let mut up = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (out, err) = (up.stdout.take().unwrap(), up.stderr.take().unwrap());
