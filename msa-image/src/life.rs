@@ -4,7 +4,7 @@
 //!   serve ──quiet for idle, nothing due soon──▶ stop accepting ──somebody came after all──▶ serve
 //!     │                                              │ nobody
 //!     │ SIGTERM or Drain                             ▼
-//!     └──▶ stop accepting, finish, at most DRAIN ──▶ close entrances, write next-due, say Sleeping, return
+//!     └──▶ stop accepting, finish, at most DRAIN ──▶ close store and entrances, write next-due, say Sleeping, return
 //! ```
 //!
 //! Whoever has connected before the entrances close is served, or gets a reset before any banner and is brought again by the
@@ -29,7 +29,9 @@ use tokio::time::{sleep, timeout};
 use warren_control::Level;
 
 /// What a draining MSA gives its sessions and deliveries.
-const DRAIN: Duration = Duration::from_secs(10);
+pub const DRAIN: Duration = Duration::from_secs(10);
+/// How long the disk may take for what is being accepted at the end.
+const LAST_COMMITS: Duration = Duration::from_secs(5);
 /// The disk is left alone until the first banner is out, or for so long.
 const BANNER_FIRST: Duration = Duration::from_millis(20);
 
@@ -55,6 +57,8 @@ pub struct Parts {
     pub control: Control,
     /// When the program began.
     pub started: Instant,
+    /// How long sessions and deliveries may take to finish, once drained: [`DRAIN`].
+    pub drain: Duration,
 }
 
 /// The accept loops; stopped, they give their listeners back.
@@ -101,7 +105,7 @@ pub async fn run(sockets: Sockets, parts: Parts) {
         let Some((submission, relay)) = doors.stop().await else { break };
         if drained {
             drop((submission, relay));
-            let _ = timeout(DRAIN, msa.activity.quiet_for(Duration::ZERO)).await;
+            let _ = timeout(parts.drain, msa.activity.quiet_for(Duration::ZERO)).await;
             break;
         }
         // Nobody came while the doors were closing, and nothing became due: the decision stands.
@@ -110,7 +114,9 @@ pub async fn run(sockets: Sockets, parts: Parts) {
         }
         doors = Doors::open(submission, relay, &msa);
     }
-    let due = msa.deliveries.next_due_after_stop();
+    // A session that outlived the drain may end its message only now: either it is known here, or it is not accepted.
+    let known = timeout(LAST_COMMITS, msa.store.close()).await.is_ok();
+    let due = if known { msa.deliveries.next_due_after_stop() } else { Some(now_ms()) };
     if let Err(error) = msa.store.next_due(due).await {
         // It then says an earlier time, which costs a start and loses nothing.
         msa.control.log(Level::Warn, error.to_string());

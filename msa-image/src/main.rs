@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use warren_msa::control::Control;
 use warren_msa::delivery::{dial::Port25, dns::Door};
-use warren_msa::life::{Parts, Sockets, run};
+use warren_msa::life::{DRAIN, Parts, Sockets, run};
 use warren_msa::store::VOLUME;
 
 /// SIGXFSZ: writing beyond RLIMIT_FSIZE. Caught, the write fails instead of the process, and the sender hears 452.
@@ -67,6 +67,7 @@ async fn serve(started: Instant) -> std::io::Result<()> {
         dialer: Arc::new(Port25),
         control,
         started,
+        drain: DRAIN,
     };
     run(inherited()?, parts).await;
     Ok(())

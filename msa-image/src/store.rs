@@ -2,11 +2,15 @@
 //!
 //! The banner does not wait for the disk. MAIL does: a sender is told `4xx` while the volume cannot be written, and the next
 //! MAIL tries again.
+//!
+//! What is accepted must be known to whoever says when the tenant is due next. So a message is accepted under a [`Permit`], and
+//! before the last word is said the store is closed: no permit is out then, and none is given any more.
 
 use crate::clock::now_ms;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::OnceCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard};
 use tokio::task::spawn_blocking;
 use warren_queue::{Envelope, Incoming, NextDue, Queue, QueueError, Scan};
 
@@ -19,14 +23,20 @@ pub struct Store {
     volume: PathBuf,
     queue: OnceCell<Queue>,
     due: Arc<NextDue>,
+    closed: AtomicBool,
+    permits: RwLock<()>,
 }
+
+/// Held from before a message is made durable until the board knows it.
+#[derive(Debug)]
+pub struct Permit<'a>(#[allow(dead_code, reason = "released when dropped")] RwLockReadGuard<'a, ()>);
 
 impl Store {
     /// Touches nothing yet.
     #[must_use]
     pub fn new(volume: PathBuf) -> Self {
         let due = Arc::new(NextDue::new(&volume));
-        Self { volume, queue: OnceCell::new(), due }
+        Self { volume, queue: OnceCell::new(), due, closed: AtomicBool::new(false), permits: RwLock::new(()) }
     }
 
     /// The queue, opened if it is not yet.
@@ -45,6 +55,18 @@ impl Store {
     pub async fn begin(&self) -> Result<Incoming, QueueError> {
         let queue = self.queue().await?.clone();
         blocking(move || queue.begin(now_ms())).await
+    }
+
+    /// May a message be accepted? `None`: the process is about to end, and nobody would know of it.
+    pub async fn permit(&self) -> Option<Permit<'_>> {
+        let permit = Permit(self.permits.read().await);
+        (!self.closed.load(Ordering::SeqCst)).then_some(permit)
+    }
+
+    /// Accepts nothing from now on. Returns when everything that was accepted before is known.
+    pub async fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        drop(self.permits.write().await);
     }
 
     /// Makes a message durable, and makes sure that the tenant is woken for it whatever happens to this process.
@@ -87,5 +109,22 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         // It panicked, or the program ends: either way nothing was accepted.
         Err(error) => Err(QueueError::Io { doing: "working on the queue", source: std::io::Error::other(error) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Poll, Waker};
+
+    #[tokio::test]
+    async fn closing_waits_for_what_is_being_accepted_and_lets_nothing_follow() {
+        let store = Store::new(PathBuf::new());
+        let permit = store.permit().await.unwrap();
+        let mut closing = Box::pin(store.close());
+        assert!(closing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(permit);
+        assert_eq!(closing.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
+        assert!(store.permit().await.is_none());
     }
 }

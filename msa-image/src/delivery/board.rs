@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use warren_queue::{Delivery, Envelope, MessageId};
+use warren_queue::{Attempt, Delivery, Envelope, MessageId};
 use warren_smtp::{Host, Mailbox};
 
 /// Sessions to one destination at a time: more than a small MX likes to see from one sender is rude.
@@ -105,7 +105,10 @@ impl Board {
                     }
                     None => {
                         // Was an address when it was accepted; never tried again.
-                        entry.envelope.recipients[index].delivery = Delivery::Failed;
+                        let text = "the address cannot be used".to_owned();
+                        let attempt =
+                            Attempt { at_ms: now_ms, host: None, status: "5.1.3".into(), text, from_peer: false };
+                        entry.envelope.settle(index, Delivery::Failed, attempt);
                         plan.conclude.push(id);
                     }
                 },
@@ -204,10 +207,16 @@ impl Board {
         self.due.first().map(|(due, _, _)| *due)
     }
 
-    /// As [`Self::next_due`], with what is under way as due at once: for the time after this process.
+    /// As [`Self::next_due`], with what is under way as due at once: for the time after this process. A settled message that
+    /// is still here is under way too, unless its next look is noted: its reports may not be written yet.
     #[must_use]
     pub fn next_due_after_stop(&self, now_ms: u64) -> Option<u64> {
-        let under_way = self.messages.values().any(|entry| entry.in_flight > 0);
+        let noted: BTreeSet<&MessageId> =
+            self.due.iter().filter(|(_, _, item)| *item == Item::Conclude).map(|(_, id, _)| id).collect();
+        let under_way = self
+            .messages
+            .iter()
+            .any(|(id, entry)| entry.in_flight > 0 || entry.envelope.is_settled() && !noted.contains(id));
         if under_way { Some(self.next_due().map_or(now_ms, |due| due.min(now_ms))) } else { self.next_due() }
     }
 
@@ -231,7 +240,7 @@ fn host_of(path: &str) -> Option<Host> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use warren_queue::{Attempt, Content, Origin, Recipient};
+    use warren_queue::{Content, Origin, Recipient};
 
     fn envelope(number: usize, paths: &[&str]) -> Envelope {
         Envelope {
@@ -341,7 +350,13 @@ mod tests {
         let mut done = envelope(1, &["a@x.example"]);
         settled(&mut done);
         board.take_in(done.clone(), 7);
+        assert_eq!(board.next_due_after_stop(5), Some(7));
         assert_eq!(board.plan(7).conclude, [done.id.clone()]);
         assert_eq!(board.plan(7), Plan::default());
+        assert_eq!(board.next_due_after_stop(8), Some(8), "its reports are being written");
+        board.conclude_at(&done.id, 90);
+        assert_eq!(board.next_due_after_stop(8), Some(90), "the disk is given time");
+        board.forget(&done.id);
+        assert_eq!((board.plan(90), board.next_due_after_stop(90)), (Plan::default(), None));
     }
 }

@@ -153,6 +153,9 @@ impl<'a> Session<'a> {
             Ok(whole) => whole,
             Err(refused) => return refused.into_reply(|error| self.trouble(error)),
         };
+        let Some(_permit) = self.msa.store.permit().await else {
+            return Reply::new(451, (4, 3, 2), "going to sleep, come again");
+        };
         match self.msa.store.commit(incoming, envelope).await {
             Ok(envelope) => {
                 let reply = Reply::new(250, (2, 0, 0), format!("queued as {}", envelope.id));

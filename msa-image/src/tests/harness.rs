@@ -3,14 +3,14 @@
 use crate::control::Control;
 use crate::delivery::dial::Dial;
 use crate::delivery::route::{Exchange, LookupError, Pending, Resolve};
-use crate::life::{Parts, Sockets, run};
+use crate::life::{DRAIN, Parts, Sockets, run};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -222,6 +222,11 @@ impl Node {
 
     /// Without a platform.
     pub async fn start_mute(volume: &Path, world: &Arc<World>) -> Self {
+        Self::start_patient(volume, world, DRAIN).await
+    }
+
+    /// Without a platform, and with so much time at the end.
+    pub async fn start_patient(volume: &Path, world: &Arc<World>, drain: Duration) -> Self {
         let control = std::env::temp_dir().join(format!("warren-msa-test-{:016x}", crate::clock::random()));
         let [submission, relay] = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         let (submission_address, relay_address) = (submission.local_addr().unwrap(), relay.local_addr().unwrap());
@@ -246,6 +251,7 @@ impl Node {
                     dialer: world,
                     control: Control::default(),
                     started: Instant::now(),
+                    drain,
                 };
                 tokio::select! {
                     () = run(sockets, parts) => {}
@@ -368,6 +374,18 @@ impl Client {
 
     pub async fn write(&mut self, bytes: &[u8]) {
         self.0.get_mut().write_all(bytes).await.unwrap();
+    }
+
+    /// Writes to somebody who may be gone.
+    pub async fn try_write(&mut self, bytes: &[u8]) {
+        let _ = self.0.get_mut().write_all(bytes).await;
+    }
+
+    /// What is said until the end.
+    pub async fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        let _ = timeout(LIMIT, self.0.read_to_end(&mut rest)).await.expect("an end in time");
+        String::from_utf8_lossy(&rest).into_owned()
     }
 
     /// A whole transaction; gives the answer to its content.

@@ -113,6 +113,33 @@ async fn drained_it_finishes_what_it_began() {
 }
 
 #[tokio::test]
+async fn what_ends_after_the_drain_is_not_accepted() {
+    let volume = tempfile::tempdir().unwrap();
+    let node = Node::start_patient(volume.path(), &Arc::default(), std::time::Duration::ZERO).await;
+    node.connect(settings()).await;
+    let mut late = node.alice().await;
+    late.ask("MAIL FROM:<alice@acme.example>").await;
+    late.ask("RCPT TO:<bob@x.example>").await;
+    late.ask("DATA").await;
+    let mut platform = UnixStream::connect(&node.control.0).await.unwrap();
+    warren_control::send(&mut platform, &ToMsa::Drain).await.unwrap();
+    late.try_write(&[CONTENT, b".\r\n"].concat()).await;
+    let mut heard = warren_control::LineReader::new(platform);
+    let mut last = None;
+    while let Ok(Some(message)) = timeout(LIMIT, heard.recv::<FromMsa>()).await.unwrap() {
+        last = Some(message);
+    }
+    timeout(LIMIT, node.task).await.unwrap().unwrap();
+    let accepted = late.rest().await.contains("250 2.0.0 queued as ");
+    let Some(FromMsa::Sleeping { next_due_unix_ms }) = last else { panic!("no last word: {last:?}") };
+    // Whoever was told 250 is known to the last word and to the file.
+    assert!(!accepted || next_due_unix_ms.is_some() && next_due(volume.path()).is_some());
+    let queued = std::fs::read_dir(volume.path().join("queue")).unwrap();
+    let queued = queued.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|end| end == "env"));
+    assert_eq!(queued.count(), usize::from(next_due_unix_ms.is_some()));
+}
+
+#[tokio::test]
 async fn a_start_is_quick() {
     // Generous bounds, for loaded machines; the figure itself is in the log line.
     let volume = tempfile::tempdir().unwrap();
