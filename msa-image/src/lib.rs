@@ -67,6 +67,7 @@ fn plain_settings() -> Settings {
         accounts: std::collections::BTreeMap::new(),
         max_message_bytes: 64 << 20,
         max_recipients: 1_000,
+        max_queue_bytes: u64::MAX,
         idle_ms: 30_000,
         retry: Retry {
             first_ms: retry.first_ms,

@@ -48,13 +48,25 @@ impl Store {
         self.queue.get_or_try_init(|| blocking(move || Queue::open(&directory))).await
     }
 
-    /// Begins a message.
+    /// Begins a message from outside, for a queue of at most `limit` bytes.
     ///
     /// # Errors
     /// When there is no room, or the volume cannot be written.
-    pub async fn begin(&self) -> Result<Incoming, QueueError> {
+    pub async fn begin(&self, limit: u64) -> Result<Incoming, QueueError> {
         let queue = self.queue().await?.clone();
+        queue.allow(limit);
         blocking(move || queue.begin(now_ms())).await
+    }
+
+    /// Begins a report, which comes in the place of what it reports on.
+    ///
+    /// # Errors
+    /// When the volume cannot be written.
+    pub async fn begin_report(&self) -> Result<Incoming, QueueError> {
+        let queue = self.queue().await?.clone();
+        let mut incoming = blocking(move || queue.begin(now_ms())).await?;
+        incoming.come_in_anyway();
+        Ok(incoming)
     }
 
     /// May a message be accepted? `None`: the process is about to end, and nobody would know of it.

@@ -15,6 +15,7 @@ pub(crate) fn settings() -> Settings {
         .into(),
         max_message_bytes: 1 << 20,
         max_recipients: 3,
+        max_queue_bytes: 64 << 20,
         idle_ms: 300,
         retry: Retry { first_ms: 60_000, factor_percent: 200, max_ms: 120_000, expire_ms: 600_000 },
         hop_limit: 5,

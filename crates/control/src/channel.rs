@@ -33,12 +33,19 @@ pub struct Settings {
     pub max_message_bytes: u64,
     /// Recipients of one transaction; more get `452 4.5.3`.
     pub max_recipients: u32,
+    /// What the queue may hold, in bytes of content and envelopes; mail beyond it gets `452 4.3.1`.
+    #[serde(default = "unlimited")]
+    pub max_queue_bytes: u64,
     /// How long nothing may happen before the MSA sleeps.
     pub idle_ms: u64,
     /// When deferred mail is tried again.
     pub retry: Retry,
     /// `Received` headers at which a message counts as looping.
     pub hop_limit: u32,
+}
+
+fn unlimited() -> u64 {
+    u64::MAX
 }
 
 /// The schedule of deferred mail: `first · (factor/100)ⁿ`, at most `max`, until `expire` after arrival.

@@ -3,6 +3,7 @@
 //! Committing is a list of steps carried out in order. Whatever step a crash comes after, [`crate::Queue::scan`] finds
 //! the whole message or removes what is there; the tests stop after each one.
 
+use crate::room::OVERHEAD;
 use crate::store::Inner;
 use crate::{Envelope, MessageId, QueueError};
 use std::fs::{self, File};
@@ -17,6 +18,10 @@ pub struct Incoming {
     content: File,
     buffer: Vec<u8>,
     length: u64,
+    /// Room taken in the queue.
+    held: u64,
+    /// Taken even if there is none.
+    anyway: bool,
     /// Files to remove if nothing comes of it.
     pending: bool,
     /// A write failed: the content has a hole, whatever comes later.
@@ -55,7 +60,7 @@ pub(crate) fn temporary_name(name: &str) -> String {
 
 impl Incoming {
     pub(crate) fn new(queue: Arc<Inner>, id: MessageId, content: File) -> Self {
-        Self { queue, id, content, buffer: Vec::new(), length: 0, pending: true, broken: false }
+        Self { queue, id, content, buffer: Vec::new(), length: 0, held: 0, anyway: false, pending: true, broken: false }
     }
 
     /// The queue id that the message will have.
@@ -70,10 +75,15 @@ impl Incoming {
         self.length
     }
 
+    /// Lets it in even if the queue is full: a report, which comes in the place of what it reports on.
+    pub fn come_in_anyway(&mut self) {
+        self.anyway = true;
+    }
+
     /// Adds to the content.
     ///
     /// # Errors
-    /// When the disk does not take it; the message is then lost and must be refused.
+    /// When the queue is full or the disk does not take it; the message is then lost and must be refused.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), QueueError> {
         let written = self.take(bytes);
         self.broken |= written.is_err();
@@ -81,6 +91,7 @@ impl Incoming {
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), QueueError> {
+        self.hold(bytes.len() as u64)?;
         self.length += bytes.len() as u64;
         if self.buffer.len() + bytes.len() < BUFFER {
             self.buffer.extend_from_slice(bytes);
@@ -92,6 +103,17 @@ impl Incoming {
             return Ok(());
         }
         self.content.write_all(bytes).map_err(writing)
+    }
+
+    fn hold(&mut self, bytes: u64) -> Result<(), QueueError> {
+        let more = if self.held == 0 { bytes + OVERHEAD } else { bytes };
+        if self.anyway {
+            self.queue.room.take_anyway(more);
+        } else {
+            self.queue.room.take(more)?;
+        }
+        self.held += more;
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), QueueError> {
@@ -112,6 +134,9 @@ impl Incoming {
         envelope.id = self.id.clone();
         envelope.content.bytes = self.length;
         let bytes = envelope.encode()?;
+        if self.held == 0 {
+            self.hold(0)?;
+        }
         self.flush()?;
         for step in COMMIT {
             self.perform(step, &bytes)?;
@@ -149,6 +174,7 @@ impl Drop for Incoming {
         if !self.pending {
             return;
         }
+        self.queue.room.give_back(self.held);
         let (content, envelope) = (content_name(&self.id), envelope_name(&self.id));
         for name in [&envelope, &temporary_name(&envelope), &content, &temporary_name(&content)] {
             // What cannot be removed now is swept at the next start: it was never acknowledged.

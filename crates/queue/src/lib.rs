@@ -27,6 +27,7 @@ mod envelope;
 mod error;
 mod id;
 mod incoming;
+mod room;
 mod schedule;
 mod store;
 mod sync;

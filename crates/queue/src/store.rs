@@ -1,6 +1,7 @@
 //! The queue directory: open, look through once, read, update, remove.
 
 use crate::incoming::{Incoming, content_name, envelope_name, temporary_name};
+use crate::room::Room;
 use crate::sync::DirectorySync;
 use crate::{Envelope, MessageId, QueueError};
 use std::collections::{BTreeMap, HashSet};
@@ -20,6 +21,7 @@ pub struct Queue {
 pub(crate) struct Inner {
     pub(crate) directory: PathBuf,
     pub(crate) sync: DirectorySync,
+    pub(crate) room: Room,
     serial: AtomicU64,
     /// Ids begun by this process before the scan ended; the scan must leave them alone. `None` afterwards.
     begun: Mutex<Option<HashSet<MessageId>>>,
@@ -51,7 +53,7 @@ const LOCK: &str = "lock";
 const CORRUPT: &str = "corrupt";
 
 impl Queue {
-    /// Opens the directory and takes its lock, making both if need be. Quick: nothing is looked through.
+    /// Opens the directory and takes its lock, making both if need be. Quick: no file is opened, only their lengths are added up.
     ///
     /// # Errors
     /// [`QueueError::InUse`] when another process has it; otherwise when the volume cannot be written.
@@ -73,11 +75,29 @@ impl Queue {
         let inner = Inner {
             directory: directory.to_owned(),
             sync: DirectorySync::new(handle),
+            room: Room::of(directory).map_err(|error| QueueError::of("measuring the queue", error))?,
             serial: AtomicU64::new(0),
             begun: Mutex::new(Some(HashSet::new())),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Sets what the queue may hold: content, and a little for each message. Without this there is no limit.
+    pub fn allow(&self, bytes: u64) {
+        self.inner.room.allow(bytes);
+    }
+
+    /// What the queue holds, in the same measure.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.inner.room.used()
+    }
+
+    /// Whether a message of this length would find room now.
+    #[must_use]
+    pub fn fits(&self, bytes: u64) -> bool {
+        self.inner.room.fits(bytes)
     }
 
     /// Begins a message: opens its temporary content file.
@@ -140,8 +160,11 @@ impl Queue {
             let orphan = (*name == content && !has_envelope)
                 || *name == temporary_name(&content)
                 || *name == temporary_name(&envelope);
-            if orphan && fs::remove_file(self.inner.path(name)).is_ok() {
-                scan.swept += 1;
+            if orphan {
+                let path = self.inner.path(name);
+                let held = *name == content || *name == temporary_name(&content);
+                let removed = if held { self.inner.room.remove(&path) } else { fs::remove_file(&path) };
+                scan.swept += u64::from(removed.is_ok());
             }
         }
         if !has_envelope {
@@ -229,8 +252,10 @@ impl Queue {
     /// When its files cannot be removed.
     pub fn remove(&self, id: &MessageId) -> Result<(), QueueError> {
         // The envelope first: content without an envelope is swept, an envelope without content would be an alarm.
-        for name in [envelope_name(id), content_name(id)] {
-            match fs::remove_file(self.inner.path(&name)) {
+        let envelope = || fs::remove_file(self.inner.path(&envelope_name(id)));
+        let content = || self.inner.room.remove(&self.inner.path(&content_name(id)));
+        for remove in [&envelope as &dyn Fn() -> std::io::Result<()>, &content] {
+            match remove() {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(QueueError::of("removing a message", error));
                 }

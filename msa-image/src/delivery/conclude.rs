@@ -115,7 +115,7 @@ async fn send(msa: &Msa, queue: &Queue, about: &Envelope, kind: Kind, indexes: &
         ret: None,
         envid: None,
     };
-    let mut incoming = msa.store.begin().await?;
+    let mut incoming = msa.store.begin_report().await?;
     let original = queue.content(&about.id);
     let incoming = crate::store::blocking(move || {
         copy(&report, original, &mut incoming)?;

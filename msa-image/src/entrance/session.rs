@@ -71,8 +71,13 @@ impl<'a> Session<'a> {
             Entrance::Relay => None,
             Entrance::Submission => Some(self.own_addresses(&from)?),
         };
-        // Without a queue there is no point in taking recipients.
-        self.msa.store.queue().await.map_err(|error| self.trouble(&error))?;
+        // Without a queue, or room in it, there is no point in taking recipients.
+        let queue = self.msa.store.queue().await.map_err(|error| self.trouble(&error))?;
+        queue.allow(self.settings.max_queue_bytes);
+        if !queue.fits(params.size.unwrap_or(0)) {
+            self.msa.control.log(Level::Warn, format!("the queue is full with {} bytes", queue.used()));
+            return Err(no_room());
+        }
         self.transaction = Some(Transaction {
             own,
             login: self.client.login.clone(),
@@ -134,7 +139,7 @@ impl<'a> Session<'a> {
         let Some(transaction) = self.transaction.take() else {
             return Err(Reply::new(503, (5, 5, 1), "MAIL first"));
         };
-        let incoming = self.msa.store.begin().await.map_err(|error| self.trouble(&error))?;
+        let incoming = self.msa.store.begin(self.settings.max_queue_bytes).await.map_err(|error| self.trouble(&error))?;
         let trace = Trace {
             helo: self.client.helo.clone().or_else(|| self.hello.clone()),
             address: self.client.addr,
@@ -177,9 +182,13 @@ impl<'a> Session<'a> {
     fn trouble(&self, error: &QueueError) -> Reply {
         self.msa.control.log(Level::Error, error.to_string());
         match error {
-            QueueError::Full { .. } => Reply::new(452, (4, 3, 1), "no room at present"),
+            QueueError::Full { .. } => no_room(),
             QueueError::EnvelopeTooLarge { .. } => Reply::new(452, (4, 5, 3), "too many recipients"),
             _ => Reply::new(451, (4, 3, 0), "the queue cannot be written at present"),
         }
     }
+}
+
+fn no_room() -> Reply {
+    Reply::new(452, (4, 3, 1), "no room at present")
 }

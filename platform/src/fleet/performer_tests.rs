@@ -49,6 +49,7 @@ fn launch(tenant: &TenantName) -> Option<Launch> {
             accounts: Default::default(),
             max_message_bytes: 1000,
             max_recipients: 10,
+            max_queue_bytes: 1 << 20,
             idle_ms: 1000,
             retry: Retry { first_ms: 1, factor_percent: 100, max_ms: 1, expire_ms: 1 },
             hop_limit: 10,
@@ -90,7 +91,9 @@ impl Node {
     fn platform(&self, start_deadline: Duration) -> Handle {
         let launcher = self.files.path().join("launcher.sock");
         let policy = Policy::default();
-        let setup = Setup { launcher, store: self.store(), start_deadline, policy, doors: self.doors.clone() };
+        let suspended = Arc::new(Suspended::open(&self.store().with_extension("suspended")).unwrap());
+        let doors = self.doors.clone();
+        let setup = Setup { launcher, store: self.store(), start_deadline, policy, doors, suspended };
         start(setup, Arc::new(launch), &[acme()]).unwrap()
     }
 

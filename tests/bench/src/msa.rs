@@ -56,6 +56,7 @@ fn settings() -> anyhow::Result<Settings> {
         accounts: [("alice@bench.example".into(), vec!["alice@bench.example".into()])].into(),
         max_message_bytes: 50 << 20,
         max_recipients: 100,
+        max_queue_bytes: u64::MAX,
         idle_ms: 60_000,
         retry: Retry { first_ms: 300_000, factor_percent: 150, max_ms: 14_400_000, expire_ms: 432_000_000 },
         hop_limit: 100,
