@@ -1,7 +1,7 @@
 //! Doors: listeners behind which a tenant's MSA dials.
 //!
-//! A door takes in only as many connections as its tenant may have sessions; the rest wait in its backlog, at the tenant's
-//! own cost. Each open door is one task that sleeps in `accept`.
+//! A door takes in only as many connections as may wait or go on ([`places`](crate::places)); the rest wait in its backlog, at the
+//! tenant's own cost. Each open door is one task that sleeps in `accept`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use warren_launcher_api::{CellId, TenantName};
 use warren_session::Door;
 
+use crate::places::{TenantPlaces, Ticket};
 use crate::proxy::Proxy;
 use crate::session::{self, Arrival};
 
@@ -28,9 +29,9 @@ pub async fn serve_cell(
     cell: CellId,
     tenant: watch::Receiver<Option<TenantName>>,
 ) {
-    let gate = proxy.tenant_gate();
+    let places = proxy.places().of_tenant();
     loop {
-        let (stream, place) = accept(&listener, &gate).await;
+        let (stream, ticket) = accept(&listener, &places).await;
         let (proxy, mut tenant) = (Arc::clone(&proxy), tenant.clone());
         tokio::spawn(async move {
             let bound = tokio::time::timeout(BOUND_WITHIN, tenant.wait_for(Option::is_some)).await;
@@ -39,34 +40,32 @@ pub async fn serve_cell(
             };
             // The address that was dialled is local in the cell: it is the socket's own.
             match stream.local_addr() {
-                Ok(to) => session::run(proxy, stream, Arrival { tenant, cell: Some(cell), door: Door::Cell, to }).await,
+                Ok(to) => {
+                    let arrival = Arrival { tenant, cell: Some(cell), door: Door::Cell, to };
+                    session::run(proxy, stream, arrival, ticket).await;
+                }
                 Err(error) => tracing::debug!(%cell, %error, "gone before it was looked at"),
             }
-            drop(place);
         });
     }
 }
 
 /// Serves a listener whose connections all are one tenant's on their way to `to`: a proxy in front of a single relay host.
 pub async fn serve_fixed(proxy: Arc<Proxy>, listener: TcpListener, tenant: TenantName, to: SocketAddr) {
-    let gate = proxy.tenant_gate();
+    let places = proxy.places().of_tenant();
     loop {
-        let (stream, place) = accept(&listener, &gate).await;
+        let (stream, ticket) = accept(&listener, &places).await;
         let arrival = Arrival { tenant: tenant.clone(), cell: None, door: Door::Redirect, to };
-        let proxy = Arc::clone(&proxy);
-        tokio::spawn(async move {
-            session::run(proxy, stream, arrival).await;
-            drop(place);
-        });
+        tokio::spawn(session::run(Arc::clone(&proxy), stream, arrival, ticket));
     }
 }
 
-/// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, gate: &Arc<Semaphore>) -> (TcpStream, tokio::sync::OwnedSemaphorePermit) {
-    let place = Arc::clone(gate).acquire_owned().await.expect("gates are never closed");
+/// The next connection, once it may be taken in.
+async fn accept(listener: &TcpListener, places: &TenantPlaces) -> (TcpStream, Ticket) {
+    let ticket = places.enter().await;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, _)) => return (stream, ticket),
             Err(error) => pause(&error).await,
         }
     }

@@ -19,6 +19,7 @@
 //! | [`egress`] | from which address: pure |
 //! | [`dial`], [`own`] | connecting; this host's addresses |
 //! | [`names`] | which MX name an address stands for |
+//! | [`places`] | how many sessions at once |
 //! | [`record`], [`message_id`] | the session's record |
 //! | [`settings`] | what the configuration means here |
 //! | [`resolver`] | the tenants' DNS, a process of its own |
@@ -32,6 +33,7 @@ pub mod launcher;
 pub mod message_id;
 pub mod names;
 pub mod own;
+pub mod places;
 pub mod proxy;
 pub mod reach;
 pub mod record;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::net::UnixDatagram;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use warren_launcher_api::CellId;
 use warren_session::Recorder;
 use warren_wire::ClientTls;
@@ -15,6 +15,7 @@ use warren_wire::ClientTls;
 use crate::egress::Rotation;
 use crate::names::{MAX_NOTE, Name, NameNote, Names};
 use crate::own::OwnAddresses;
+use crate::places::Places;
 use crate::settings::Settings;
 
 /// Notes read at once before a connection is handled: what a resolver can have queued.
@@ -30,9 +31,7 @@ pub struct Proxy {
     own: OwnAddresses,
     tls: ClientTls,
     recorder: Recorder,
-    sessions: Arc<Semaphore>,
-    max_sessions: u32,
-    max_per_tenant: usize,
+    places: Places,
     draining: watch::Sender<bool>,
 }
 
@@ -53,12 +52,13 @@ pub struct Parts {
     pub max_sessions: u32,
     /// Of one tenant.
     pub max_per_tenant: u32,
+    /// How long a session waits for its place; [`PATIENCE`](crate::places::PATIENCE).
+    pub patience: Duration,
 }
 
 impl Proxy {
     /// A proxy of these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let max_sessions = parts.max_sessions.max(1);
         Arc::new(Self {
             settings: ArcSwap::from_pointee(parts.settings),
             rotation: Mutex::new(Rotation::new(parts.egress)),
@@ -67,9 +67,7 @@ impl Proxy {
             own: OwnAddresses::default(),
             tls: parts.tls,
             recorder: parts.recorder,
-            sessions: Arc::new(Semaphore::new(usize::try_from(max_sessions).unwrap_or(Semaphore::MAX_PERMITS))),
-            max_sessions,
-            max_per_tenant: usize::try_from(parts.max_per_tenant.max(1)).unwrap_or(Semaphore::MAX_PERMITS),
+            places: Places::new(parts.max_sessions, parts.max_per_tenant, parts.patience),
             draining: watch::Sender::new(false),
         })
     }
@@ -102,15 +100,8 @@ impl Proxy {
         &self.recorder
     }
 
-    /// How many connections of one tenant are taken in at once; the rest wait in its door's backlog.
-    pub(crate) fn tenant_gate(&self) -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(self.max_per_tenant))
-    }
-
-    /// A place among the node's sessions, if one is free within `patience`.
-    pub(crate) async fn place(&self, patience: Duration) -> Option<OwnedSemaphorePermit> {
-        let place = Arc::clone(&self.sessions).acquire_owned();
-        tokio::time::timeout(patience, place).await.ok()?.ok()
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// What the resolver last told a cell that `address` is. Notes that wait in the socket are read first: they were sent before the address was
@@ -160,8 +151,7 @@ impl Proxy {
     /// Asks all sessions to end behind their open transactions, and waits for that, at most for `patience`.
     pub async fn drain(&self, patience: Duration) {
         self.draining.send_replace(true);
-        let all = self.sessions.acquire_many(self.max_sessions);
-        if tokio::time::timeout(patience, all).await.is_err() {
+        if tokio::time::timeout(patience, self.places.all_free()).await.is_err() {
             tracing::warn!("sessions were still going on; their mail is tried again by its MSA");
         }
     }

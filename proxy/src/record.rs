@@ -90,6 +90,11 @@ impl SessionRecord {
         self.forbidden = true;
     }
 
+    /// Notes that there was no place for the session: its messages are put off.
+    pub fn crowded(&mut self) {
+        self.refused = Some(451);
+    }
+
     /// A dial begins.
     pub fn dialling(&mut self, egress: std::net::IpAddr, ehlo_name: &str, decision: serde_json::Value) {
         let n = self.leg.as_ref().map_or(1, |leg| leg.n.saturating_add(1));

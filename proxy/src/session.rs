@@ -8,18 +8,18 @@ use tokio::net::TcpStream;
 use warren_launcher_api::{CellId, TenantName};
 use warren_session::{Door, SessionId, SessionStart};
 use warren_smtp::Reply;
-use warren_smtp::mediator::{Deadlines, Event, Mediator, Observer, Outbound, Transparent};
+use warren_smtp::mediator::{Deadlines, Event, Mediator, Observer, Outbound, StandIn, Transparent};
 use warren_wire::MaybeTls;
 use warren_wire::relay::{Upstream, relay};
 
 use crate::dial::{DialError, dial};
+use crate::places::{Place, Ticket};
 use crate::proxy::Proxy;
 use crate::record::SessionRecord;
 use crate::settings::Settings;
 
-/// How long a session waits for its place, its greeting withheld: below the time that MSAs wait for one (Postfix: 5 minutes with
-/// `smtp_helo_timeout`, Exim: 5 minutes).
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the MSA of a session without a place may be silent. Messages that are refused take it no time.
+const STAND_IN_SILENCE: Duration = Duration::from_secs(60);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
@@ -36,8 +36,8 @@ pub struct Arrival {
     pub to: SocketAddr,
 }
 
-/// Carries one connection through. Ends when both sides are done with.
-pub async fn run(proxy: Arc<Proxy>, client: TcpStream, arrival: Arrival) {
+/// Carries one connection through: waits for its turn first, ends when both sides are done with.
+pub async fn run(proxy: Arc<Proxy>, client: TcpStream, arrival: Arrival, ticket: Ticket) {
     let began = Instant::now();
     let settings = proxy.settings();
     let name = arrival.cell.and_then(|cell| proxy.name_of(cell, arrival.to.ip()));
@@ -54,16 +54,35 @@ pub async fn run(proxy: Arc<Proxy>, client: TcpStream, arrival: Arrival) {
     };
     let record = SessionRecord::new(proxy.recorder().session(start), began);
     tracing::debug!(session = %record.id(), tenant = %arrival.tenant, to = %arrival.to, "session");
-    let place = proxy.place(PATIENCE).await;
-    // Commands are small and waited for. Failing costs speed only.
-    let _ = client.set_nodelay(true);
-    let outbound =
-        Outbound { ehlo_name: settings.ehlo_name.clone(), tls: settings.tls, deadlines: Deadlines::default() };
-    let mut mediator = Mediator::outbound(outbound, Transparent, began);
-    let draining = proxy.draining();
-    let mut mx = Mx { proxy: &proxy, settings: &settings, to: arrival.to, mx_name, full: place.is_none(), record };
-    relay(&mut mediator, client, &mut mx, draining).await;
+    let mut mx = Mx { proxy: &proxy, settings: &settings, to: arrival.to, mx_name, record };
+    let turn = tokio::select! {
+        biased;
+        () = left(&client) => Turn::Missed,
+        place = proxy.places().wait(&ticket) => Turn::Come(place),
+        () = proxy.draining() => Turn::Come(None),
+    };
+    if let Turn::Come(place) = turn {
+        // Commands are small and waited for. Failing costs speed only.
+        let _ = client.set_nodelay(true);
+        let mut mediator = mx.mediator(place.is_some());
+        relay(&mut mediator, client, &mut mx, proxy.draining()).await;
+    }
     mx.record.finish();
+}
+
+/// How waiting for a place ended.
+enum Turn {
+    /// With a place, or not in time.
+    Come(Option<Place>),
+    /// The MSA went away.
+    Missed,
+}
+
+/// Resolves when the MSA goes away. One that talks before it is greeted stays.
+async fn left(client: &TcpStream) {
+    if let Ok(1..) = client.peek(&mut [0]).await {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// The MX's side of a session, and its record.
@@ -72,16 +91,25 @@ struct Mx<'a> {
     settings: &'a Settings,
     to: SocketAddr,
     mx_name: Option<String>,
-    /// There was no place for this session.
-    full: bool,
     record: SessionRecord,
 }
 
 impl Mx<'_> {
-    async fn try_dial(&mut self) -> Result<TcpStream, Reply> {
-        if self.full {
-            return Err(Reply::new(421, (4, 3, 2), "too many sessions at once; try again"));
+    /// The session, with the MX or, where there is no place for it, in the MX's stead.
+    fn mediator(&mut self, place: bool) -> Mediator {
+        let (deadlines, now) = (Deadlines::default(), Instant::now());
+        if place {
+            let outbound = Outbound { ehlo_name: self.settings.ehlo_name.clone(), tls: self.settings.tls, deadlines };
+            return Mediator::outbound(outbound, Transparent, now);
         }
+        self.record.crowded();
+        let name = self.mx_name.clone().unwrap_or_else(|| format!("[{}]", self.to.ip().to_canonical()));
+        let refusal = Reply::new(451, (4, 3, 2), "too many sessions at once; try again later");
+        let deadlines = Deadlines { client: STAND_IN_SILENCE, content: STAND_IN_SILENCE, ..deadlines };
+        Mediator::stand_in(StandIn { name, refusal, deadlines }, Transparent, now, self)
+    }
+
+    async fn try_dial(&mut self) -> Result<TcpStream, Reply> {
         let to = self.settings.reach.judge(self.to, &self.proxy.own().now()).map_err(|refused| {
             self.record.forbidden();
             tracing::info!(session = %self.record.id(), to = %self.to, reason = %refused, "not dialled");

@@ -5,6 +5,7 @@
 //!                          nftables: tproxy             ──▶ listener: its own address is the MX
 //! ```
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -68,8 +69,8 @@ fn listen(at: SocketAddr, mode: RedirectMode) -> Result<TcpListener, OpenError> 
 
 /// Serves one listener until dropped.
 pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, standalone: Arc<Standalone>) {
-    let gates: std::collections::HashMap<_, _> =
-        standalone.tenants.values().map(|tenant| (tenant.clone(), proxy.tenant_gate())).collect();
+    let all: HashMap<_, _> =
+        standalone.tenants.values().map(|tenant| (tenant.clone(), proxy.places().of_tenant())).collect();
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -79,26 +80,26 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, standalone: Arc<Sta
             }
         };
         let tenant = tenant_of(&standalone, from.ip());
-        let Some((tenant, gate)) = tenant.and_then(|tenant| Some((tenant, gates.get(tenant)?))) else {
+        let Some((tenant, places)) = tenant.and_then(|tenant| Some((tenant, all.get(tenant)?))) else {
             tracing::warn!(from = %from.ip(), "no tenant has this address ([proxy.standalone] tenants)");
             turn_away(&stream, &Reply::new(421, (4, 7, 1), "your address is no tenant's here"));
             continue;
         };
-        // One listener serves all tenants: waiting here for one would hold up the others.
-        let Ok(place) = Arc::clone(gate).try_acquire_owned() else {
+        // One listener serves all tenants: waiting here for one would hold up the others. Connections wait inside, and a tenant has as many
+        // waiting as it may have sessions before this happens.
+        let Some(ticket) = places.try_enter() else {
             turn_away(&stream, &Reply::new(421, (4, 3, 2), "too many sessions at once; try again"));
             continue;
         };
         let (proxy, tenant, mode) = (Arc::clone(&proxy), tenant.clone(), standalone.mode);
         tokio::spawn(async move {
             match destination(&stream, mode) {
-                Ok((door, to)) => session::run(proxy, stream, Arrival { tenant, cell: None, door, to }).await,
+                Ok((door, to)) => session::run(proxy, stream, Arrival { tenant, cell: None, door, to }, ticket).await,
                 Err(error) => {
                     tracing::warn!(%error, "a connection that nftables did not send here");
                     turn_away(&stream, &Reply::new(421, (4, 4, 1), "connect to the MX, not to me"));
                 }
             }
-            drop(place);
         });
     }
 }

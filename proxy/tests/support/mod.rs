@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UnixDatagram};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use warren_config::TenantName;
+use warren_proxy::places::PATIENCE;
 use warren_proxy::proxy::{Parts, Proxy};
 use warren_proxy::reach::Reach;
 use warren_proxy::settings::Settings;
@@ -146,6 +147,15 @@ impl Node {
     }
 
     pub async fn with(to: SocketAddr, tls: TlsPolicy, allow: &[&str]) -> Self {
+        Self::start(to, tls, allow, 100, PATIENCE).await
+    }
+
+    /// With one place for a session, for which others wait so long.
+    pub async fn of_one_session(to: SocketAddr, patience: Duration) -> Self {
+        Self::start(to, TlsPolicy::Off, &["127.0.0.0/8"], 1, patience).await
+    }
+
+    async fn start(to: SocketAddr, tls: TlsPolicy, allow: &[&str], max_sessions: u32, patience: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let notes = UnixDatagram::bind(directory.path().join(names::SOCKET_NAME)).unwrap();
         let (recorder, recording) =
@@ -157,8 +167,9 @@ impl Node {
             notes: Some(notes),
             tls: ClientTls::with_roots(rustls::RootCertStore::empty()),
             recorder: recorder.clone(),
-            max_sessions: 100,
+            max_sessions,
             max_per_tenant: 50,
+            patience,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = listener.local_addr().unwrap();
@@ -174,6 +185,13 @@ impl Node {
 
     /// The end: what was recorded of the one session.
     pub async fn recorded(self) -> (Recorded, String) {
+        let mut all = self.all_recorded().await;
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
+    }
+
+    /// The end: what was recorded, the newest session first.
+    pub async fn all_recorded(self) -> Vec<(Recorded, String)> {
         self.serving.abort();
         self.proxy.drain(SOON).await;
         self.recorder.flush().await;
@@ -182,11 +200,11 @@ impl Node {
     }
 }
 
-async fn read(directory: &Path) -> (Recorded, String) {
+async fn read(directory: &Path) -> Vec<(Recorded, String)> {
     let mut reader = Reader::open(&directory.join("sessions.db")).await.unwrap();
-    let sessions = reader.list(&Filter::default()).await.unwrap();
-    assert_eq!(sessions.len(), 1, "{sessions:?}");
-    let recorded = reader.load(&sessions[0].id).await.unwrap();
-    let transcript = reader.show(&sessions[0].id).await.unwrap();
-    (recorded, transcript)
+    let mut all = Vec::new();
+    for session in reader.list(&Filter::default()).await.unwrap() {
+        all.push((reader.load(&session.id).await.unwrap(), reader.show(&session.id).await.unwrap()));
+    }
+    all
 }

@@ -144,6 +144,9 @@ impl<P: Policy> Mediator<P> {
             }
             Err(error) => return self.refuse(cx, verb, &line, error.reply()),
         };
+        if let Some(settings) = self.stand_in.clone() {
+            return self.serve(cx, &settings, &command, &line);
+        }
         match self.front {
             Front::Hello => self.before_hello(cx, &command, &line),
             _ => self.command(cx, &command, &line),
@@ -250,13 +253,13 @@ impl<P: Policy> Mediator<P> {
         self.waiting.push(Awaited { topic, since: cx.now, by: By::Server });
     }
 
-    fn ended_here(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8]) {
+    pub(super) fn ended_here(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8]) {
         let line = if verb == Verb::Auth { redacted(line) } else { line };
         cx.tell(Event::Command { flow: Flow::CommandEnded, topic: Topic::Command(verb), line });
     }
 
     /// Answers a command here; the answer takes its turn.
-    fn answer(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8], reply: Reply) {
+    pub(super) fn answer(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8], reply: Reply) {
         self.ended_here(cx, verb, line);
         let topic = Topic::Command(verb);
         if self.waiting.is_empty() {
@@ -266,7 +269,7 @@ impl<P: Policy> Mediator<P> {
         }
     }
 
-    fn refuse(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8], reply: Reply) {
+    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8], reply: Reply) {
         self.answer(cx, verb, line, reply);
         self.errors += 1;
         if self.errors > MAX_ERRORS {
@@ -332,12 +335,15 @@ impl<P: Policy> Mediator<P> {
         }
     }
 
-    fn chunk_done(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn chunk_done(&mut self, cx: &mut Context<'_>) {
         match std::mem::replace(&mut self.front, Front::Commands) {
             Front::Chunk { verdict: None, last, .. } => {
                 if last {
                     cx.tell(Event::ContentEnd);
                 }
+            }
+            Front::Chunk { verdict: Some(verdict), last, .. } if self.stand_in.is_some() => {
+                self.chunk_refused(cx, last, &verdict);
             }
             Front::Chunk { verdict: Some(verdict), last, .. } => {
                 let topic = if last { Topic::LastChunk } else { Topic::Command(Verb::Bdat) };

@@ -1,12 +1,13 @@
 //! The mediator as its driver sees it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::{Ending, Event, Flow, Observer, Topic};
 use super::front::Front;
 use super::opening::{HandedOver, Hello, Mx, Opening};
-use super::settings::{Deadlines, HIGH_WATER, HandOver, MAX_HELD, Outbound, Policy, Transparent};
+use super::settings::{Deadlines, HIGH_WATER, HandOver, MAX_HELD, Outbound, Policy, StandIn, Transparent};
 use super::waiting::Waiting;
 use super::{replies, settings};
 use crate::Reply;
@@ -83,6 +84,12 @@ pub(super) enum Back {
     Gone,
 }
 
+impl Back {
+    fn opening(opening: Opening) -> Self {
+        Self::Opening { opening, connected: false }
+    }
+}
+
 /// A session that passes through. See the [module](super).
 #[derive(Debug)]
 pub struct Mediator<P = Transparent> {
@@ -102,6 +109,8 @@ pub struct Mediator<P = Transparent> {
     pub(super) refusal: Option<Reply>,
     /// MAIL and RCPT go out as they were understood, not as they were written.
     pub(super) exact: bool,
+    /// There is no server, and will be none.
+    pub(super) stand_in: Option<Arc<StandIn>>,
     pub(super) in_transaction: bool,
     pub(super) draining: bool,
     pub(super) client_closed: bool,
@@ -127,7 +136,7 @@ impl<P: Policy> Mediator<P> {
     /// A session of an MSA towards an MX. The client is greeted once the MX is.
     pub fn outbound(settings: Outbound, policy: P, now: Instant) -> Self {
         let deadlines = settings.deadlines;
-        Self::new(Opening::Mx(Box::new(settings), Mx::Greeting), policy, deadlines, None, now)
+        Self::new(Back::opening(Opening::Mx(Box::new(settings), Mx::Greeting)), policy, deadlines, None, now)
     }
 
     /// A session of a client, greeted and authenticated, towards the MSA that serves it.
@@ -137,7 +146,7 @@ impl<P: Policy> Mediator<P> {
         Self {
             exact: true,
             ..Self::new(
-                Opening::HandOver(Box::new(settings), HandedOver::Greeting),
+                Back::opening(Opening::HandOver(Box::new(settings), HandedOver::Greeting)),
                 policy,
                 deadlines,
                 Some(hello),
@@ -146,12 +155,12 @@ impl<P: Policy> Mediator<P> {
         }
     }
 
-    fn new(opening: Opening, policy: P, deadlines: Deadlines, hello: Option<Hello>, now: Instant) -> Self {
+    pub(super) fn new(back: Back, policy: P, deadlines: Deadlines, hello: Option<Hello>, now: Instant) -> Self {
         Self {
             policy,
             deadlines,
             front: Front::Waiting { hello: None },
-            back: Back::Opening { opening, connected: false },
+            back,
             input: LineBuffer::new(MAX_COMMAND_LINE),
             parser: ReplyParser::new(),
             waiting: Waiting::default(),
@@ -161,6 +170,7 @@ impl<P: Policy> Mediator<P> {
             hello,
             refusal: None,
             exact: false,
+            stand_in: None,
             in_transaction: false,
             draining: false,
             client_closed: false,

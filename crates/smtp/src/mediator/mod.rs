@@ -27,6 +27,7 @@
 //! | `front` | bytes and commands from the client |
 //! | `back` | replies from the server, its loss, deadlines |
 //! | `opening` | how a session with the server begins: pure |
+//! | `stand_in` | sessions without a server, because there is no place for them |
 //! | `waiting` | who is owed which reply |
 //! | `event`, `settings`, `replies` | what is told, decided, answered |
 
@@ -37,6 +38,7 @@ mod machine;
 mod opening;
 mod replies;
 mod settings;
+mod stand_in;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -44,5 +46,6 @@ mod waiting;
 pub use event::{Ending, Event, Flow, Observer, Topic};
 pub use machine::{Action, Mediator, Outgoing};
 pub use settings::{
-    Deadlines, HIGH_WATER, HandOver, MAX_ERRORS, MAX_HELD, MAX_PIPELINE, Outbound, Policy, TlsPolicy, Transparent,
+    Deadlines, HIGH_WATER, HandOver, MAX_ERRORS, MAX_HELD, MAX_PIPELINE, Outbound, Policy, StandIn, TlsPolicy,
+    Transparent,
 };

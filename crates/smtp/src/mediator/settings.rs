@@ -109,6 +109,17 @@ pub struct Outbound {
     pub deadlines: Deadlines,
 }
 
+/// A session that is served without its server, because there is no place for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandIn {
+    /// The server's name, or its address in brackets. Never the client's own name: it would take that for a loop.
+    pub name: String,
+    /// What every message gets.
+    pub refusal: Reply,
+    /// How long to wait.
+    pub deadlines: Deadlines,
+}
+
 /// A session handed on to an MSA that speaks XCLIENT, for a client that was already greeted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandOver {

@@ -9,6 +9,7 @@ mod hand_over;
 mod outbound;
 mod relay;
 mod silence;
+mod stand_in;
 
 use std::time::{Duration, Instant};
 
