@@ -70,5 +70,9 @@ pub const IMAGES: &str = "/usr/lib/warren/images";
 /// in its own time.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// `[proxy] keep_sessions`: long enough to compare this month with the last; records name people, so they are not kept for ever
+/// unless somebody wants that.
+pub const KEEP_SESSIONS: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
 /// A tenant's `image`: Warren's own MSA.
 pub const IMAGE: &str = "msa";

@@ -160,6 +160,8 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// What is asked of an MX's TLS.
     pub tls: TlsPolicy,
+    /// How long records of sessions are kept; none keeps them for ever.
+    pub keep_sessions: Option<Duration>,
     /// Doors beside an existing MTA, without a platform.
     pub standalone: Option<Standalone>,
 }
@@ -203,6 +205,31 @@ impl Node {
     /// Reads `warren.toml` in the configuration directory.
     pub fn load(directory: &Path) -> Result<Self, Problems> {
         node_file::load(&directory.join(NODE_FILE))
+    }
+
+    /// Sections of `new` that only a start puts into force, on a node that was started with `self`.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let changed = [
+            ("[listen]", self.listen != new.listen),
+            ("[users]", self.users != new.users),
+            ("[paths]", self.paths != new.paths),
+            ("[cgroup]", self.cgroup != new.cgroup),
+            ("[fleet] slots", self.fleet.slots != new.fleet.slots),
+            ("[fleet] start_deadline", self.fleet.start_deadline != new.fleet.start_deadline),
+            ("[limits] connections", self.limits.connections != new.limits.connections),
+            (
+                "[limits] connections_per_address",
+                self.limits.connections_per_address != new.limits.connections_per_address,
+            ),
+            ("[egress] max_sessions", self.egress.max_sessions != new.egress.max_sessions),
+            (
+                "[egress] max_sessions_per_tenant",
+                self.egress.max_sessions_per_tenant != new.egress.max_sessions_per_tenant,
+            ),
+            ("[proxy] keep_sessions", self.proxy.keep_sessions != new.proxy.keep_sessions),
+            ("[proxy.standalone]", self.proxy.standalone != new.proxy.standalone),
+        ];
+        changed.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect()
     }
 
     /// Where this node's own receiver is reached on port 25: tenants may write to it, though it is an address of our

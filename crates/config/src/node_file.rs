@@ -145,6 +145,7 @@ struct PathsFile {
 struct ProxyFile {
     connect_timeout: Value,
     tls: Option<TlsPolicy>,
+    keep_sessions: Value,
     standalone: Option<StandaloneFile>,
 }
 
@@ -357,7 +358,19 @@ fn proxy(check: &mut Checker, raw: ProxyFile) -> Proxy {
             defaults::CONNECT_TIMEOUT,
         ),
         tls: raw.tls.unwrap_or(TlsPolicy::Opportunistic),
+        keep_sessions: check.value_or(raw.keep_sessions.as_ref(), Some(defaults::KEEP_SESSIONS), parse_keep),
         standalone: raw.standalone.map(|raw| standalone(check, &raw)),
+    }
+}
+
+/// How long to keep something: at least as long as it takes to look at it.
+fn parse_keep(text: &str) -> Result<Option<Duration>, String> {
+    if text == "forever" {
+        return Ok(None);
+    }
+    match parse_duration(text) {
+        Ok(keep) if (HOUR..=100 * 365 * DAY).contains(&keep) => Ok(Some(keep)),
+        _ => Err(format!("{text:?} is not how long to keep sessions, expected one hour or more such as \"90d\", or \"forever\"")),
     }
 }
 

@@ -51,6 +51,7 @@ fn the_least_node_has_every_default() {
     let node = Node::load(directory.path()).unwrap();
     assert_eq!(node.listen.submission, ["0.0.0.0:587".parse().unwrap()]);
     assert_eq!(node.fleet.idle, Duration::from_secs(30));
+    assert_eq!(node.proxy.keep_sessions, Some(Duration::from_secs(90 * 86_400)));
     assert_eq!(node.paths.launcher_socket(), Path::new("/run/warren/launcher.sock"));
     assert_eq!(node.receiver_addresses(), node.egress.addresses);
 }
@@ -107,6 +108,7 @@ run = "/tmp/r"
 images = "/tmp/i"
 [proxy]
 connect_timeout = "5s"
+keep_sessions = "30d"
 tls = "verify"
 [proxy.standalone]
 listen = ["127.0.0.1:10025"]
@@ -118,8 +120,23 @@ tenants = { "10.0.0.5" = "acme" }
     assert_eq!(node.hostname, "mail.example.net");
     assert_eq!(node.limits.container.memory_bytes, 64 << 20);
     assert_eq!(node.resolver.nameservers[1].port(), 5353);
+    assert_eq!(node.proxy.keep_sessions, Some(Duration::from_secs(30 * 86_400)));
     assert_eq!(node.proxy.standalone.unwrap().tenants.len(), 1);
     assert!(node.listen.submissions.is_empty());
+}
+
+#[test]
+fn sessions_are_kept_for_ever_if_wanted_and_never_for_no_time() {
+    let with = |keep: &str| format!("{NODE}[proxy]\nkeep_sessions = \"{keep}\"\n");
+    let directory = directory(&[("warren.toml", &with("forever"))]);
+    assert_eq!(Node::load(directory.path()).unwrap().proxy.keep_sessions, None);
+    for wrong in ["0s", "59m", "always", ""] {
+        let expected = "expected one hour or more such as \"90d\", or \"forever\"";
+        assert_eq!(
+            node_error(&with(wrong)),
+            format!("warren.toml:5:17: {wrong:?} is not how long to keep sessions, {expected}")
+        );
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use warren_config::Node;
 use warren_daemon::{Inherited, Lifecycle, Signal};
 use warren_proxy::{
     launcher,
+    places::PATIENCE,
     proxy::{Parts, Proxy},
     settings::Settings,
     standalone,
@@ -44,8 +45,8 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     inherited.finish()?;
     let directory = node.paths.own("sessions");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let (recorder, recording) =
-        Recorder::in_directory(&directory, RecorderSettings::new(&directory)).context("cannot start recording")?;
+    let recording = RecorderSettings { keep: node.proxy.keep_sessions, ..RecorderSettings::new(&directory) };
+    let (recorder, recording) = Recorder::in_directory(&directory, recording).context("cannot start recording")?;
     let proxy = Proxy::new(Parts {
         settings: Settings::of(&node),
         egress: node.egress.addresses.clone(),
@@ -54,6 +55,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         recorder,
         max_sessions: node.egress.max_sessions,
         max_per_tenant: node.egress.max_sessions_per_tenant,
+        patience: PATIENCE,
     });
     let mut doors = open_doors(&proxy, &node)?;
     warren_daemon::ready();
