@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use warren_daemon::Backoff;
+use warren_daemon::{Absence, Backoff};
 use warren_launcher_api::{CellId, Event, Request, Role, TenantName, VERSION};
 use warren_packet::PacketError;
 use warren_packet::aio::AsyncPackets;
@@ -43,14 +43,14 @@ enum Lost {
 pub async fn hold(proxy: Arc<Proxy>, socket: &Path) -> Infallible {
     let mut doors = CellDoors { proxy, open: HashMap::new() };
     let mut backoff = Backoff::local();
-    let mut complained = false;
+    let mut absence = Absence::default();
     loop {
         let lost = match AsyncPackets::connect(socket) {
             Ok(packets) => {
                 doors.close_all().await;
                 let welcome = || {
                     backoff.succeeded();
-                    complained = false;
+                    absence.over();
                     tracing::info!(socket = %socket.display(), "the launcher hands out doors");
                 };
                 match converse(&mut doors, &packets, welcome).await {
@@ -60,8 +60,7 @@ pub async fn hold(proxy: Arc<Proxy>, socket: &Path) -> Infallible {
             }
             Err(error) => error.into(),
         };
-        if !complained {
-            complained = true;
+        if absence.worth_a_word() {
             tracing::warn!(socket = %socket.display(), reason = %lost, doors = doors.open.len(), "no launcher; trying again");
         }
         tokio::time::sleep(backoff.failed()).await;

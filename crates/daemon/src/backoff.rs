@@ -1,6 +1,6 @@
 //! Waiting longer after each failure, up to a bound.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The waits between attempts: `first`, then twice as long each time, never longer than `longest`.
 ///
@@ -38,9 +38,50 @@ impl Backoff {
     }
 }
 
+/// How long a peer may be away before somebody hears of it. When a node stops or restarts in order, its programs
+/// miss one another for a moment, and that is nothing to warn of.
+const UNREMARKABLE: Duration = Duration::from_secs(3);
+
+/// The absence of a peer on this machine, and whether it was complained about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Absence {
+    since: Option<Instant>,
+    complained: bool,
+}
+
+impl Absence {
+    /// The peer is away. Whether to say so: once, when it has been for long enough.
+    pub fn worth_a_word(&mut self) -> bool {
+        self.worth_a_word_at(Instant::now())
+    }
+
+    fn worth_a_word_at(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let worth = !self.complained && now.saturating_duration_since(since) >= UNREMARKABLE;
+        self.complained |= worth;
+        worth
+    }
+
+    /// The peer is there.
+    pub fn over(&mut self) {
+        *self = Self::default();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_absence_is_told_once_and_not_at_once() {
+        let (mut absence, now) = (Absence::default(), Instant::now());
+        assert!(!absence.worth_a_word_at(now));
+        assert!(!absence.worth_a_word_at(now + UNREMARKABLE / 2));
+        assert!(absence.worth_a_word_at(now + UNREMARKABLE));
+        assert!(!absence.worth_a_word_at(now + 2 * UNREMARKABLE));
+        absence.over();
+        assert!(!absence.worth_a_word_at(now + 3 * UNREMARKABLE));
+    }
 
     #[test]
     fn doubles_up_to_the_bound_and_starts_over() {

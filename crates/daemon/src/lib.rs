@@ -21,7 +21,7 @@ mod lifecycle;
 pub mod log;
 mod start;
 
-pub use backoff::Backoff;
+pub use backoff::{Absence, Backoff};
 pub use escape::{Escaped, escape};
 pub use inherit::{InheritError, Inherited, keep_from_children};
 pub use lifecycle::{Draining, Lifecycle, Signal};

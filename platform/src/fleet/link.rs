@@ -52,6 +52,10 @@ pub async fn keep(socket: PathBuf, events: mpsc::Sender<LinkEvent>) {
                 complained = false;
                 tracing::info!("connected to the launcher");
                 let error = carry(&packets, &events).await;
+                if events.is_closed() {
+                    // The platform is ending: it let go, not the launcher.
+                    return;
+                }
                 tracing::warn!(%error, "the launcher went away");
                 if events.send(LinkEvent::Down).await.is_err() {
                     return;

@@ -5,7 +5,7 @@
 
 use std::{os::fd::OwnedFd, path::Path};
 
-use warren_daemon::Backoff;
+use warren_daemon::{Absence, Backoff};
 use warren_launcher_api::{Event, Request, Role, VERSION};
 use warren_packet::{PacketError, aio::AsyncPackets};
 
@@ -27,22 +27,21 @@ enum Lost {
 /// Holds the doors that the launcher at `socket` hands out; connects again whenever it must. Never returns.
 pub async fn hold(doors: &mut Doors, socket: &Path) {
     let mut backoff = Backoff::local();
-    let mut complained = false;
+    let mut absence = Absence::default();
     loop {
         let lost = match AsyncPackets::connect(socket) {
             Ok(packets) => {
                 doors.close_all().await;
                 let mut welcome = || {
                     backoff.succeeded();
-                    complained = false;
+                    absence.over();
                     tracing::info!(socket = %socket.display(), "the launcher hands out doors");
                 };
                 listen(doors, &packets, &mut welcome).await
             }
             Err(error) => error.into(),
         };
-        if !complained {
-            complained = true;
+        if absence.worth_a_word() {
             tracing::warn!(socket = %socket.display(), reason = %lost, doors = doors.count(), "no launcher; trying again");
         }
         tokio::time::sleep(backoff.failed()).await;
