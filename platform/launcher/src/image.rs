@@ -56,9 +56,9 @@ impl Image {
             Ok(_) => fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(format!(
-                    "{} is missing: build it with msa-image/build {}",
+                    "{} is missing: build it with `msa-image/build {}`",
                     file.display(),
-                    images.display()
+                    directory.display()
                 ));
             }
             Err(error) => return Err(format!("{}: {error}", file.display())),

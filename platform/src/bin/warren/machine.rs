@@ -124,7 +124,7 @@ fn image_problems(node: &Node, tenants: &Directory) -> Vec<String> {
         if !directory.join("image.json").is_file() || !directory.join("rootfs").is_dir() {
             let shown = directory.display();
             problems.push(format!(
-                "no image {image} at {shown}: build it with `msa-image/build {shown}`, or set [paths] images"
+                "no image {image} at {shown}: put it there (msa-image/CONTRACT.md says what makes an image), or set [paths] images"
             ));
         }
     }
