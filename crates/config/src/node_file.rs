@@ -370,7 +370,9 @@ fn parse_keep(text: &str) -> Result<Option<Duration>, String> {
     }
     match parse_duration(text) {
         Ok(keep) if (HOUR..=100 * 365 * DAY).contains(&keep) => Ok(Some(keep)),
-        _ => Err(format!("{text:?} is not how long to keep sessions, expected one hour or more such as \"90d\", or \"forever\"")),
+        _ => Err(format!(
+            "{text:?} is not how long to keep sessions, expected one hour or more such as \"90d\", or \"forever\""
+        )),
     }
 }
 
