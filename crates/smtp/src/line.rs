@@ -79,6 +79,18 @@ impl LineBuffer {
         Some(check(line))
     }
 
+    /// What is buffered and not yet handed out as lines: content, perhaps with commands behind it.
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// The first `count` bytes of [`rest`](Self::rest) are dealt with.
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.bytes.len());
+        self.scanned = self.scanned.max(self.start);
+        self.give_back();
+    }
+
     /// Hands out everything that is buffered and not yet a line: content behind a command, or the
     /// rest at the end of a session.
     pub fn take_rest(&mut self) -> Vec<u8> {

@@ -8,7 +8,10 @@ use crate::reply::Reply;
 #[derive(Debug, Clone)]
 pub(super) struct Content {
     transfer: Framing,
+    /// Bytes of content: what SIZE is about, which does not count stuffed dots and the end (RFC 1870 §6.4).
     size: u64,
+    /// Bytes that came for it.
+    wire: u64,
     /// Why the rest is only swallowed.
     abort: Option<Abort>,
 }
@@ -35,7 +38,7 @@ impl Content {
                 Framing::Bdat { chunk: Some((BdatCounter::new(size), size, last)), check: LineEndCheck::new() }
             }
         };
-        Self { transfer, size: 0, abort: None }
+        Self { transfer, size: 0, wire: 0, abort: None }
     }
 
     pub(super) fn start_chunk(&mut self, size: u64, last: bool) {
@@ -89,11 +92,11 @@ impl Server {
     /// Moves content from the input to the program; false: more bytes are needed.
     pub(super) fn content(&mut self) -> bool {
         let Phase::Content(content) = &mut self.phase else { return false };
-        let bytes = self.input.take_rest();
-        let Taken { bytes: taken, content: out, done, fault } = content.take(&bytes);
-        self.input.push(&bytes[taken..]);
-        content.size += taken as u64;
-        let size = content.size;
+        let Taken { bytes: taken, content: out, done, fault } = content.take(self.input.rest());
+        self.input.consume(taken);
+        content.wire += taken as u64;
+        content.size += out.len() as u64;
+        let (size, wire) = (content.size, content.wire);
         let binary_ok = self.config.extensions.binarymime && matches!(content.transfer, Framing::Bdat { .. });
         let fault = fault.filter(|_| !binary_ok).map(Abort::LineEnd);
         let too_large = self.config.extensions.size.is_some_and(|max| max > 0 && size > max).then_some(Abort::TooLarge);
@@ -105,7 +108,7 @@ impl Server {
             (None, None) if !out.is_empty() => self.events.push_back(Event::Content(out)),
             _ => {}
         }
-        if abort.is_some() && self.is_flood(size) {
+        if abort.is_some() && self.is_flood(wire) {
             self.write(&Reply::new(552, (5, 3, 4), "message too large"));
             self.end(super::Close::Flood);
             return true;
@@ -114,7 +117,11 @@ impl Server {
             (None, _) => return taken > 0,
             (Some((_, _)), Some(why)) => self.finish_aborted(why),
             (Some((_, true)), None) => self.ask(Event::ContentEnd, Pending::ContentEnd),
-            (Some((size, false)), None) => self.write(&Reply::new(250, (2, 0, 0), format!("{size} octets taken"))),
+            (Some((size, false)), None) => {
+                // A chunk that brings something is no idle command; SIZE bounds how many there can be.
+                self.idle_commands = self.idle_commands.saturating_sub(u32::from(size > 0));
+                self.write(&Reply::new(250, (2, 0, 0), format!("{size} octets taken")));
+            }
         }
         true
     }

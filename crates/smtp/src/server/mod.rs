@@ -39,7 +39,7 @@ pub struct ServerConfig {
     pub max_recipients: usize,
     /// Refused or malformed commands in a session; the next gets 421.
     pub max_errors: u32,
-    /// Commands without any message transferred between them, accepted recipients aside; the next gets 421.
+    /// Commands without any message transferred between them, accepted recipients and chunks aside; the next gets 421.
     pub max_idle_commands: u32,
     /// Longest command line, CRLF included.
     pub max_line: usize,

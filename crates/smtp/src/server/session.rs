@@ -15,9 +15,8 @@ impl Server {
     /// Does the next thing that the input allows; false: nothing more to do now.
     pub(super) fn advance(&mut self) -> bool {
         if let Some((counter, _)) = &mut self.swallow {
-            let bytes = self.input.take_rest();
-            let taken = counter.take(bytes.len());
-            self.input.push(&bytes[taken..]);
+            let taken = counter.take(self.input.len());
+            self.input.consume(taken);
             if !counter.is_done() {
                 return false;
             }

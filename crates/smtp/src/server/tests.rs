@@ -189,6 +189,31 @@ fn large_messages_are_swallowed_then_cut() {
 }
 
 #[test]
+fn size_is_what_the_content_has_not_what_it_takes_to_send_it() {
+    let mut program = greeted();
+    // 1,000 bytes of content in 1,200 on the wire, and the end.
+    let (wire, content) = ("..xx\r\n".repeat(200), ".xx\r\n".repeat(200));
+    let message = format!("{wire}.\r\n");
+    program.say("MAIL FROM:<a@x.example> SIZE=1000\r\nRCPT TO:<b@y.example>\r\nDATA\r\n");
+    assert_eq!(program.say(&message), "250");
+    assert_eq!(program.messages, [content.as_bytes()]);
+    program.say("MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n");
+    assert_eq!(program.say(format!("x{message}")), "552");
+}
+
+#[test]
+fn a_message_in_many_chunks_is_no_idle_talk() {
+    let mut program = Program::new(ServerConfig { max_idle_commands: 10, ..config() });
+    program.say("EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n");
+    let answers = program.say("BDAT 1\r\nx".repeat(900));
+    assert_eq!(answers, ["250"; 900].join(" "));
+    assert_eq!(program.say("BDAT 0 LAST\r\n"), "250");
+    assert_eq!(program.messages, [vec![b'x'; 900]]);
+    program.say("MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n");
+    assert!(program.say("BDAT 0\r\n".repeat(20)).ends_with("250 421"), "chunks of nothing are");
+}
+
+#[test]
 fn refused_chunks_are_content_and_never_commands() {
     let mut program = greeted();
     assert_eq!(program.say("BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n"), "503 250");
