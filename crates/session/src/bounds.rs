@@ -106,6 +106,6 @@ mod tests {
         }));
         bound(&mut record);
         let length = serde_json::to_string(&record).unwrap().len();
-        assert!(length < 2 * (LIST_LIMIT + 10) * FIELD_LIMIT, "{length}");
+        assert!(length < 2 * (LIST_LIMIT + 10) * FIELD_LIMIT + DECISION_LIMIT, "{length}");
     }
 }
