@@ -38,6 +38,16 @@ pub const CONNECTIONS: u32 = 1_000;
 /// `[limits] connections_per_address`: an office behind one address fits; one host cannot take all.
 pub const CONNECTIONS_PER_ADDRESS: u32 = 50;
 
+/// `[limits] account_messages_per_hour`, submitted: more than anybody writes by hand, and a newsletter to a club; a stolen password
+/// gives a spammer no more. Senders of newsletters get more in their tenant's file.
+pub const ACCOUNT_MESSAGES_PER_HOUR: u32 = 500;
+/// `[limits] account_recipients_per_hour`: four full transactions of [`RECIPIENTS`].
+pub const ACCOUNT_RECIPIENTS_PER_HOUR: u32 = 2_000;
+/// `[limits] messages_per_hour` of a tenant, submitted by all its accounts, and as many again forwarded: a company of some hundred people.
+pub const MESSAGES_PER_HOUR: u32 = 5_000;
+/// `[limits] recipients_per_hour` of a tenant, likewise.
+pub const RECIPIENTS_PER_HOUR: u32 = 20_000;
+
 /// `[retry] first`: greylisting hosts ask for some minutes.
 pub const RETRY_FIRST: Duration = Duration::from_secs(5 * 60);
 /// `[retry] factor_percent`: each wait is one and a half times the one before.

@@ -1,25 +1,47 @@
 //! All tenants of a node, and the questions that programs ask about them.
+//!
+//! There may be 100,000 of them, nearly all asleep, and a change that concerns one must not cost the time of all: each
+//! has a *seat* whose number stays, and the orders by name and by domain are lists of numbers. A new directory is the old one
+//! with some seats taken by others; tenants that did not change are shared by both.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+mod ties;
+
+use std::cmp::Ordering;
+use std::path::Path;
 use std::sync::Arc;
 
 use warren_launcher_api::TenantName;
 
-use crate::TENANTS_FOLDER;
-use crate::checker::Checker;
-use crate::forwards::Forward;
+use crate::accounts::Account;
+use crate::folder::{Folder, Stamp};
 use crate::node::Node;
-use crate::problem::{Problem, Problems};
-use crate::tenant::{Account, Tenant, TenantFile, tenant};
+use crate::problem::Problems;
+use crate::tenant::Tenant;
 
-/// The tenants. Cheap to ask: by name a tree, by domain a hash table.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// The tenants. Cheap to ask, by name and by domain.
+#[derive(Debug, Clone, Default)]
 pub struct Directory {
-    tenants: BTreeMap<TenantName, Arc<Tenant>>,
-    domains: HashMap<String, Arc<Tenant>>,
+    seats: Vec<Option<Seat>>,
+    /// Seats, in the order of their tenants' names.
+    by_name: Vec<u32>,
+    /// Each domain as a seat and its place among the tenant's domains, in the order of domains.
+    by_domain: Vec<(u32, u32)>,
+    /// Seats of tenants that forward to an address of this node.
+    inward: Vec<u32>,
+}
+
+/// A tenant, and how its file looked when it was read.
+#[derive(Debug, Clone)]
+struct Seat {
+    tenant: Arc<Tenant>,
+    stamp: Stamp,
+}
+
+/// A tenant's file that is new, other than before, or gone.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) name: TenantName,
+    pub(crate) now: Option<(Arc<Tenant>, Stamp)>,
 }
 
 /// An account that a login names.
@@ -67,42 +89,40 @@ impl Changes {
     }
 }
 
+/// So few additions to a sorted list are put in one by one.
+const FEW: usize = 64;
+
 impl Directory {
     /// Reads every `NAME.toml` in `tenants/` of the configuration directory; `node` gives what a tenant's file leaves
-    /// out. No folder means no tenants. Other files, such as an editor's copies, are passed over.
+    /// out. No folder means no tenants. Other files, such as an editor's copies, are passed over. Who reads more than
+    /// once keeps a [`Folder`].
     pub fn load(directory: &Path, node: &Node) -> Result<Self, Problems> {
-        let folder = directory.join(TENANTS_FOLDER);
-        let mut problems = Problems::default();
-        let mut loaded = Vec::new();
-        for file in files(&folder)? {
-            match load_one(&file, node) {
-                Ok(one) => loaded.push(one),
-                Err(found) => problems.append(found),
-            }
-        }
-        let mut found = Self::default();
-        for one in &loaded {
-            found.add(one, &mut problems);
-        }
-        for one in &loaded {
-            found.check_forwards(one, &mut problems);
-        }
-        problems.or(found)
+        Folder::once(directory).read(node, &Self::default())
     }
 
     /// All tenants, by name.
     pub fn tenants(&self) -> impl ExactSizeIterator<Item = &Arc<Tenant>> {
-        self.tenants.values()
+        self.by_name.iter().map(|seat| self.tenant_at(*seat))
+    }
+
+    /// The tenants whose names come after this one, by name; without one all.
+    pub fn tenants_after(&self, name: Option<&TenantName>) -> impl ExactSizeIterator<Item = &Arc<Tenant>> {
+        let before = |name: &TenantName| self.by_name.partition_point(|seat| self.tenant_at(*seat).name <= *name);
+        self.by_name[name.map_or(0, before)..].iter().map(|seat| self.tenant_at(*seat))
     }
 
     /// The tenant of that name.
     pub fn tenant(&self, name: &TenantName) -> Option<&Arc<Tenant>> {
-        self.tenants.get(name)
+        self.seat(name).map(|seat| self.tenant_at(seat))
     }
 
     /// The tenant that a domain belongs to; capitals make no difference.
     pub fn by_domain(&self, domain: &str) -> Option<&Arc<Tenant>> {
-        self.domains.get(domain).or_else(|| self.domains.get(&domain.to_ascii_lowercase()))
+        let found = |domain: &str| {
+            let at = self.by_domain.binary_search_by(|key| self.domain_at(*key).cmp(domain)).ok()?;
+            Some(self.tenant_at(self.by_domain[at].0))
+        };
+        found(domain).or_else(|| found(&domain.to_ascii_lowercase()))
     }
 
     /// The account that a login (`alice@acme.example`) names; capitals make no difference.
@@ -116,7 +136,7 @@ impl Directory {
     /// What an inbound recipient is to this node; capitals make no difference.
     pub fn recipient(&self, local: &str, domain: &str) -> Recipient<'_> {
         let domain = domain.to_ascii_lowercase();
-        let Some(tenant) = self.domains.get(&domain) else { return Recipient::NotLocal };
+        let Some(tenant) = self.by_domain(&domain) else { return Recipient::NotLocal };
         match tenant.forwards.find(&local.to_ascii_lowercase(), &domain) {
             Some(forward) => Recipient::Forward { tenant, to: &forward.to },
             None => Recipient::NoSuchUser,
@@ -125,126 +145,148 @@ impl Directory {
 
     /// What `new` changes about this directory.
     pub fn changes(&self, new: &Self) -> Changes {
-        let missing_in = |other: &Self, own: &Self| {
-            own.tenants.keys().filter(|name| !other.tenants.contains_key(*name)).cloned().collect()
-        };
-        let differs = |(name, old): (&TenantName, &Arc<Tenant>)| {
-            new.tenants.get(name).filter(|new| *new != old).map(|_| name.clone())
-        };
-        Changes {
-            added: missing_in(self, new),
-            removed: missing_in(new, self),
-            changed: self.tenants.iter().filter_map(differs).collect(),
-        }
-    }
-
-    fn add(&mut self, one: &Loaded, problems: &mut Problems) {
-        self.tenants.insert(one.tenant.name.clone(), Arc::clone(&one.tenant));
-        for (domain, span) in one.tenant.domains.iter().zip(&one.domain_spans) {
-            match self.domains.get(domain) {
-                Some(owner) => {
-                    let message = format!(
-                        "{domain} is a domain of tenant {} already, expected each domain in one tenant only",
-                        owner.name
-                    );
-                    problems.push(one.problem(span.clone(), message));
-                }
-                None => {
-                    self.domains.insert(domain.clone(), Arc::clone(&one.tenant));
-                }
-            }
-        }
-    }
-
-    /// A forward to an address of this node must lead out of it in the end.
-    fn check_forwards(&self, one: &Loaded, problems: &mut Problems) {
-        for (local, domain, forward) in one.tenant.forwards.iter() {
-            let domains =
-                one.tenant.domains.iter().map(String::as_str).filter(|own| domain.is_none_or(|only| only == *own));
-            let sources: Vec<String> = domains.map(|domain| format!("{local}@{domain}")).collect();
-            for (target, span) in forward.to.iter().zip(&forward.spans) {
-                if let Some(wrong) = self.dead_end(&sources, target) {
-                    problems.push(one.problem(span.clone(), wrong));
-                }
-            }
-        }
-    }
-
-    /// Why mail to `target` would come back to one of `sources`, or be refused by this node.
-    fn dead_end(&self, sources: &[String], target: &str) -> Option<String> {
-        let mut seen = HashSet::new();
-        let mut open = vec![target.to_ascii_lowercase()];
-        while let Some(address) = open.pop() {
-            if sources.contains(&address) {
-                return Some(format!(
-                    "mail for {address} would be forwarded to itself, expected a forward that leads elsewhere"
-                ));
-            }
-            match self.follow(&address) {
-                Some(Some(forward)) if seen.insert(address.clone()) => {
-                    open.extend(forward.to.iter().map(|to| to.to_ascii_lowercase()))
-                }
-                // Further away it is told of where it stands.
-                Some(None) if seen.is_empty() => {
-                    return Some(format!(
-                        "{address} has no forward (this node keeps no mailboxes), expected one that has, or one elsewhere"
-                    ));
-                }
+        let mut changes = Changes::default();
+        for (old, new) in self.differences(new) {
+            match (old, new) {
+                (None, Some(new)) => changes.added.push(new.name.clone()),
+                (Some(old), None) => changes.removed.push(old.name.clone()),
+                (Some(old), Some(new)) if old != new => changes.changed.push(new.name.clone()),
                 _ => {}
             }
         }
-        None
+        changes
     }
 
-    /// The forward of an address of this node; `None` if it is elsewhere.
-    fn follow(&self, address: &str) -> Option<Option<&Forward>> {
-        let (local, domain) = address.rsplit_once('@')?;
-        let tenant = self.domains.get(domain)?;
-        Some(tenant.forwards.find(local, domain))
+    /// Tenants that are not one and the same in both, by name: as they are here, as they are in `new`. Two readings of the
+    /// whole folder share none.
+    pub fn differences<'a>(
+        &'a self,
+        new: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a Arc<Tenant>>, Option<&'a Arc<Tenant>>)> {
+        let (mut old, mut new) = (self.tenants().peekable(), new.tenants().peekable());
+        std::iter::from_fn(move || {
+            loop {
+                let order = match (old.peek(), new.peek()) {
+                    (None, None) => return None,
+                    (Some(_), None) => Ordering::Less,
+                    (None, Some(_)) => Ordering::Greater,
+                    (Some(old), Some(new)) if Arc::ptr_eq(old, new) => Ordering::Equal,
+                    (Some(old), Some(new)) => old.name.cmp(&new.name),
+                };
+                let pair = match order {
+                    Ordering::Less => (old.next(), None),
+                    Ordering::Greater => (None, new.next()),
+                    Ordering::Equal => (old.next(), new.next()),
+                };
+                match pair {
+                    (Some(old), Some(new)) if Arc::ptr_eq(old, new) => {}
+                    pair => return Some(pair),
+                }
+            }
+        })
     }
-}
 
-/// A tenant and where it came from.
-struct Loaded {
-    tenant: Arc<Tenant>,
-    file: PathBuf,
-    text: Arc<str>,
-    domain_spans: Vec<std::ops::Range<usize>>,
-}
-
-impl Loaded {
-    fn problem(&self, span: std::ops::Range<usize>, message: String) -> Problem {
-        Problem::at(&self.file, &self.text, span, message)
+    /// How the file of each tenant looked when it was read, by name.
+    pub(crate) fn stamps(&self) -> impl Iterator<Item = (&TenantName, Stamp)> {
+        self.by_name.iter().map(|seat| (&self.tenant_at(*seat).name, self.seated(*seat).stamp))
     }
-}
 
-fn load_one(file: &Path, node: &Node) -> Result<Loaded, Problems> {
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let name = TenantName::new(&stem)
-        .map_err(|error| Problem::of_file(file, format!("the file's name is the tenant's: {error}")))?;
-    let (check, raw) = Checker::read::<TenantFile>(file)?;
-    let (file, text) = check.source();
-    let tenant = Arc::new(tenant(check, &raw, name, node)?);
-    let domain_spans = raw.domains.get_ref().iter().map(serde_spanned::Spanned::span).collect();
-    Ok(Loaded { tenant, file, text, domain_spans })
-}
-
-/// The tenants' files, in order.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, Problem> {
-    let unreadable = |error: io::Error| Problem::of_file(folder, format!("cannot be read: {error}"));
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(unreadable(error)),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(unreadable)?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
-            files.push(path);
+    /// This directory with what was found in `folder`, if it is good.
+    pub(crate) fn with(&self, found: Vec<Found>, folder: &Path) -> Result<Self, Problems> {
+        let mut next = self.clone();
+        let mut leaving = vec![false; self.seats.len()];
+        let mut free: Vec<u32> = (0..).zip(&self.seats).filter(|(_, s)| s.is_none()).map(|(at, _)| at).collect();
+        let mut coming = Vec::new();
+        for Found { name, now } in found {
+            let at = self.seat(&name);
+            if let (Some(at), Some((tenant, stamp))) = (at, &now)
+                && *tenant == *self.tenant_at(at)
+            {
+                next.seats[at as usize] = Some(Seat { tenant: Arc::clone(self.tenant_at(at)), stamp: *stamp });
+                continue;
+            }
+            if let Some(at) = at {
+                leaving[at as usize] = true;
+                next.seats[at as usize] = None;
+                free.push(at);
+            }
+            coming.extend(now);
         }
+        next.by_name.retain(|seat| !leaving[*seat as usize]);
+        next.by_domain.retain(|(seat, _)| !leaving[*seat as usize]);
+        next.inward.retain(|seat| !leaving[*seat as usize]);
+        let fresh = next.take_seats(coming, free);
+        let mut problems = Problems::default();
+        next.check_domains(&fresh, folder, &mut problems);
+        next.check_forwards(self, fresh, folder, &mut problems);
+        problems.or(next)
     }
-    files.sort();
-    Ok(files)
+
+    fn take_seats(&mut self, coming: Vec<(Arc<Tenant>, Stamp)>, mut free: Vec<u32>) -> Vec<u32> {
+        self.seats.reserve_exact(coming.len().saturating_sub(free.len()));
+        let mut fresh = Vec::with_capacity(coming.len());
+        for (tenant, stamp) in coming {
+            let seat = free.pop().unwrap_or_else(|| {
+                self.seats.push(None);
+                u32::try_from(self.seats.len() - 1).expect("fewer tenants than files that a folder can hold")
+            });
+            self.seats[seat as usize] = Some(Seat { tenant, stamp });
+            fresh.push(seat);
+        }
+        let mut by_name = std::mem::take(&mut self.by_name);
+        insert(&mut by_name, fresh.clone(), |a, b| self.tenant_at(*a).name.cmp(&self.tenant_at(*b).name));
+        self.by_name = by_name;
+        let mut by_domain = std::mem::take(&mut self.by_domain);
+        let domains = fresh.iter().flat_map(|seat| self.domain_keys(*seat)).collect();
+        insert(&mut by_domain, domains, |a, b| self.order_of_domains(*a, *b));
+        self.by_domain = by_domain;
+        fresh
+    }
+
+    /// Of tenants that both claim a domain, the one whose name comes first is first.
+    fn order_of_domains(&self, a: (u32, u32), b: (u32, u32)) -> Ordering {
+        let names = || self.tenant_at(a.0).name.cmp(&self.tenant_at(b.0).name);
+        self.domain_at(a).cmp(self.domain_at(b)).then_with(names)
+    }
+
+    fn domain_keys(&self, seat: u32) -> impl Iterator<Item = (u32, u32)> + use<> {
+        (0..).take(self.tenant_at(seat).domains.len()).map(move |place| (seat, place))
+    }
+
+    fn seat(&self, name: &TenantName) -> Option<u32> {
+        let at = self.by_name.binary_search_by(|seat| self.tenant_at(*seat).name.cmp(name)).ok()?;
+        self.by_name.get(at).copied()
+    }
+
+    fn seated(&self, seat: u32) -> &Seat {
+        self.seats[seat as usize].as_ref().expect("a listed seat is taken")
+    }
+
+    fn tenant_at(&self, seat: u32) -> &Arc<Tenant> {
+        &self.seated(seat).tenant
+    }
+
+    fn domain_at(&self, (seat, place): (u32, u32)) -> &str {
+        &self.tenant_at(seat).domains[place as usize]
+    }
+}
+
+/// The same tenants, wherever they sit.
+impl PartialEq for Directory {
+    fn eq(&self, other: &Self) -> bool {
+        self.by_name.len() == other.by_name.len() && self.tenants().eq(other.tenants())
+    }
+}
+
+/// Adds to a sorted list.
+fn insert<T: Copy>(sorted: &mut Vec<T>, new: Vec<T>, order: impl Fn(&T, &T) -> Ordering) {
+    if new.len() > FEW {
+        sorted.reserve_exact(new.len());
+        sorted.extend(new);
+        return sorted.sort_by(order);
+    }
+    for item in new {
+        let at = sorted.partition_point(|known| order(known, &item).is_lt());
+        sorted.insert(at, item);
+    }
 }

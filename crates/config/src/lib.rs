@@ -3,6 +3,7 @@
 //! ```text
 //!   /etc/warren/warren.toml        ──▶ Node::load       the node: names, addresses, limits, paths
 //!   /etc/warren/tenants/NAME.toml  ──▶ Directory::load  tenants by name, by domain, by login, by recipient
+//!                                  Folder::read       the same again, of what changed
 //!                                            │
 //!                                            └──▶ Directory::changes   what a reload must touch
 //! ```
@@ -14,23 +15,29 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod accounts;
 mod checker;
 pub mod defaults;
 mod directory;
+mod folder;
 mod forwards;
 mod node;
 mod node_file;
+mod places;
 mod problem;
 mod tenant;
 mod values;
+mod watch;
 
+pub use accounts::{Account, Accounts, PasswordHash};
 pub use directory::{Changes, Directory, Login, Recipient};
+pub use folder::Folder;
 pub use node::{
-    CertificateFiles, Cgroup, Egress, Fleet, Limits, Listen, Node, Paths, Proxy, RedirectMode, Resolver, Retry,
+    CertificateFiles, Cgroup, Egress, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
     Standalone, TlsPolicy, Users,
 };
 pub use problem::{Problem, Problems};
-pub use tenant::{Account, PasswordHash, Tenant};
+pub use tenant::Tenant;
 pub use values::{Network, parse_address, parse_domain, parse_duration, parse_size};
 pub use warren_launcher_api::{ImageName, TenantName};
 

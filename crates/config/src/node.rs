@@ -105,8 +105,24 @@ pub struct Limits {
     pub connections: u32,
     /// Of one address.
     pub connections_per_address: u32,
+    /// How much mail in an hour.
+    pub rates: Rates,
     /// What a container may use.
     pub container: ContainerLimits,
+}
+
+/// `[limits] …_per_hour`: what is submitted in any hour. What is forwarded has a tenant's numbers once more, so that nobody outside can
+/// use up what the tenant's own people may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// Messages of a tenant.
+    pub messages: u32,
+    /// Recipients of a tenant.
+    pub recipients: u32,
+    /// Messages of one account.
+    pub account_messages: u32,
+    /// Recipients of one account.
+    pub account_recipients: u32,
 }
 
 /// `[retry]`

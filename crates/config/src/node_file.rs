@@ -11,7 +11,7 @@ use warren_launcher_api::Limits as ContainerLimits;
 
 use crate::checker::{Checker, Text};
 use crate::node::{
-    CertificateFiles, Cgroup, Egress, Fleet, Limits, Listen, Node, Paths, Proxy, RedirectMode, Resolver, Retry,
+    CertificateFiles, Cgroup, Egress, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
     Standalone, TlsPolicy, Users,
 };
 use crate::problem::Problems;
@@ -101,11 +101,16 @@ struct LimitsFile {
     hops: Number,
     connections: Number,
     connections_per_address: Number,
+    messages_per_hour: Number,
+    recipients_per_hour: Number,
+    account_messages_per_hour: Number,
+    account_recipients_per_hour: Number,
     memory: Value,
     pids: Number,
     cpu_weight: Number,
     file_size: Value,
     open_files: Number,
+    volume_size: Value,
 }
 
 #[derive(Deserialize, Default)]
@@ -280,14 +285,51 @@ fn limits(check: &mut Checker, raw: &LimitsFile) -> Limits {
             defaults::CONNECTIONS_PER_ADDRESS,
             1..=100_000,
         ),
+        rates: RatesFile {
+            messages: &raw.messages_per_hour,
+            recipients: &raw.recipients_per_hour,
+            account_messages: &raw.account_messages_per_hour,
+            account_recipients: &raw.account_recipients_per_hour,
+        }
+        .check(
+            check,
+            &Rates {
+                messages: defaults::MESSAGES_PER_HOUR,
+                recipients: defaults::RECIPIENTS_PER_HOUR,
+                account_messages: defaults::ACCOUNT_MESSAGES_PER_HOUR,
+                account_recipients: defaults::ACCOUNT_RECIPIENTS_PER_HOUR,
+            },
+        ),
         container: ContainerFile {
             memory: &raw.memory,
             pids: &raw.pids,
             cpu_weight: &raw.cpu_weight,
             file_size: &raw.file_size,
             open_files: &raw.open_files,
+            volume_size: &raw.volume_size,
         }
         .check(check, &ContainerLimits::default()),
+    }
+}
+
+/// How much mail in an hour, as the node's and the tenants' files write it.
+pub(crate) struct RatesFile<'a> {
+    pub(crate) messages: &'a Number,
+    pub(crate) recipients: &'a Number,
+    pub(crate) account_messages: &'a Number,
+    pub(crate) account_recipients: &'a Number,
+}
+
+impl RatesFile<'_> {
+    /// The limits, with those of `default` where nothing is written.
+    pub(crate) fn check(&self, check: &mut Checker, default: &Rates) -> Rates {
+        let mut rate = |raw: &Number, default| check.number(raw.as_ref(), default, 1..=1_000_000_000);
+        Rates {
+            messages: rate(self.messages, default.messages),
+            recipients: rate(self.recipients, default.recipients),
+            account_messages: rate(self.account_messages, default.account_messages),
+            account_recipients: rate(self.account_recipients, default.account_recipients),
+        }
     }
 }
 
@@ -298,6 +340,7 @@ pub(crate) struct ContainerFile<'a> {
     pub(crate) cpu_weight: &'a Number,
     pub(crate) file_size: &'a Value,
     pub(crate) open_files: &'a Number,
+    pub(crate) volume_size: &'a Value,
 }
 
 impl ContainerFile<'_> {
@@ -310,6 +353,7 @@ impl ContainerFile<'_> {
             cpu_weight: check.number(self.cpu_weight.as_ref(), default.cpu_weight, 1..=10_000),
             file_bytes: size(check, self.file_size.as_ref(), default.file_bytes, 1 << 20, 1 << 40),
             open_files: check.number(self.open_files.as_ref(), default.open_files, 64..=1_000_000),
+            volume_bytes: size(check, self.volume_size.as_ref(), default.volume_bytes, 1 << 20, 1 << 40),
         }
     }
 }

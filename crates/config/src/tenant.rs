@@ -1,18 +1,18 @@
 //! A tenant: what `tenants/NAME.toml` says, complete and checked by itself.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_spanned::Spanned;
 use warren_launcher_api::{ImageName, Limits as ContainerLimits, TenantName};
 
+use crate::accounts::{Account, Accounts, PasswordHash};
 use crate::checker::{Checker, Text};
 use crate::defaults;
-use crate::forwards::{Forward, Forwards};
-use crate::node::Node;
-use crate::node_file::{ContainerFile, size};
+use crate::forwards::{Forwards, Gathered};
+use crate::node::{Node, Rates};
+use crate::node_file::{ContainerFile, RatesFile, size};
 use crate::problem::Problems;
 use crate::values::{parse_address, parse_domain, parse_duration, parse_local};
 
@@ -25,7 +25,7 @@ pub struct Tenant {
     /// Its domains, at least one; the first is the main one.
     pub domains: Vec<String>,
     /// Who may submit, by the local part of the login.
-    pub accounts: BTreeMap<String, Account>,
+    pub accounts: Accounts,
     /// What its container runs.
     pub image: ImageName,
     /// How long its MSA waits before it sleeps.
@@ -34,35 +34,11 @@ pub struct Tenant {
     pub message_size: u64,
     /// Recipients of a transaction.
     pub recipients: u32,
+    /// How much mail in an hour.
+    pub rates: Rates,
     /// What its container may use.
     pub container: ContainerLimits,
     pub(crate) forwards: Forwards,
-}
-
-/// Someone who may submit mail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
-    /// Against which the password is checked.
-    pub password: PasswordHash,
-    /// Addresses that it may send as, beside its own.
-    pub senders: Vec<String>,
-}
-
-/// A password hash in PHC form, `$argon2id$v=19$m=…,t=…,p=…$salt$hash`; never shown by `Debug`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PasswordHash(String);
-
-impl PasswordHash {
-    /// The PHC string.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for PasswordHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PasswordHash(…)")
-    }
 }
 
 impl Tenant {
@@ -98,7 +74,7 @@ pub(crate) struct TenantFile {
     #[serde(default)]
     senders: BTreeMap<Spanned<Text>, Vec<Spanned<Text>>>,
     #[serde(default)]
-    forward: BTreeMap<Spanned<Text>, Spanned<Vec<Spanned<Text>>>>,
+    pub(crate) forward: BTreeMap<Spanned<Text>, Spanned<Vec<Spanned<Text>>>>,
     image: Option<Spanned<Text>>,
     idle: Option<Spanned<Text>>,
     #[serde(default)]
@@ -110,11 +86,16 @@ pub(crate) struct TenantFile {
 struct LimitsFile {
     message_size: Option<Spanned<Text>>,
     recipients: Option<Spanned<i64>>,
+    messages_per_hour: Option<Spanned<i64>>,
+    recipients_per_hour: Option<Spanned<i64>>,
+    account_messages_per_hour: Option<Spanned<i64>>,
+    account_recipients_per_hour: Option<Spanned<i64>>,
     memory: Option<Spanned<Text>>,
     pids: Option<Spanned<i64>>,
     cpu_weight: Option<Spanned<i64>>,
     file_size: Option<Spanned<Text>>,
     open_files: Option<Spanned<i64>>,
+    volume_size: Option<Spanned<Text>>,
 }
 
 /// Checks one tenant's file. What concerns several tenants (domains, forwards) is checked by the directory.
@@ -138,12 +119,20 @@ pub(crate) fn tenant(mut check: Checker, raw: &TenantFile, name: TenantName, nod
             node.limits.message_size,
         ),
         recipients: check.number(limits.recipients.as_ref(), node.limits.recipients, 1..=10_000),
+        rates: RatesFile {
+            messages: &limits.messages_per_hour,
+            recipients: &limits.recipients_per_hour,
+            account_messages: &limits.account_messages_per_hour,
+            account_recipients: &limits.account_recipients_per_hour,
+        }
+        .check(&mut check, &node.limits.rates),
         container: ContainerFile {
             memory: &limits.memory,
             pids: &limits.pids,
             cpu_weight: &limits.cpu_weight,
             file_size: &limits.file_size,
             open_files: &limits.open_files,
+            volume_size: &limits.volume_size,
         }
         .check(&mut check, &node.limits.container),
         forwards: forwards(&mut check, raw, &domains),
@@ -156,13 +145,13 @@ fn default_image() -> ImageName {
     ImageName::new(defaults::IMAGE).expect("the default is a valid name")
 }
 
-fn accounts(check: &mut Checker, raw: &TenantFile, domains: &[String]) -> BTreeMap<String, Account> {
+fn accounts(check: &mut Checker, raw: &TenantFile, domains: &[String]) -> Accounts {
     let mut accounts = BTreeMap::new();
     for (name, hash) in &raw.accounts {
         let (Some(login), Some(password)) = (check.value(name, parse_account), check.value(hash, parse_hash)) else {
             continue;
         };
-        accounts.insert(login, Account { password, senders: Vec::new() });
+        accounts.insert(login, Account { password, senders: Box::default() });
     }
     for (name, addresses) in &raw.senders {
         let own_address = |text: &str| {
@@ -175,7 +164,7 @@ fn accounts(check: &mut Checker, raw: &TenantFile, domains: &[String]) -> BTreeM
         let addresses = check.list(addresses, own_address);
         let known = raw.accounts.keys().any(|account| account.get_ref() == name.get_ref());
         match accounts.get_mut(&name.get_ref().0) {
-            Some(account) => account.senders = addresses,
+            Some(account) => account.senders = addresses.into(),
             // An account that is broken itself was named above.
             None if known => {}
             None => check.problem(
@@ -184,28 +173,27 @@ fn accounts(check: &mut Checker, raw: &TenantFile, domains: &[String]) -> BTreeM
             ),
         }
     }
-    accounts
+    accounts.into()
 }
 
 fn forwards(check: &mut Checker, raw: &TenantFile, domains: &[String]) -> Forwards {
-    let mut forwards = Forwards::default();
+    let mut forwards = Gathered::new();
     for (key, targets) in &raw.forward {
         let Some((local, domain)) = check.value(key, |text| parse_key(text, domains)) else { continue };
         if targets.get_ref().is_empty() {
             check.problem(targets.span(), "a forward to nobody, expected at least one address");
         }
-        let spans = targets.get_ref().iter().map(Spanned::span).collect();
         let to = check.list(targets.get_ref(), parse_address);
-        if !forwards.add(local, domain, Forward { to, spans }) {
+        if forwards.insert((local, domain), to).is_some() {
             check
                 .problem(key.span(), format!("{:?} is forwarded twice (capitals make no difference)", key.get_ref().0));
         }
     }
-    forwards
+    forwards.into()
 }
 
 /// `info` (at every domain) or `info@acme.example`.
-fn parse_key(text: &str, domains: &[String]) -> Result<(String, Option<String>), String> {
+pub(crate) fn parse_key(text: &str, domains: &[String]) -> Result<(String, Option<String>), String> {
     let Some((local, domain)) = text.rsplit_once('@') else {
         return Ok((parse_local(text)?.to_ascii_lowercase(), None));
     };
@@ -265,5 +253,5 @@ fn parse_hash(text: &str) -> Result<PasswordHash, String> {
     if !base64(salt) || !base64(hash) || !(11..=64).contains(&salt.len()) || !(22..=86).contains(&hash.len()) {
         return wrong("its salt or hash is cut or altered".into());
     }
-    Ok(PasswordHash(text.into()))
+    Ok(PasswordHash::checked(text))
 }

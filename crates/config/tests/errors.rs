@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use warren_config::{Directory, Node, Problems, Recipient, TenantName};
+use warren_config::{Directory, Node, Problems, Rates, Recipient, TenantName};
 
 const NODE: &str = "hostname = \"mail.example.net\"\n[egress]\naddresses = [\"203.0.113.10\"]\n";
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNo";
@@ -85,11 +85,16 @@ recipients = 100
 hops = 50
 connections = 10
 connections_per_address = 2
+messages_per_hour = 40
+recipients_per_hour = 400
+account_messages_per_hour = 10
+account_recipients_per_hour = 100
 memory = "64M"
 pids = 16
 cpu_weight = 50
 file_size = "64M"
 open_files = 256
+volume_size = "200M"
 [retry]
 first = "1s"
 factor_percent = 200
@@ -118,7 +123,9 @@ tenants = { "10.0.0.5" = "acme" }
     let directory = directory(&[("warren.toml", text)]);
     let node = Node::load(directory.path()).unwrap();
     assert_eq!(node.hostname, "mail.example.net");
-    assert_eq!(node.limits.container.memory_bytes, 64 << 20);
+    assert_eq!((node.limits.container.memory_bytes, node.limits.container.volume_bytes), (64 << 20, 200 << 20));
+    let expected = Rates { messages: 40, recipients: 400, account_messages: 10, account_recipients: 100 };
+    assert_eq!(node.limits.rates, expected);
     assert_eq!(node.resolver.nameservers[1].port(), 5353);
     assert_eq!(node.proxy.keep_sessions, Some(Duration::from_secs(30 * 86_400)));
     assert_eq!(node.proxy.standalone.unwrap().tenants.len(), 1);
@@ -137,6 +144,17 @@ fn sessions_are_kept_for_ever_if_wanted_and_never_for_no_time() {
             format!("warren.toml:5:17: {wrong:?} is not how long to keep sessions, {expected}")
         );
     }
+}
+
+#[test]
+fn a_tenant_may_have_limits_of_its_own() {
+    let file = "domains = [\"acme.example\"]\n[limits]\naccount_messages_per_hour = 9\nvolume_size = \"2G\"\n";
+    let directory = load(&[("tenants/acme.toml", file)]);
+    let acme = directory.tenant(&TenantName::new("acme").unwrap()).unwrap();
+    assert_eq!((acme.rates.account_messages, acme.rates.messages), (9, 5_000));
+    assert_eq!((acme.container.volume_bytes, acme.container.pids), (2 << 30, 64));
+    let error = tenants_error(&[("tenants/acme.toml", &file.replace("= 9", "= 0"))]);
+    assert_eq!(error, "tenants/acme.toml:3:29: 0 is out of bounds, expected 1 to 1000000000");
 }
 
 #[test]

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, Mode, flock};
 use tokio::sync::mpsc;
-use warren_config::{Directory, Node};
+use warren_config::{Directory, Folder, Node};
 use warren_daemon::{Lifecycle, Signal};
 
 use crate::{Config, machine, tell};
@@ -53,6 +53,7 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 pub struct Site {
     pub node: Node,
     pub tenants: Directory,
+    folder: Folder,
     pub config: PathBuf,
     programs: PathBuf,
     _lock: File,
@@ -105,14 +106,15 @@ impl Site {
         let config =
             directory.canonicalize().with_context(|| format!("configuration directory {}", directory.display()))?;
         let node = Node::load(&config)?;
-        let tenants = Directory::load(&config, &node)?;
+        let mut folder = Folder::new(&config);
+        let tenants = folder.read(&node, &Directory::default())?;
         warren_daemon::keep_from_children().context("closing what was inherited")?;
         // Children inherit it: what they make is theirs to open up.
         rustix::process::umask(Mode::from_raw_mode(0o022));
         fs::create_dir_all(&node.paths.run).with_context(|| format!("making {}", node.paths.run.display()))?;
         let lock = lock(&node)?;
         let programs = programs_directory(arguments.bin_dir.as_deref())?;
-        Ok(Self { node, tenants, config, programs, _lock: lock })
+        Ok(Self { node, tenants, folder, config, programs, _lock: lock })
     }
 }
 
@@ -181,10 +183,11 @@ async fn drained(lifecycle: &mut Lifecycle) {
 /// Until a signal to stop comes.
 async fn serve(site: &mut Site, crew: &Crew, lifecycle: &mut Lifecycle) {
     while lifecycle.next().await == Signal::Reload {
-        let loaded = Node::load(&site.config).and_then(|node| Ok((Directory::load(&site.config, &node)?, node)));
+        let loaded =
+            Node::load(&site.config).and_then(|node| Ok((site.folder.read(&node, &site.tenants)?, node)));
         match loaded {
             Ok((tenants, node)) => {
-                for section in needs_restart(&site.node, &node) {
+                for section in site.node.needs_restart(&node) {
                     eprintln!("warren: {section} changed: that takes effect when `warren up` starts again");
                 }
                 let changes = site.tenants.changes(&tenants);
@@ -201,18 +204,6 @@ async fn serve(site: &mut Site, crew: &Crew, lifecycle: &mut Lifecycle) {
             }
         }
     }
-}
-
-/// Sections that only a start puts into force.
-fn needs_restart(old: &Node, new: &Node) -> Vec<&'static str> {
-    let changed = [
-        ("[listen]", old.listen != new.listen),
-        ("[users]", old.users != new.users),
-        ("[paths]", old.paths != new.paths),
-        ("[cgroup]", old.cgroup != new.cgroup),
-        ("[fleet] slots", old.fleet.slots != new.fleet.slots),
-    ];
-    changed.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect()
 }
 
 fn summary(site: &Site) -> String {
