@@ -148,6 +148,7 @@ impl<P: Policy> Mediator<P> {
         };
         if let By::ServerForUs = awaited.by {
             cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: awaited.topic, reply });
+            self.transaction_over();
         } else if !fits(awaited.topic, reply) {
             cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: awaited.topic, reply });
             self.front_of_data_refused(awaited.topic);
@@ -170,11 +171,12 @@ impl<P: Policy> Mediator<P> {
     /// What a reply that was passed changes.
     fn passed(&mut self, cx: &mut Context<'_>, topic: Topic, reply: &Reply) {
         match topic {
-            Topic::Command(Verb::Mail) if !reply.is_positive() => self.in_transaction = false,
-            Topic::Command(Verb::Rset) | Topic::EndOfData | Topic::LastChunk => self.in_transaction = false,
+            Topic::Command(Verb::Mail) if !reply.is_positive() => self.transaction_over(),
+            Topic::Command(Verb::Rset) | Topic::EndOfData | Topic::LastChunk => self.transaction_over(),
             Topic::Command(Verb::Data) if reply.code == 354 => {
                 self.front = Front::Body { scanner: DataScanner::new(), verdict: None };
                 self.client_heard = cx.now;
+                self.content_since = Some(cx.now);
             }
             Topic::Command(Verb::Data) => self.front = Front::Commands,
             Topic::Command(Verb::Quit) => {
@@ -252,7 +254,12 @@ impl<P: Policy> Mediator<P> {
     /// When somebody's silence becomes too long, and whose.
     pub(super) fn due(&self) -> Option<(Instant, Silent)> {
         let server = |since: Instant, limit: Duration| Some((since + limit, Silent::Server));
-        let client = |limit: Duration| Some((self.client_heard + limit, Silent::Client));
+        let client = |limit: Duration| {
+            let silent = self.client_heard + limit;
+            // However busily it talks.
+            let slow = self.content_since.map(|since| since + self.deadlines.transfer);
+            Some((slow.map_or(silent, |slow| slow.min(silent)), Silent::Client))
+        };
         if let Front::Done = self.front {
             return None;
         }

@@ -8,7 +8,7 @@ use super::waiting::{Awaited, By};
 use crate::Reply;
 use crate::body::{BdatCounter, DataScanner};
 use crate::command::{Command, Verb};
-use crate::line::LineError;
+use crate::line::{LineBuffer, LineError, MAX_COMMAND_LINE};
 
 /// Where the client's side stands.
 #[derive(Debug)]
@@ -58,10 +58,14 @@ impl<P: Policy> Mediator<P> {
                         let taken = self.content(cx, bytes);
                         bytes = &bytes[taken..];
                     } else {
-                        let held = self.input.take_rest();
-                        let taken = self.content(cx, &held);
-                        if taken < held.len() {
-                            self.input.push(&held[taken..]);
+                        // Aside for a moment; not copied, or a thousand small chunks would cost a thousand copies of the rest.
+                        let mut held = std::mem::replace(&mut self.input, LineBuffer::new(MAX_COMMAND_LINE));
+                        let taken = self.content(cx, held.rest());
+                        held.consume(taken);
+                        if !matches!(self.front, Front::Done) {
+                            self.input = held;
+                        }
+                        if !self.input.is_empty() {
                             self.input.push(bytes);
                             bytes = &[];
                         }
@@ -130,6 +134,7 @@ impl<P: Policy> Mediator<P> {
     }
 
     fn line(&mut self, cx: &mut Context<'_>, line: Result<Vec<u8>, LineError>) {
+        self.client_heard = cx.now;
         let line = match line {
             Ok(line) => line,
             Err(error) => return self.refuse(cx, Verb::Unknown, b"", replies::bad_line(error)),
@@ -209,6 +214,7 @@ impl<P: Policy> Mediator<P> {
                 let topic = if *last { Topic::LastChunk } else { Topic::Command(verb) };
                 self.pass(cx, topic, line);
                 self.front = Front::Chunk { left: BdatCounter::new(*size), last: *last, verdict: None };
+                self.content_since.get_or_insert(cx.now);
                 if *size == 0 {
                     self.chunk_done(cx);
                 }
@@ -279,6 +285,7 @@ impl<P: Policy> Mediator<P> {
 
     /// Content from the client; says how much of it was content.
     fn content(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
+        self.client_heard = cx.now;
         match &mut self.front {
             Front::Body { scanner, verdict } => {
                 let scan = scanner.scan(bytes);

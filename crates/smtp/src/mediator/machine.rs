@@ -112,9 +112,12 @@ pub struct Mediator<P = Transparent> {
     /// There is no server, and will be none.
     pub(super) stand_in: Option<Arc<StandIn>>,
     pub(super) in_transaction: bool,
+    /// When the content of the open transaction began.
+    pub(super) content_since: Option<Instant>,
     pub(super) draining: bool,
     pub(super) client_closed: bool,
     pub(super) errors: usize,
+    /// When the client last said something whole: a command, or content. The first half of a line is no sign of life.
     pub(super) client_heard: Instant,
     pub(super) server_heard: Instant,
     pub(super) ended: Option<Ending>,
@@ -172,6 +175,7 @@ impl<P: Policy> Mediator<P> {
             exact: false,
             stand_in: None,
             in_transaction: false,
+            content_since: None,
             draining: false,
             client_closed: false,
             errors: 0,
@@ -260,7 +264,6 @@ impl<P: Policy> Mediator<P> {
     /// The client sent these.
     pub fn client_bytes(&mut self, now: Instant, bytes: &[u8], observer: &mut dyn Observer) {
         let cx = &mut Context { now, observer };
-        self.client_heard = now;
         self.pump(cx, bytes);
         self.settle(cx);
     }
@@ -378,9 +381,14 @@ impl<P: Policy> Mediator<P> {
             self.front = Front::Done;
             self.input.clear();
             self.waiting.clear();
-            self.in_transaction = false;
+            self.transaction_over();
             self.actions.push_back(Action::CloseClient);
         }
+    }
+
+    pub(super) fn transaction_over(&mut self) {
+        self.in_transaction = false;
+        self.content_since = None;
     }
 
     /// Ends everything: `reply` takes the place of the next one that the client waits for.

@@ -77,9 +77,11 @@ pub struct Deadlines {
     pub data: Duration,
     /// The next piece of content.
     pub content: Duration,
+    /// All content of a message: a byte a minute must not hold a session for days. 50 MB within it are 15 kB/s.
+    pub transfer: Duration,
     /// The reply to the end of data.
     pub end_of_data: Duration,
-    /// The client's next command.
+    /// The client's next command, whole.
     pub client: Duration,
 }
 
@@ -92,6 +94,7 @@ impl Default for Deadlines {
             command: minutes(5),
             data: minutes(2),
             content: minutes(3),
+            transfer: minutes(60),
             end_of_data: minutes(10),
             client: minutes(5),
         }

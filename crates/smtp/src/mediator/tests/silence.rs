@@ -61,3 +61,71 @@ fn a_server_that_takes_no_content() {
     talk.silence(3 * MINUTE);
     talk.run("!drop server\nC x\nC .\nc 421 4.4.2 the server does not answer\n!close client");
 }
+
+#[test]
+fn half_a_command_is_no_sign_of_life() {
+    let mut talk = Talk::relaying();
+    for _ in 0..4 {
+        talk.now += MINUTE;
+        talk.client(b"N");
+    }
+    talk.silence(MINUTE);
+    talk.run("c 421 4.4.2 timeout\ns QUIT\n!close server\n!close client");
+}
+
+#[test]
+fn a_byte_a_minute_does_not_hold_a_session_for_ever() {
+    let mut talk = Talk::relaying();
+    talk.run("C DATA\ns DATA\nS 354 go\nc 354 go");
+    for _ in 0..59 {
+        talk.now += MINUTE;
+        talk.client(b"x");
+        assert_eq!(talk.told_server(), "x");
+    }
+    talk.silence(MINUTE);
+    talk.run("c 421 4.4.2 timeout\n!drop server\n!close client");
+
+    let mut talk = Talk::relaying();
+    for minutes in 0..60 {
+        talk.client(b"BDAT 1\r\nx");
+        talk.server(b"250 ok\r\n");
+        assert_eq!(
+            (talk.told_client().as_str(), talk.told_server().as_str()),
+            ("250 ok\r\n", "BDAT 1\r\nx"),
+            "{minutes}"
+        );
+        talk.now += MINUTE;
+    }
+    talk.silence(Duration::ZERO);
+    talk.run("c 421 4.4.2 timeout\ns QUIT\n!close server\n!close client");
+}
+
+#[test]
+fn the_next_message_has_its_own_time() {
+    let mut talk = Talk::relaying();
+    for last in ["RSET\r\n", "EHLO again\r\n", "BDAT 0 LAST\r\n"] {
+        talk.client(b"BDAT 1\r\nx");
+        talk.server(b"250 ok\r\n");
+        talk.client(last.as_bytes());
+        talk.server(b"250 ok\r\n");
+        talk.told_client();
+        talk.told_server();
+        talk.now += 59 * MINUTE;
+        talk.client(b"NOOP\r\n");
+        talk.server(b"250 ok\r\n");
+        talk.told_client();
+        talk.told_server();
+        assert_eq!(talk.mediator.deadline(), Some(talk.now + 5 * MINUTE), "{last}");
+    }
+}
+
+#[test]
+fn ehlo_ends_the_transaction_that_a_drain_would_wait_for() {
+    let mut talk = Talk::relaying();
+    talk.run("C MAIL FROM:<a@x.example>\ns MAIL FROM:<a@x.example>\nS 250 ok\nc 250 ok");
+    talk.client(b"EHLO again\r\n");
+    assert_eq!(talk.told_server(), "RSET\r\n");
+    talk.server(b"250 ok\r\n");
+    talk.told_client();
+    talk.run("!drain\nc 421 4.3.2 going down; try again\ns QUIT\n!close server\n!close client");
+}
