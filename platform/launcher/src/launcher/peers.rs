@@ -10,8 +10,9 @@ use warren_packet::Packets;
 
 /// Messages that wait for a peer that does not read. More, and it is cut off: it will come back and ask for the list.
 const MAX_WAITING: usize = 512;
-/// Connections at once. There are three peers, and their successors while they are replaced.
-const MAX_PEERS: usize = 64;
+/// Connections of one user at once: a peer, its successor while it is replaced, and some that are slow to be closed. Together the three users and
+/// root cannot take one another's place, nor can anybody else take theirs.
+const MAX_PEERS_EACH: usize = 8;
 
 struct Waiting {
     json: Vec<u8>,
@@ -32,22 +33,41 @@ pub struct Peers {
     peers: BTreeMap<u64, Peer>,
     roles: BTreeMap<Role, u64>,
     next: u64,
+    complaint: Option<String>,
 }
 
 impl Peers {
-    /// Takes in a connection and watches it; `token` makes its epoll data.
-    pub fn admit(&mut self, packets: Packets, epoll: &OwnedFd, token: impl Fn(u64) -> u64) -> Result<(), String> {
-        if self.peers.len() >= MAX_PEERS {
-            return Err(format!("more than {MAX_PEERS} connections"));
+    /// Takes in a connection of one of these users, and watches it; `token` makes its epoll data.
+    pub fn admit(
+        &mut self,
+        packets: Packets,
+        users: &[u32],
+        epoll: &OwnedFd,
+        token: impl Fn(u64) -> u64,
+    ) -> Result<(), String> {
+        let uid = packets.peer().map_err(|error| error.to_string())?.uid;
+        if !users.contains(&uid) {
+            return Err(format!("user {uid} has no business here"));
+        }
+        if self.peers.values().filter(|peer| peer.uid == uid).count() >= MAX_PEERS_EACH {
+            return Err(format!("more than {MAX_PEERS_EACH} connections of user {uid}"));
         }
         packets.set_nonblocking(true).map_err(|error| error.to_string())?;
-        let uid = packets.peer().map_err(|error| error.to_string())?.uid;
         let id = self.next;
         epoll::add(epoll, &packets, epoll::EventData::new_u64(token(id)), epoll::EventFlags::IN)
             .map_err(|errno| errno.to_string())?;
         self.next += 1;
         self.peers.insert(id, Peer { packets, uid, role: None, waiting: VecDeque::new() });
         Ok(())
+    }
+
+    /// Whether to say why a connection was refused: not the same again and again, as anybody on the machine may try.
+    pub fn worth_a_word(&mut self, reason: &str) -> bool {
+        let new = self.complaint.as_deref() != Some(reason);
+        if new {
+            self.complaint = Some(reason.to_owned());
+        }
+        new
     }
 
     /// The next request of a connection; `None` when there is none now.

@@ -19,7 +19,10 @@ impl Launcher {
         loop {
             match self.listener.accept() {
                 Ok(packets) => {
-                    if let Err(reason) = self.peers.admit(packets, &self.epoll, |id| token::PEER | id) {
+                    let users = [0, self.options.platform_uid, self.options.proxy_uid, self.options.resolver_uid];
+                    if let Err(reason) = self.peers.admit(packets, &users, &self.epoll, |id| token::PEER | id)
+                        && self.peers.worth_a_word(&reason)
+                    {
                         log(&format!("connection refused: {reason}"));
                     }
                 }
