@@ -6,10 +6,10 @@
 use std::{collections::BTreeSet, net::TcpStream, os::fd::AsFd, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
-use warren_config::Recipient;
+use warren_config::{Node, Recipient};
 use warren_control::{
     ApiReply, ApiRequest, CellId, Entrance, TenantName, Verdict,
-    api::{Status, TenantInfo, TenantState},
+    api::{Plan, Status, TenantInfo, TenantState},
 };
 use warren_daemon::Draining;
 use warren_packet::aio::{AsyncListener, AsyncPackets};
@@ -17,7 +17,11 @@ use warren_smtp::Mailbox;
 
 use crate::{
     books::{Book, Books},
+    diary::Diary,
     fleet::{Handle, Unavailable},
+    plan::{names, plan},
+    rates::{Counts, Mail, now_ms},
+    readings::Readings,
 };
 
 /// Requests of one connection under way; the next is read when one is answered.
@@ -37,6 +41,14 @@ pub struct Api {
     pub fleet: Handle,
     /// How many sessions the front door has.
     pub sessions: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Hourly counts: what is forwarded is counted here.
+    pub rates: Arc<Counts>,
+    /// What was logged of each tenant.
+    pub diary: Diary,
+    /// How reading the configuration again went.
+    pub readings: Arc<Readings>,
+    /// The configuration with which the node's programs were started.
+    pub started: Arc<Node>,
     /// Who may ask.
     pub uids: BTreeSet<u32>,
 }
@@ -116,9 +128,18 @@ impl Api {
         };
         let reply = match request {
             ApiRequest::Recipient { tag, address } => {
-                ApiReply::Recipient { tag, verdict: verdict(&self.books.current(), &address) }
+                let book = self.books.current();
+                let verdict = self.within_limits(&book, self.unless_suspended(verdict(&book, &address)));
+                ApiReply::Recipient { tag, verdict }
             }
-            ApiRequest::Connect { tag, tenant, entrance, stale } => {
+            ApiRequest::Connect { tag, tenant, entrance, stale, recipients } => {
+                // The second dial of a hand-over is not a second message.
+                if entrance == Entrance::Relay
+                    && stale.is_none()
+                    && let Err(text) = self.forward(&tenant, recipients)
+                {
+                    return (ApiReply::OverLimit { tag, text }, None);
+                }
                 return self.connect(tag, &tenant, entrance, stale).await;
             }
             ApiRequest::Tenants { tag, after } => match self.tenants(after).await {
@@ -129,15 +150,59 @@ impl Api {
                 Ok(status) => ApiReply::Status { tag, status: Box::new(status) },
                 Err(error) => unavailable(tag, error),
             },
+            ApiRequest::Suspend { tag, tenant } if self.knows(&tenant) => done(tag, self.fleet.suspend(&tenant).await),
+            // Also one that was removed from the directory since.
+            ApiRequest::Resume { tag, tenant } if self.knows(&tenant) || self.fleet.is_suspended(&tenant) => {
+                done(tag, self.fleet.resume(&tenant).await)
+            }
+            ApiRequest::Logs { tag, tenant, after, wait: true } => {
+                ApiReply::Logs { tag, lines: self.diary.follow(&tenant, after).await }
+            }
+            ApiRequest::Logs { tag, tenant, after, wait: false } => {
+                ApiReply::Logs { tag, lines: self.diary.read(&tenant, after) }
+            }
+            ApiRequest::Plan { tag } => match self.plan().await {
+                Ok(plan) => ApiReply::Plan { tag, plan: Box::new(plan) },
+                Err(reason) => ApiReply::Unavailable { tag, reason },
+            },
             ApiRequest::Wake { tag, tenant } if self.knows(&tenant) => done(tag, self.fleet.wake(&tenant).await),
             ApiRequest::Sleep { tag, tenant } if self.knows(&tenant) => done(tag, self.fleet.sleep(&tenant).await),
-            ApiRequest::Wake { tag, tenant } | ApiRequest::Sleep { tag, tenant } => unknown(tag, &tenant),
+            ApiRequest::Wake { tag, tenant }
+            | ApiRequest::Sleep { tag, tenant }
+            | ApiRequest::Suspend { tag, tenant }
+            | ApiRequest::Resume { tag, tenant } => unknown(tag, &tenant),
         };
         (reply, None)
     }
 
     fn knows(&self, tenant: &TenantName) -> bool {
         self.books.current().directory.tenant(tenant).is_some()
+    }
+
+    /// At RCPT nothing is counted yet: who only asks uses up nothing.
+    fn within_limits(&self, book: &Book, verdict: Verdict) -> Verdict {
+        let (tenant, recipients) = match &verdict {
+            Verdict::Forward { tenant, to } => (tenant, u32::try_from(to.len()).unwrap_or(u32::MAX)),
+            Verdict::Srs { tenant } => (tenant, 1),
+            _ => return verdict,
+        };
+        let Some(found) = book.directory.tenant(tenant) else { return verdict };
+        let more = Mail { messages: 1, recipients };
+        match self.rates.ledger().may_forward(tenant, more, &found.rates, now_ms()) {
+            Ok(()) => verdict,
+            Err(over) => Verdict::OverLimit(over.to_string()),
+        }
+    }
+
+    /// Counts a message that is about to be handed over.
+    fn forward(&self, tenant: &TenantName, recipients: u32) -> Result<(), String> {
+        let book = self.books.current();
+        let Some(found) = book.directory.tenant(tenant) else { return Ok(()) };
+        let more = Mail { messages: 1, recipients };
+        self.rates.ledger().forward(tenant, more, &found.rates, now_ms()).map_err(|over| {
+            tracing::warn!(%tenant, %over, "forwarded mail is over its limit");
+            over.to_string()
+        })
     }
 
     async fn connect(
@@ -164,8 +229,7 @@ impl Api {
 
     async fn tenants(&self, after: Option<TenantName>) -> Result<(Vec<TenantInfo>, bool), Unavailable> {
         let book = self.books.current();
-        let mut rest =
-            book.directory.tenants().filter(|tenant| after.as_ref().is_none_or(|after| tenant.name > *after));
+        let mut rest = book.directory.tenants_after(after.as_ref());
         let page: Vec<TenantInfo> = rest
             .by_ref()
             .take(PAGE)
@@ -176,6 +240,9 @@ impl Api {
                 accounts: tenant.accounts.len() as u64,
                 next_due_unix_ms: None,
                 queued: None,
+                since_unix_ms: None,
+                memory_bytes: None,
+                started: None,
             })
             .collect();
         let more = rest.next().is_some();
@@ -185,7 +252,30 @@ impl Api {
     async fn status(&self) -> Result<Status, Unavailable> {
         let status = self.fleet.status().await?;
         let provisioned = self.books.current().directory.tenants().len() as u64;
-        Ok(Status { provisioned, sessions: (self.sessions)() as u64, ..status })
+        let readings = self.readings.count();
+        Ok(Status { provisioned, sessions: (self.sessions)() as u64, readings, ..status })
+    }
+
+    async fn plan(&self) -> Result<Plan, String> {
+        let (books, started) = (Arc::clone(&self.books), Arc::clone(&self.started));
+        // Thousands of files may have to be read.
+        let reading =
+            tokio::task::spawn_blocking(move || books.read_anew().map(|new| plan(&started, &books.current(), &new)));
+        let planned = reading.await.map_err(|_| "the platform is ending".to_owned())?;
+        let planned = planned.map_err(|problems| problems.to_string())?;
+        let outdated = self.fleet.outdated().await.map_err(|error| error.to_string())?;
+        Ok(Plan { outdated: names(&outdated), ..planned })
+    }
+
+    /// Mail for a suspended tenant comes back later.
+    fn unless_suspended(&self, verdict: Verdict) -> Verdict {
+        match &verdict {
+            Verdict::Forward { tenant, .. } | Verdict::Srs { tenant } if self.fleet.is_suspended(tenant) => {
+                tracing::info!(%tenant, "mail to forward put off: the tenant is suspended");
+                Verdict::Suspended
+            }
+            _ => verdict,
+        }
     }
 }
 

@@ -9,13 +9,21 @@
 //! * [`fleet`]: tenants asleep until somebody wants them or their mail is due.
 //! * [`frontdoor`]: submission on 587 and 465, AUTH, and the way on into the tenant's MSA.
 //! * [`api`]: the socket of the receiver and the command line.
-//! * [`books`]: the configuration of the moment, replaced as a whole.
+//! * [`rates`]: how much mail tenants and accounts may send in an hour.
+//! * [`books`]: the configuration of the moment, replaced as a whole; [`plan`]: what replacing it would change;
+//!   [`readings`]: how replacing it went.
+//! * [`diary`]: what was logged of each tenant lately; [`suspended`]: who is shut out.
 //!
-//! It stores due times and nothing else; mail is never here.
+//! It stores due times and hourly counts and nothing else; mail is never here.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod api;
 pub mod books;
+pub mod diary;
 pub mod fleet;
 pub mod frontdoor;
+pub mod plan;
+pub mod rates;
+pub mod readings;
+pub mod suspended;

@@ -107,7 +107,7 @@ fn asking_a_node_that_is_down_says_so() {
     let output = warren(&["sessions", "summary", "--config", path(directory.path())], "");
     let told = format!("warren: there is no session database {}/sessions/sessions.db: ", run.display());
     assert!(err(&output).starts_with(&told), "{}", err(&output));
-    let output = warren(&["wake", "No Such", "--config", path(directory.path())], "");
+    let output = warren(&["tenant", "wake", "No Such", "--config", path(directory.path())], "");
     assert!(err(&output).contains("\"No Such\" is not a name"), "{}", err(&output));
 }
 

@@ -70,6 +70,8 @@ impl Transaction {
             Verdict::NotLocal => return Err(not_local()),
             Verdict::NoSuchUser => return Err(no_such_user()),
             Verdict::Deferred => return Err(deferred()),
+            Verdict::Suspended => return Err(suspended()),
+            Verdict::OverLimit(text) => return Err(crate::handover::over_limit(text)),
             Verdict::Forward { tenant, to } => (tenant, parse_targets(&to)?),
             Verdict::Srs { tenant } => {
                 let back = keep.srs.reverse(to.local(), domain, keep.day).map_err(refuse_srs)?;
@@ -160,6 +162,11 @@ fn no_such_user() -> Reply {
     Reply::new(550, (5, 1, 1), "no such user here")
 }
 
+/// For a while, as far as the remote host is concerned: it brings the mail again when the tenant may be back.
+fn suspended() -> Reply {
+    Reply::new(450, (4, 2, 1), "this recipient is suspended, try again later")
+}
+
 fn not_local() -> Reply {
     Reply::new(550, (5, 7, 1), "relaying denied")
 }
@@ -237,6 +244,8 @@ mod tests {
         assert_eq!(add(&mut transaction, "u@acme.example", Verdict::NoSuchUser), 550);
         assert_eq!(add(&mut transaction, "u@z.example", Verdict::NotLocal), 550);
         assert_eq!(add(&mut transaction, "u@acme.example", Verdict::Deferred), 451);
+        assert_eq!(add(&mut transaction, "u@acme.example", Verdict::Suspended), 450);
+        assert_eq!(add(&mut transaction, "u@acme.example", Verdict::OverLimit("later".into())), 450);
         assert_eq!(add(&mut transaction, "u@acme.example", forward("acme", &["not an address"])), 451);
         assert_eq!(add(&mut transaction, "u@acme.example", forward("acme", &[])), 451);
         assert!(transaction.envelope(1).is_none());

@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 use warren_launcher_api::{CellId, RELAY_PORT, SUBMISSION_PORT, TenantName};
 
+use crate::channel::Level;
+
 /// A question for the platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ApiRequest {
@@ -27,6 +29,9 @@ pub enum ApiRequest {
         /// The cell of a [`ApiReply::Connected`] that ended before its banner.
         #[serde(default)]
         stale: Option<CellId>,
+        /// Recipients of the message that is to be handed over: they count against the tenant's hourly limits.
+        #[serde(default)]
+        recipients: u32,
     },
     /// The tenants, by name, a page at a time.
     Tenants {
@@ -54,6 +59,38 @@ pub enum ApiRequest {
         tag: u64,
         /// Whom.
         tenant: TenantName,
+    },
+    /// Put a tenant to sleep and wake it for nobody, until it is resumed; answered when it sleeps. Survives restarts.
+    Suspend {
+        /// Returned in the reply.
+        tag: u64,
+        /// Whom.
+        tenant: TenantName,
+    },
+    /// Undo a suspension.
+    Resume {
+        /// Returned in the reply.
+        tag: u64,
+        /// Whom.
+        tenant: TenantName,
+    },
+    /// What the node said of a tenant lately.
+    Logs {
+        /// Returned in the reply.
+        tag: u64,
+        /// Whom.
+        tenant: TenantName,
+        /// Only lines with a higher number.
+        #[serde(default)]
+        after: u64,
+        /// If there are none, wait for one; a bounded time, after which the reply has no lines.
+        #[serde(default)]
+        wait: bool,
+    },
+    /// What reading the configuration again would change, and which tenants run an image that was replaced.
+    Plan {
+        /// Returned in the reply.
+        tag: u64,
     },
 }
 
@@ -95,6 +132,13 @@ pub enum ApiReply {
         /// Where the connection leads.
         cell: CellId,
     },
+    /// To [`ApiRequest::Connect`]: the tenant has forwarded its share of this hour, `450 4.7.1`.
+    OverLimit {
+        /// The request's.
+        tag: u64,
+        /// For the peer.
+        text: String,
+    },
     /// It cannot be done now: the mail is put off with a 4xx.
     Unavailable {
         /// The request's.
@@ -118,7 +162,21 @@ pub enum ApiReply {
         /// How the node is.
         status: Box<Status>,
     },
-    /// To [`ApiRequest::Wake`] and [`ApiRequest::Sleep`].
+    /// To [`ApiRequest::Logs`]: a few lines, the oldest first; ask again after the last one's number for more.
+    Logs {
+        /// The request's.
+        tag: u64,
+        /// The lines.
+        lines: Vec<LogLine>,
+    },
+    /// To [`ApiRequest::Plan`].
+    Plan {
+        /// The request's.
+        tag: u64,
+        /// What would change.
+        plan: Box<Plan>,
+    },
+    /// To [`ApiRequest::Wake`], [`ApiRequest::Sleep`], [`ApiRequest::Suspend`] and [`ApiRequest::Resume`].
     Done {
         /// The request's.
         tag: u64,
@@ -131,9 +189,12 @@ impl ApiReply {
         match self {
             ApiReply::Recipient { tag, .. }
             | ApiReply::Connected { tag, .. }
+            | ApiReply::OverLimit { tag, .. }
             | ApiReply::Unavailable { tag, .. }
             | ApiReply::Tenants { tag, .. }
             | ApiReply::Status { tag, .. }
+            | ApiReply::Logs { tag, .. }
+            | ApiReply::Plan { tag, .. }
             | ApiReply::Done { tag } => *tag,
         }
     }
@@ -157,6 +218,10 @@ pub enum Verdict {
     },
     /// The domain is ours, the address is not: `550 5.1.1`.
     NoSuchUser,
+    /// The tenant is suspended: `450 4.2.1`, so that mail comes back for a few days.
+    Suspended,
+    /// The tenant has forwarded its share of this hour: `450 4.7.1` with this text.
+    OverLimit(String),
     /// Not a domain of this node: `550 5.7.1`.
     NotLocal,
     /// The directory cannot say: `451 4.3.0`.
@@ -178,6 +243,42 @@ pub struct TenantInfo {
     pub next_due_unix_ms: Option<u64>,
     /// Messages in its queue, as it last said.
     pub queued: Option<u64>,
+    /// Since when it is in this state, in unix milliseconds; of sleeping tenants known only for those that were awake lately.
+    #[serde(default)]
+    pub since_unix_ms: Option<u64>,
+    /// Memory of its container, kernel's share and page cache included.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// Its last start; of sleeping tenants known only for those that were awake lately.
+    #[serde(default)]
+    pub started: Option<Started>,
+}
+
+/// A start of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// When, in unix milliseconds.
+    pub at_unix_ms: u64,
+    /// From wanting it to its MSA having its settings; unknown of a container that was found running.
+    pub took_us: Option<u64>,
+    /// Why.
+    pub reason: StartReason,
+}
+
+/// Why a tenant was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartReason {
+    /// A mail user connected.
+    Connection,
+    /// Mail to forward came in.
+    Forward,
+    /// Deferred mail was due.
+    Due,
+    /// An operator wanted it.
+    Hand,
+    /// It ran already when the platform started.
+    Found,
 }
 
 /// Where in its life a tenant is.
@@ -194,6 +295,65 @@ pub enum TenantState {
     Draining,
     /// Starting failed; it is tried again later.
     Failed,
+    /// Asleep, and woken for nobody until it is resumed.
+    Suspended,
+}
+
+/// One line of the node's log about a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Ascending, not without gaps: other tenants' lines have numbers too.
+    pub number: u64,
+    /// When, in unix milliseconds.
+    pub at_unix_ms: u64,
+    /// How loud.
+    pub level: Level,
+    /// Which part of the node said it: `msa`, `frontdoor`, `fleet` …
+    pub source: String,
+    /// What happened; escaped by the reader.
+    pub text: String,
+}
+
+/// What reading the configuration again would change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Plan {
+    /// New tenants.
+    pub added: Names,
+    /// Tenants whose containers end. Their volumes stay.
+    pub removed: Names,
+    /// Tenants whose container is made anew once its sessions are over.
+    pub container: Names,
+    /// Tenants whose MSA learns new settings while it runs.
+    pub settings: Names,
+    /// Tenants with other passwords or forwards, which concern no container.
+    pub access: Names,
+    /// Sections that take effect only when the node starts again, changed since it started.
+    pub restart: Vec<String>,
+    /// Tenants that run an image which was replaced since: they go on until they are drained.
+    pub outdated: Names,
+}
+
+/// Tenants, the first few by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// How many there are.
+    pub count: u64,
+    /// The first of them, as many as fit.
+    pub first: Vec<TenantName>,
+}
+
+/// How the platform's readings of the configuration went. They follow one another, so that whoever changed a file and asks for a
+/// reading waits for one that had not begun when it asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Readings {
+    /// How many were begun, the one at start not counted.
+    pub begun: u64,
+    /// How many are over.
+    pub done: u64,
+    /// What was wrong at the last one, in which case nothing changed.
+    pub problems: Option<String>,
 }
 
 /// How the node is.
@@ -212,6 +372,10 @@ pub struct Status {
     pub failed: u64,
     /// Sleeping tenants that have a time to be woken at.
     pub due: u64,
+    /// Tenants that are suspended, whatever their state.
+    pub suspended: u64,
+    /// How the last readings of the configuration went.
+    pub readings: Readings,
     /// Whether the launcher is there.
     pub launcher: bool,
     /// Connections at the front door.

@@ -25,4 +25,4 @@ pub use backoff::{Absence, Backoff};
 pub use escape::{Escaped, escape};
 pub use inherit::{InheritError, Inherited, keep_from_children};
 pub use lifecycle::{Draining, Lifecycle, Signal};
-pub use start::{SUPERVISOR_VARIABLE, ready, run};
+pub use start::{SUPERVISOR_VARIABLE, ready, run, run_witnessed};

@@ -6,9 +6,12 @@
 //! here, at the only way out, rather than at every call.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::escape::Escaped;
 
@@ -18,8 +21,27 @@ pub const FILTER_VARIABLE: &str = "WARREN_LOG";
 /// Longest line that is written; the rest of a longer event is cut. Peers' text is bounded well below this.
 const LINE_MAX: usize = 16 * 1024;
 
+/// Hears every event that is logged, beside the log.
+pub trait Witness: Send + Sync {
+    /// This is being logged. Called wherever that happens: it must be quick, and log nothing itself.
+    fn heard(&self, event: &tracing::Event<'_>);
+}
+
+/// A layer through which a witness hears what passes the filter.
+pub fn listening<S: tracing::Subscriber>(witness: Arc<dyn Witness>) -> impl Layer<S> {
+    Listening(witness)
+}
+
+struct Listening(Arc<dyn Witness>);
+
+impl<S: tracing::Subscriber> Layer<S> for Listening {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        self.0.heard(event);
+    }
+}
+
 /// Starts logging to stderr. A second call, as in tests, changes nothing.
-pub fn start() {
+pub fn start(witness: Option<Arc<dyn Witness>>) {
     let (filter, problem) = match std::env::var(FILTER_VARIABLE) {
         Ok(text) => match EnvFilter::try_new(&text) {
             Ok(filter) => (filter, None),
@@ -27,13 +49,14 @@ pub fn start() {
         },
         Err(_) => (EnvFilter::new("info"), None),
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines).with_ansi(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(Lines).with_ansi(false);
     // The journal stamps lines itself.
-    let started = if std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() {
-        lines.without_time().try_init()
+    let lines = if std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() {
+        lines.without_time().boxed()
     } else {
-        lines.try_init()
+        lines.boxed()
     };
+    let started = tracing_subscriber::registry().with(filter).with(lines).with(witness.map(listening)).try_init();
     if let (Ok(()), Some(problem)) = (started, problem) {
         tracing::warn!("{problem}");
     }

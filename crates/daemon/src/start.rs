@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
 
+use crate::log::Witness;
 use crate::{escape, log};
 
 /// Holds the pid of the supervisor (`warren up`), if there is one. A program that it started does not outlive it.
@@ -19,7 +21,22 @@ pub fn run<F>(name: &str, program: F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    log::start();
+    start(name, None, program)
+}
+
+/// The same, with somebody who hears all that is logged.
+pub fn run_witnessed<F>(name: &str, witness: Arc<dyn Witness>, program: F) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    start(name, Some(witness), program)
+}
+
+fn start<F>(name: &str, witness: Option<Arc<dyn Witness>>, program: F) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    log::start(witness);
     raise_descriptor_limit();
     if let Err(error) = end_with_supervisor() {
         eprintln!("{name}: {error:#}");

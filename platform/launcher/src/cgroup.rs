@@ -175,6 +175,15 @@ impl Cgroups {
         Ok(())
     }
 
+    /// What a container uses, page cache and kernel's share included.
+    pub fn memory(&self, cell: CellId) -> Option<u64> {
+        let file = if self.unified { "memory.current" } else { "memory.usage_in_bytes" };
+        let holds_it = |hierarchy: &&Hierarchy| hierarchy.controllers.iter().any(|name| name == "memory");
+        let hierarchy = self.hierarchies.iter().find(holds_it)?;
+        let group = hierarchy.own.join(&self.name).join(layout::container_name(cell));
+        fs::read_to_string(group.join(file)).ok()?.trim().parse().ok()
+    }
+
     /// Whether the kernel has this process in this cell's groups.
     pub fn holds(parents: &[PathBuf], cell: CellId, pid: i32) -> bool {
         let name = layout::container_name(cell);

@@ -28,8 +28,14 @@ pub struct Record {
     pub user: u64,
     /// First id of its range.
     pub base: u32,
+    /// What its volume may hold; the watcher reads it.
+    #[serde(default)]
+    pub volume_bytes: u64,
     /// When it was bound, unix time in milliseconds.
     pub started_unix_ms: u64,
+    /// Of its image when it was made: a next launcher can tell whether that was replaced.
+    #[serde(default)]
+    pub stamp: Vec<[i64; 4]>,
 }
 
 impl Record {
@@ -86,7 +92,9 @@ mod tests {
             net: 2,
             user: 3,
             base: 4,
+            volume_bytes: 7,
             started_unix_ms: 5,
+            stamp: vec![[6; 4]],
         };
         record.write(run.path()).unwrap();
         fs::write(layout::cells(run.path()).join("8"), "{\"cell\":8").unwrap();

@@ -16,8 +16,12 @@ use warren_packet::{PacketListener, aio::AsyncListener};
 use warren_platform::{
     api::Api,
     books::{Book, Books},
+    diary::Diary,
     fleet::{self, Doors, Handle, Setup, policy::Policy},
     frontdoor::{FrontDoor, Listener},
+    rates::Counts,
+    readings::Readings,
+    suspended::Suspended,
 };
 use warren_wire::server;
 
@@ -42,10 +46,11 @@ struct Sockets {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    warren_daemon::run("warren-platform", start(arguments))
+    let diary = Diary::default();
+    warren_daemon::run_witnessed("warren-platform", Arc::new(diary.clone()), start(arguments, diary))
 }
 
-async fn start(arguments: Arguments) -> anyhow::Result<()> {
+async fn start(arguments: Arguments, diary: Diary) -> anyhow::Result<()> {
     let inherited = Inherited::adopt()?;
     let mut lifecycle = Lifecycle::start()?;
     let books = Arc::new(Books::open(&arguments.config).map_err(|problems| anyhow!("{problems}"))?);
@@ -53,12 +58,27 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let sockets = if inherited.is_empty() { bind(&book.node).await? } else { take(inherited)? };
     let tls = certificate(&book.node)?;
     let fleet = start_fleet(&books)?;
-    let door = FrontDoor::new(Arc::clone(&books), tls, fleet.clone(), lifecycle.draining());
+    let rates = Arc::new(Counts::open(book.node.paths.own("platform").join("rates.jsonl")));
+    {
+        let rates = Arc::clone(&rates);
+        tokio::spawn(async move { rates.keep().await });
+    }
+    let door = FrontDoor::new(Arc::clone(&books), tls, fleet.clone(), Arc::clone(&rates), lifecycle.draining());
     let sessions = {
         let door = Arc::clone(&door);
         Box::new(move || door.sessions())
     };
-    let api = Api { books: Arc::clone(&books), fleet: fleet.clone(), sessions, uids: who_may_ask(&book.node) };
+    let readings = Arc::new(Readings::default());
+    let api = Api {
+        books: Arc::clone(&books),
+        fleet: fleet.clone(),
+        sessions,
+        rates: Arc::clone(&rates),
+        diary,
+        readings: Arc::clone(&readings),
+        started: Arc::new(book.node.clone()),
+        uids: who_may_ask(&book.node),
+    };
     tokio::spawn(Arc::new(api).serve(sockets.api, lifecycle.draining()));
     let plain = sockets.submission.into_iter().map(|socket| Listener { socket, tls_first: false });
     let tls_first = sockets.submissions.into_iter().map(|socket| Listener { socket, tls_first: true });
@@ -68,12 +88,14 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     drop(book);
     warren_daemon::ready();
     while lifecycle.next().await == Signal::Reload {
-        reload(&books, &fleet, &door).await;
+        readings.begin();
+        readings.end(reload(&books, &fleet, &door).await);
     }
     tracing::info!(sessions = door.sessions(), "draining");
     if tokio::time::timeout(DRAIN, door.empty()).await.is_err() {
         tracing::warn!(sessions = door.sessions(), "sessions are cut off");
     }
+    rates.save();
     Ok(())
 }
 
@@ -87,6 +109,10 @@ fn start_fleet(books: &Arc<Books>) -> anyhow::Result<Handle> {
         start_deadline: book.node.fleet.start_deadline,
         policy: Policy::default(),
         doors: Doors::default(),
+        suspended: {
+            let path = state.join("suspended");
+            Arc::new(Suspended::open(&path).with_context(|| format!("reading {}", path.display()))?)
+        },
     };
     let store = setup.store.clone();
     let tenants: Vec<_> = book.directory.tenants().map(|tenant| tenant.name.clone()).collect();
@@ -149,12 +175,15 @@ fn who_may_ask(node: &Node) -> std::collections::BTreeSet<u32> {
     uids
 }
 
-/// A broken configuration changes nothing; what is wrong with it stands in the log.
-async fn reload(books: &Books, fleet: &Handle, door: &FrontDoor<Handle>) {
+/// A broken configuration changes nothing; what is wrong with it stands in the log, and is given back.
+async fn reload(books: &Books, fleet: &Handle, door: &FrontDoor<Handle>) -> Option<String> {
     // Reading thousands of files takes a while; sessions go on meanwhile on the other threads.
     let changes = match tokio::task::block_in_place(|| books.reload()) {
         Ok(changes) => changes,
-        Err(problems) => return tracing::error!("the configuration stays as it was: {problems}"),
+        Err(problems) => {
+            tracing::error!("the configuration stays as it was: {problems}");
+            return Some(problems.to_string());
+        }
     };
     let (settings, containers, removed) = (changes.settings.len(), changes.container.len(), changes.removed.len());
     tracing::info!(settings, containers, removed, "configuration read again");
@@ -166,4 +195,5 @@ async fn reload(books: &Books, fleet: &Handle, door: &FrontDoor<Handle>) {
         Ok(tls) => door.set_tls(tls),
         Err(error) => tracing::error!("the certificate stays as it was: {error:#}"),
     }
+    None
 }

@@ -6,8 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::mpsc, task::AbortHandle};
-use warren_control::{Stats, ToMsa};
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
+use warren_control::{
+    Entrance, Stats, ToMsa,
+    api::{StartReason, Started},
+};
 use warren_launcher_api::{CellId, TenantName};
 
 use super::handle::{ColdStart, Reply};
@@ -23,6 +29,17 @@ pub(super) struct Client {
     pub deadline: Instant,
     pub tries: u32,
     pub reply: Reply,
+}
+
+impl Client {
+    /// Why a tenant is started for this one.
+    pub fn reason(&self) -> StartReason {
+        match self.reply {
+            Reply::Socket(Entrance::Submission, _) => StartReason::Connection,
+            Reply::Socket(Entrance::Relay, _) => StartReason::Forward,
+            Reply::Done(_) => StartReason::Hand,
+        }
+    }
 }
 
 /// What a start told, until the first client takes it.
@@ -43,6 +60,8 @@ pub(super) struct Cell {
     pub task: Option<AbortHandle>,
     /// The MSA has its settings.
     pub ready: bool,
+    /// The MSA said that its entrances are served.
+    pub serves: watch::Sender<bool>,
     pub spare: Vec<OwnedFd>,
     pub waiting: VecDeque<Client>,
     /// More sockets were asked for.
@@ -50,6 +69,11 @@ pub(super) struct Cell {
     pub birth: Option<Birth>,
     pub due: Option<u64>,
     pub stats: Option<Stats>,
+    /// How it was started, and since when that was wanted.
+    pub started: Option<Started>,
+    pub wanted: Option<Instant>,
+    /// Since when it is on its way down, in unix milliseconds.
+    pub draining: Option<u64>,
 }
 
 impl Cell {
@@ -59,12 +83,24 @@ impl Cell {
             orders: None,
             task: None,
             ready: false,
+            serves: watch::Sender::new(false),
             spare: Vec::new(),
             waiting: VecDeque::new(),
             asked: false,
             birth: None,
             due: None,
             stats: None,
+            started: None,
+            wanted: None,
+            draining: None,
+        }
+    }
+
+    /// The MSA has its settings, for the first time or again.
+    pub fn is_ready(&mut self) {
+        self.ready = true;
+        if let (Some(started), Some(wanted)) = (&mut self.started, self.wanted.take()) {
+            started.took_us = u64::try_from(wanted.elapsed().as_micros()).ok();
         }
     }
 

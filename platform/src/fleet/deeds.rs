@@ -5,15 +5,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
-use warren_control::{FromMsa, ToMsa};
+use tokio::sync::{mpsc, oneshot};
+use warren_control::{
+    FromMsa, ToMsa,
+    api::{StartReason, Started},
+};
 use warren_launcher_api::{
-    CellId, Event as Said, ExitStatus, LauncherError, Request, Stage, TenantName, WOKEN_TCP_SOCKETS,
+    CellId, CellUse, Event as Said, ExitStatus, LauncherError, MAX_INSPECTED, Request, Stage, TenantName,
+    WOKEN_TCP_SOCKETS,
 };
 
 use super::{
     cell::{self, CellEvent, Control},
     cells::{Birth, Cell, Client},
+    clock::unix_ms,
     handle::{Reply, Socket, Unavailable},
     link::LinkEvent,
     performer::Performer,
@@ -43,8 +48,11 @@ impl Performer {
             return self.start_failed(tenant, "it is not in the directory".into());
         };
         let (image, limits) = (launch.image, launch.limits);
-        let about =
-            About::Wake { tenant: tenant.clone(), asked: Instant::now(), made: (image.clone(), limits.clone()) };
+        let asked = Instant::now();
+        let first = self.fleet.first_waiter(&tenant).and_then(|waiter| self.clients.get(&waiter));
+        let (wanted, reason) = first.map_or((asked, StartReason::Due), |client| (client.wanted, client.reason()));
+        let made = (image.clone(), limits.clone());
+        let about = About::Wake { tenant: tenant.clone(), asked, made, wanted, reason };
         let tag = self.pending.tag(about);
         self.request(Request::Wake { tag, tenant, image, limits });
     }
@@ -53,18 +61,33 @@ impl Performer {
         self.meter.count("starts_failed");
         tracing::error!(%tenant, %cause, "cannot wake the tenant");
         self.causes.insert(tenant.clone(), cause);
+        self.recent.left(tenant.clone(), unix_ms(), None);
         self.events.push_back(Event::StartFailed { tenant });
     }
 
     pub(super) fn adopt(&mut self, tenant: TenantName, cell: CellId) {
         tracing::info!(%tenant, %cell, "found awake");
-        self.cells.insert(cell, Cell::new(tenant));
+        let mut found = Cell::new(tenant);
+        found.started = self.pending.listed.get(&cell).map(|(info, _)| Started {
+            at_unix_ms: info.started_unix_ms,
+            took_us: None,
+            reason: StartReason::Found,
+        });
+        self.cells.insert(cell, found);
         self.ask_control(cell);
     }
 
     fn ask_control(&mut self, cell: CellId) {
         let tag = self.pending.tag(About::Control(cell));
         self.request(Request::Sockets { tag, cell, tcp: 1, control: 1 });
+    }
+
+    /// Who asks for too much, or while the launcher is away, is told nothing.
+    pub(super) fn inspect(&mut self, cells: Vec<CellId>, reply: oneshot::Sender<Vec<CellUse>>) {
+        if self.link.is_some() && cells.len() <= MAX_INSPECTED {
+            let tag = self.pending.tag(About::Inspect(reply));
+            self.request(Request::Inspect { tag, cells });
+        }
     }
 
     pub(super) fn stop(&mut self, cell: CellId) {
@@ -118,7 +141,12 @@ impl Performer {
                 About::Due(tenants) => self.ask_due.extend(tenants),
                 About::Sockets(cell) => drop(self.cells.get_mut(&cell).map(|cell| cell.asked = false)),
                 // The list that follows leads to another adoption, the machine to other starts and stops.
-                About::Control(_) | About::Wake { .. } | About::Stop(_) | About::List => {}
+                About::Control(_)
+                | About::Wake { .. }
+                | About::Stop(_)
+                | About::List
+                // Whoever asked sees the answer fail.
+                | About::Inspect(_) => {}
             }
         }
     }
@@ -140,6 +168,11 @@ impl Performer {
                 self.pending.listed.remove(&cell);
                 match status {
                     ExitStatus::Code(0) => tracing::debug!(%tenant, %cell, "asleep"),
+                    ExitStatus::OverVolume => {
+                        tracing::warn!(%tenant, %cell, "its container was ended: its volume holds too much");
+                        self.meter.count("volumes_over");
+                        self.full.insert(tenant);
+                    }
                     status => tracing::warn!(%tenant, %cell, ?status, "its container ended"),
                 }
                 self.events.push_back(Event::Exited(cell));
@@ -155,6 +188,12 @@ impl Performer {
             }
             Said::Failed { tag, error } => self.failed(tag, error),
             Said::Stopped { tag } => drop(self.pending.take(tag)),
+            Said::Inspected { tag, cells } => {
+                if let Some(About::Inspect(reply)) = self.pending.take(tag) {
+                    // Who asked may have given up.
+                    let _ = reply.send(cells);
+                }
+            }
             // Doors are for proxy and resolver.
             Said::Welcome { .. } | Said::Door { .. } | Said::Bound { .. } | Said::Gone { .. } | Said::Status { .. } => {
             }
@@ -162,7 +201,9 @@ impl Performer {
     }
 
     fn woken(&mut self, tag: u64, cell: CellId, warm: bool, stages: Vec<Stage>, descriptors: Vec<OwnedFd>) {
-        let Some(About::Wake { tenant, asked, made }) = self.pending.take(tag) else { return self.stop(cell) };
+        let Some(About::Wake { tenant, asked, made, wanted, reason }) = self.pending.take(tag) else {
+            return self.stop(cell);
+        };
         let mut descriptors = descriptors.into_iter();
         let (Some(pidfd), Some(socket)) = (descriptors.next(), descriptors.next()) else {
             self.stop(cell);
@@ -170,9 +211,13 @@ impl Performer {
         };
         self.meter.count(if warm { "starts_warm" } else { "starts_cold" });
         self.causes.remove(&tenant);
+        self.full.remove(&tenant);
         let stages = stages.into_iter().map(|s| (s.name, Duration::from_micros(s.micros))).collect();
         let mut born = Cell::new(tenant.clone());
         born.birth = Some(Birth { asked, woken: Instant::now(), warm, stages });
+        let waited = u64::try_from(wanted.elapsed().as_millis()).unwrap_or_default();
+        born.started = Some(Started { at_unix_ms: unix_ms().saturating_sub(waited), took_us: None, reason });
+        born.wanted = Some(wanted);
         born.spare = descriptors.take(WOKEN_TCP_SOCKETS).collect();
         self.cells.insert(cell, born);
         // The directory may have changed while it was made.
@@ -259,6 +304,7 @@ impl Performer {
                 tracing::warn!(%error, tenants = tenants.len(), "cannot ask volumes for due times; asking again");
                 self.ask_due.extend(tenants);
             }
+            Some(About::Inspect(_)) => tracing::warn!(%error, "the launcher does not tell what containers use"),
             Some(About::Stop(cell)) => tracing::warn!(%cell, %error, "cannot stop"),
             Some(About::List) => {
                 tracing::error!(%error, "the launcher does not list its cells; connecting anew");
@@ -303,11 +349,12 @@ impl Performer {
         match event {
             CellEvent::Ready(id) => {
                 if let Some(cell) = self.cells.get_mut(&id) {
-                    cell.ready = true;
+                    cell.is_ready();
                 }
                 self.serve(id);
             }
             CellEvent::Said(cell, FromMsa::Sleeping { next_due_unix_ms }) => {
+                self.going_down(cell);
                 self.events.push_back(Event::Sleeping { cell, due: next_due_unix_ms });
             }
             CellEvent::Said(id, message) => {
@@ -315,11 +362,15 @@ impl Performer {
                     match message {
                         FromMsa::Due { next_due_unix_ms } => cell.due = next_due_unix_ms,
                         FromMsa::Stats(stats) => cell.stats = Some(stats),
-                        FromMsa::Ready | FromMsa::Sleeping { .. } | FromMsa::Log { .. } => {}
+                        FromMsa::Ready => drop(cell.serves.send_replace(true)),
+                        FromMsa::Sleeping { .. } | FromMsa::Log { .. } => {}
                     }
                 }
             }
-            CellEvent::Lost(cell) => self.events.push_back(Event::ControlLost(cell)),
+            CellEvent::Lost(cell) => {
+                self.going_down(cell);
+                self.events.push_back(Event::ControlLost(cell));
+            }
             // The launcher tells when it is gone with all that belongs to it, and only then can it be made anew.
             CellEvent::Ended(cell) if self.link.is_some() => self.events.push_back(Event::ControlLost(cell)),
             CellEvent::Ended(cell) => self.events.push_back(Event::Exited(cell)),
@@ -328,7 +379,16 @@ impl Performer {
 
     pub(super) fn forget(&mut self, id: CellId) {
         self.want_again(id);
-        self.cells.remove(&id);
+        if let Some(mut cell) = self.cells.remove(&id) {
+            let (started, tenant) = (cell.started.take(), cell.tenant.clone());
+            self.recent.left(tenant, unix_ms(), started);
+        }
+    }
+
+    pub(super) fn going_down(&mut self, id: CellId) {
+        if let Some(cell) = self.cells.get_mut(&id) {
+            cell.draining.get_or_insert_with(unix_ms);
+        }
     }
 
     /// Those who were promised a socket in a cell that has gone ask for another one, once.
@@ -353,6 +413,8 @@ impl Performer {
                 let away = (!self.fleet.has_launcher()).then(|| "the launcher is away".to_owned());
                 let cause = away.or_else(|| self.causes.get(&client.tenant).cloned());
                 self.meter.count("wakes_refused");
+                let full = why == Refusal::Failed && self.full.contains(&client.tenant);
+                let why = if full { Refusal::Full } else { why };
                 refuse(Client { reply, ..client }, why, cause);
             }
             (Answer::Awake(id), reply @ Reply::Socket(..)) => {
@@ -373,8 +435,8 @@ impl Performer {
             let Reply::Socket(entrance, reply) = client.reply else { continue };
             let cold = cell.tell_birth(client.wanted, Instant::now());
             // Whoever has gone meanwhile leaves its socket to the next.
-            if let Err(Ok(unused)) = reply.send(Ok(Socket { socket, port: self.doors.port(entrance), cell: id, cold }))
-            {
+            let (port, serves) = (self.doors.port(entrance), cell.serves.subscribe());
+            if let Err(Ok(unused)) = reply.send(Ok(Socket { socket, port, cell: id, cold, serves })) {
                 cell.spare.push(unused.socket);
             }
         }

@@ -1,24 +1,30 @@
 //! What the front door and the API ask of the fleet.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     io,
     net::{Ipv4Addr, TcpStream as StdTcpStream},
     os::fd::OwnedFd,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
     net::{TcpSocket, TcpStream},
-    sync::{mpsc, oneshot},
-    time::timeout_at,
+    sync::{mpsc, oneshot, watch},
+    time::{timeout, timeout_at},
 };
 use warren_control::{
     Entrance,
     api::{Status, TenantInfo},
 };
-use warren_launcher_api::{CellId, TenantName};
+use warren_launcher_api::{CellId, CellUse, MAX_INSPECTED, TenantName};
 
 use super::words::Refusal;
+use crate::suspended::Suspended;
+
+/// How long the launcher may take to tell what containers use, before the question is answered without.
+const INSPECTION: Duration = Duration::from_secs(2);
 
 /// How late the performer may be.
 const GRACE: Duration = Duration::from_secs(1);
@@ -52,9 +58,19 @@ pub enum Unavailable {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The list of suspended tenants could not be written; nothing changed.
+    #[error("writing the list of suspended tenants: {0}")]
+    Unwritten(io::Error),
     /// The platform is going down.
     #[error("the platform is ending")]
     Ending,
+}
+
+impl Unavailable {
+    /// Its volume holds too much: `452 4.3.1`.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Unavailable::Refused { why: Refusal::Full, .. })
+    }
 }
 
 /// How a tenant came to be awake for the one who holds this; given back at the banner, it becomes a number of the histogram.
@@ -88,6 +104,8 @@ pub(super) struct Socket {
     pub port: u16,
     pub cell: CellId,
     pub cold: Option<ColdStart>,
+    /// Whether the MSA said that its entrances are served; gone with the cell.
+    pub serves: watch::Receiver<bool>,
 }
 
 /// What waits for an answer of the performer.
@@ -103,9 +121,15 @@ pub(super) enum Order {
     Unwant { tenant: TenantName, deadline: Instant, reply: Reply },
     Banner(ColdStart, Instant),
     Status(oneshot::Sender<Status>),
-    Describe(Vec<TenantInfo>, oneshot::Sender<Vec<TenantInfo>>),
+    Describe(Vec<TenantInfo>, oneshot::Sender<Described>),
+    Inspect(Vec<CellId>, oneshot::Sender<Vec<CellUse>>),
+    Cells(oneshot::Sender<Vec<(CellId, TenantName)>>),
+    Suspension(TenantName),
     Changed(Changes),
 }
+
+/// Tenants, and the cells of those that run.
+pub(super) type Described = (Vec<TenantInfo>, Vec<Option<CellId>>);
 
 /// What a reload of the directory changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,6 +146,7 @@ pub struct Changes {
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) orders: mpsc::Sender<Order>,
+    pub(super) suspended: Arc<Suspended>,
     pub(super) start_deadline: Duration,
     pub(super) sleep_deadline: Duration,
 }
@@ -147,8 +172,8 @@ impl Handle {
                 why: Refusal::Late,
                 cause: None,
             })?;
-            let Socket { socket, port, cell, cold } = answer.map_err(|_| Unavailable::Ending)??;
-            match timeout_at(deadline.into(), dial(socket, port)).await {
+            let Socket { socket, port, cell, cold, serves } = answer.map_err(|_| Unavailable::Ending)??;
+            match timeout_at(deadline.into(), dial(socket, port, serves)).await {
                 Ok(Ok(stream)) => {
                     let cold = cold.map(|cold| ColdStart { connected: Instant::now(), ..cold });
                     return Ok(Connection { stream, cell, cold });
@@ -199,7 +224,61 @@ impl Handle {
     pub async fn describe(&self, tenants: Vec<TenantInfo>) -> Result<Vec<TenantInfo>, Unavailable> {
         let (sender, receiver) = oneshot::channel();
         self.order(Order::Describe(tenants, sender)).await?;
-        receiver.await.map_err(|_| Unavailable::Ending)
+        let (mut tenants, cells) = receiver.await.map_err(|_| Unavailable::Ending)?;
+        let found = self.inspect(cells.iter().flatten().copied().collect()).await?;
+        for (tenant, cell) in tenants.iter_mut().zip(cells) {
+            tenant.memory_bytes = found.iter().find(|found| Some(found.cell) == cell).and_then(|f| f.memory_bytes);
+        }
+        Ok(tenants)
+    }
+
+    /// Tenants whose container runs an image that was replaced since, by name.
+    pub async fn outdated(&self) -> Result<BTreeSet<TenantName>, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        self.order(Order::Cells(sender)).await?;
+        let cells = receiver.await.map_err(|_| Unavailable::Ending)?;
+        let mut tenants: HashMap<CellId, TenantName> = cells.into_iter().collect();
+        let all: Vec<CellId> = tenants.keys().copied().collect();
+        let mut outdated = BTreeSet::new();
+        for part in all.chunks(MAX_INSPECTED) {
+            let found = self.inspect(part.to_vec()).await?;
+            outdated
+                .extend(found.iter().filter(|found| found.outdated).filter_map(|found| tenants.remove(&found.cell)));
+        }
+        Ok(outdated)
+    }
+
+    /// What the launcher knows of these cells; nothing, when it is away or takes too long.
+    async fn inspect(&self, cells: Vec<CellId>) -> Result<Vec<CellUse>, Unavailable> {
+        if cells.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.order(Order::Inspect(cells, sender)).await?;
+        Ok(timeout(INSPECTION, receiver).await.ok().and_then(Result::ok).unwrap_or_default())
+    }
+
+    /// Whether an operator suspended the tenant.
+    pub fn is_suspended(&self, tenant: &TenantName) -> bool {
+        self.suspended.contains(tenant)
+    }
+
+    /// Puts a tenant to sleep, and wakes it for nobody until it is resumed; returns when it sleeps. Survives restarts.
+    pub async fn suspend(&self, tenant: &TenantName) -> Result<(), Unavailable> {
+        self.set_suspended(tenant, true).await?;
+        self.sleep(tenant).await
+    }
+
+    /// Undoes a suspension.
+    pub async fn resume(&self, tenant: &TenantName) -> Result<(), Unavailable> {
+        self.set_suspended(tenant, false).await
+    }
+
+    async fn set_suspended(&self, tenant: &TenantName, suspended: bool) -> Result<(), Unavailable> {
+        let (list, name) = (Arc::clone(&self.suspended), tenant.clone());
+        let written = tokio::task::spawn_blocking(move || list.set(&name, suspended)).await;
+        written.map_err(|_| Unavailable::Ending)?.map_err(Unavailable::Unwritten)?;
+        self.order(Order::Suspension(tenant.clone())).await
     }
 
     /// The directory has changed; the register answers for the new one already.
@@ -212,8 +291,24 @@ impl Handle {
     }
 }
 
-/// Connects a socket that was made in the cell: "127.0.0.1" is the cell's.
-async fn dial(socket: OwnedFd, port: u16) -> io::Result<TcpStream> {
+/// Connects a socket that was made in the cell. An image that listens itself refuses until it does, and says when; after that, and for
+/// every other image, a refusal means that it falls asleep.
+async fn dial(socket: OwnedFd, port: u16, mut serves: watch::Receiver<bool>) -> io::Result<TcpStream> {
+    if *serves.borrow() {
+        return dial_once(socket, port).await;
+    }
+    let again = socket.try_clone()?;
+    match dial_once(socket, port).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            serves.wait_for(|serves| *serves).await.map_err(|_| error)?;
+            dial_once(again, port).await
+        }
+        dialled => dialled,
+    }
+}
+
+/// "127.0.0.1" is the cell's.
+async fn dial_once(socket: OwnedFd, port: u16) -> io::Result<TcpStream> {
     let socket = StdTcpStream::from(socket);
     socket.set_nonblocking(true)?;
     let stream = TcpSocket::from_std_stream(socket).connect((Ipv4Addr::LOCALHOST, port).into()).await?;

@@ -44,6 +44,7 @@ impl Fleet {
             for_clients: VecDeque::new(),
             for_mail: VecDeque::new(),
             in_flight: BTreeMap::new(),
+            suspended: BTreeSet::new(),
         }
     }
 
@@ -64,6 +65,8 @@ impl Fleet {
             Event::LauncherBack(cells) => self.launcher_back(cells, now, &mut steps),
             Event::Renew(tenant) => self.renew(&tenant, now, &mut steps),
             Event::Removed(tenant) => self.removed(&tenant, now, &mut steps),
+            Event::Suspended(tenant) => self.suspend(tenant, now, &mut steps),
+            Event::Resumed(tenant) => self.resume(&tenant),
             Event::Tick => {}
         }
         self.tick(now, &mut steps);
@@ -90,6 +93,21 @@ impl Fleet {
     /// The tenant of a cell.
     pub fn tenant(&self, cell: CellId) -> Option<&TenantName> {
         self.cells.get(&cell)
+    }
+
+    /// Who has waited longest for the tenant.
+    pub fn first_waiter(&self, tenant: &TenantName) -> Option<Waiter> {
+        self.burrows.get(tenant).and_then(|burrow| burrow.waiters.first().copied())
+    }
+
+    /// How many nobody can wake.
+    pub fn suspended(&self) -> u64 {
+        self.suspended.len() as u64
+    }
+
+    /// Whether nobody can wake it.
+    pub fn is_suspended(&self, tenant: &TenantName) -> bool {
+        self.suspended.contains(tenant)
     }
 
     /// Whether the launcher is there.
@@ -125,6 +143,9 @@ impl Fleet {
         if let Some(cell) = stale.filter(|c| self.cells.get(c) == Some(&tenant)) {
             self.draining(cell, now, self.policy.farewell);
         }
+        if self.suspended.contains(&tenant) {
+            return steps.push(Step::Answer(waiter, Answer::Refused(Refusal::Suspended)));
+        }
         let (crowded, most) = (self.waiting.len() >= self.policy.waiters, self.policy.waiters_per_tenant);
         let burrow = self.burrow(&tenant);
         burrow.removed = false;
@@ -150,8 +171,11 @@ impl Fleet {
     fn unwanted(&mut self, tenant: TenantName, waiter: Waiter, by: Duration, now: Now, steps: &mut Vec<Step>) {
         match self.life(&tenant).0 {
             Life::Asleep | Life::Failed { .. } => steps.push(Step::Answer(waiter, Answer::Asleep)),
-            Life::Queued | Life::Starting => steps.push(Step::Answer(waiter, Answer::Refused(Refusal::Starting))),
-            Life::Awake { .. } | Life::Draining { .. } => {
+            // Suspended meanwhile: it drains as soon as it is there.
+            Life::Queued | Life::Starting if !self.suspended.contains(&tenant) => {
+                steps.push(Step::Answer(waiter, Answer::Refused(Refusal::Starting)));
+            }
+            Life::Queued | Life::Starting | Life::Awake { .. } | Life::Draining { .. } => {
                 let most = self.policy.waiters_per_tenant;
                 let burrow = self.burrow(&tenant);
                 if burrow.sleepers.len() >= most {
@@ -194,7 +218,7 @@ impl Fleet {
         let (waiters, removed) = (std::mem::take(&mut burrow.waiters), burrow.removed);
         steps.push(Step::Remember(tenant.clone(), Mark::Awake));
         self.answer_all(waiters, Answer::Awake(cell), steps);
-        if removed {
+        if removed || self.suspended.contains(&tenant) {
             self.renew(&tenant, now, steps);
         }
     }
@@ -213,8 +237,9 @@ impl Fleet {
         let until = now.since_start + self.policy.backoff(failures);
         let burrow = self.burrow(tenant);
         burrow.life = Life::Failed { until };
-        let waiters = std::mem::take(&mut burrow.waiters);
+        let (waiters, sleepers) = (std::mem::take(&mut burrow.waiters), std::mem::take(&mut burrow.sleepers));
         self.timers.insert((until, tenant.clone()));
+        self.answer_all(sleepers, Answer::Asleep, steps);
         let (stay, go): (Vec<_>, Vec<_>) =
             waiters.into_iter().partition(|w| self.waiting.get(w).is_some_and(|(_, by)| until < *by));
         self.burrow(tenant).waiters = stay;
@@ -364,6 +389,29 @@ impl Fleet {
             Life::Awake { .. } => self.renew(tenant, now, steps),
             Life::Starting | Life::Draining { .. } => {}
             Life::Asleep | Life::Queued | Life::Failed { .. } => self.forget_tenant(tenant, steps),
+        }
+    }
+
+    fn suspend(&mut self, tenant: TenantName, now: Now, steps: &mut Vec<Step>) {
+        self.suspended.insert(tenant.clone());
+        let Some(burrow) = self.burrows.get_mut(&tenant) else { return };
+        let waiters = std::mem::take(&mut burrow.waiters);
+        self.answer_all(waiters, Answer::Refused(Refusal::Suspended), steps);
+        match self.life(&tenant) {
+            (Life::Asleep, Some(due)) => drop(self.due.remove(&(due, tenant))),
+            (Life::Awake { .. } | Life::Failed { .. }, _) => self.renew(&tenant, now, steps),
+            (Life::Queued, _) => {
+                self.burrow(&tenant).life = Life::Asleep;
+                self.lie_down(&tenant);
+            }
+            // Whoever is starting drains when it is there.
+            _ => {}
+        }
+    }
+
+    fn resume(&mut self, tenant: &TenantName) {
+        if self.suspended.remove(tenant) && self.life(tenant).0 == Life::Asleep && self.burrows.contains_key(tenant) {
+            self.lie_down(tenant);
         }
     }
 

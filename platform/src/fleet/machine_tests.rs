@@ -250,6 +250,30 @@ fn due_times_beyond_belief_are_clamped() {
     assert_eq!(fleet.next_due(), None);
 }
 
+#[test]
+fn a_suspended_tenant_sleeps_through_clients_and_due_mail_until_it_is_resumed() {
+    let mut fleet = awake();
+    assert_eq!(fleet.on(Event::Suspended(tenant(1)), at(10)), [Step::Drain(CellId(7))]);
+    assert_eq!(fleet.on(wanted(1, 2, 10_000), at(11)), [refused(2, Refusal::Suspended)]);
+    fleet.on(Event::Sleeping { cell: CellId(7), due: Some(T0 + 1000) }, at(12));
+    fleet.on(Event::Exited(CellId(7)), at(13));
+    assert_eq!((fleet.life(&tenant(1)).0, fleet.next_due()), (Life::Asleep, None));
+    assert_eq!(fleet.on(Event::Tick, at(5000)), []);
+    assert_eq!(fleet.on(Event::Resumed(tenant(1)), at(6000)), [Step::Start(tenant(1))]);
+}
+
+#[test]
+fn a_tenant_that_is_suspended_while_it_starts_goes_down_again() {
+    let mut fleet = fleet();
+    fleet.on(wanted(1, 1, 10_000), at(0));
+    assert_eq!(fleet.on(Event::Suspended(tenant(1)), at(1)), [refused(1, Refusal::Suspended)]);
+    let unwanted = Event::Unwanted { tenant: tenant(1), waiter: Waiter(2), by: Duration::from_secs(60) };
+    assert_eq!(fleet.on(unwanted, at(2)), []);
+    assert_eq!(fleet.on(started(1, 7), at(3)), [Step::Remember(tenant(1), Mark::Awake), Step::Drain(CellId(7))]);
+    fleet.on(Event::Sleeping { cell: CellId(7), due: None }, at(4));
+    assert!(fleet.on(Event::Exited(CellId(7)), at(5)).contains(&answer(2, Answer::Asleep)));
+}
+
 /// What a random world does next; which tenant or cell is meant depends on what there is.
 #[derive(Debug, Clone)]
 enum Move {
@@ -263,6 +287,8 @@ enum Move {
     Due { tenant: u8, due_ms: Option<u64> },
     Remove(u8),
     Renew(u8),
+    Suspend(u8),
+    Resume(u8),
     Launcher { there: bool },
     Pass { ms: u64 },
 }
@@ -281,7 +307,9 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
             3 => any::<u8>().prop_map(Move::Exit),
             1 => (tenants.clone(), prop::option::of(0u64..10_000)).prop_map(|(tenant, due_ms)| Move::Due { tenant, due_ms }),
             1 => tenants.clone().prop_map(Move::Remove),
-            1 => tenants.prop_map(Move::Renew),
+            1 => tenants.clone().prop_map(Move::Renew),
+            1 => tenants.clone().prop_map(Move::Suspend),
+            1 => tenants.prop_map(Move::Resume),
             1 => any::<bool>().prop_map(|there| Move::Launcher { there }),
             3 => (0u64..3000).prop_map(|ms| Move::Pass { ms }),
         ],
@@ -300,6 +328,7 @@ struct World {
     next_cell: u64,
     asked: u64,
     open: BTreeSet<Waiter>,
+    suspended: BTreeSet<TenantName>,
 }
 
 impl World {
@@ -316,6 +345,7 @@ impl World {
             next_cell: 0,
             asked: 0,
             open,
+            suspended: BTreeSet::new(),
         }
     }
 
@@ -324,6 +354,7 @@ impl World {
             match step {
                 Step::Start(tenant) => {
                     assert!(self.launcher, "started without a launcher");
+                    assert!(!self.suspended.contains(&tenant), "started while it is suspended");
                     assert!(!self.starting.contains(&tenant), "two starts in flight");
                     assert!(!self.running.values().any(|t| *t == tenant), "started beside a running cell");
                     self.starting.push(tenant);
@@ -406,6 +437,14 @@ impl World {
             }
             Move::Remove(n) => self.tell(Event::Removed(tenant(n))),
             Move::Renew(n) => self.tell(Event::Renew(tenant(n))),
+            Move::Suspend(n) => {
+                self.suspended.insert(tenant(n));
+                self.tell(Event::Suspended(tenant(n)));
+            }
+            Move::Resume(n) => {
+                self.suspended.remove(&tenant(n));
+                self.tell(Event::Resumed(tenant(n)));
+            }
             Move::Launcher { there } if there != self.launcher => {
                 self.launcher = there;
                 if there {
@@ -456,6 +495,7 @@ proptest! {
             }
             world.run(step);
         }
+        world.run(Move::Resume(0));
         world.run(Move::Launcher { there: true });
         let asleep = !world.running.values().any(|t| *t == tenant(0)) && !world.starting.contains(&tenant(0));
         world.tell(Event::Due { tenant: tenant(0), due: Some(T0 + world.now + 1000) });

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! * [`machine`] decides, without a socket or a clock; [`words`] are its events and steps, [`policy`] its numbers; its
-//!   queues and indices are in `registers`.
+//!   queues and indices are in `registers`; `recent` remembers who was awake lately.
 //! * [`performer`] is the one task that carries steps out (its deeds are in `deeds`), with what it holds in `cells`, `tags`, `meter`.
 //! * [`handle`] is what the front door and the API hold.
 //! * [`link`] is the connection to the launcher, [`cell`] that to one MSA; [`store`] remembers due times, [`clock`] waits for them.
@@ -26,6 +26,7 @@ pub mod machine;
 mod meter;
 pub mod performer;
 pub mod policy;
+mod recent;
 mod registers;
 pub mod store;
 mod tags;

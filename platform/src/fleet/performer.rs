@@ -24,10 +24,12 @@ use super::{
     machine::Fleet,
     meter::Meter,
     policy::Policy,
+    recent::Recent,
     store::{Store, boot_id},
     tags::Pending,
     words::{Event, Life, Now, Step, Waiter},
 };
+use crate::suspended::Suspended;
 
 /// What is needed to start a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +84,8 @@ pub struct Setup {
     pub policy: Policy,
     /// What MSAs listen on.
     pub doors: Doors,
+    /// Who is suspended.
+    pub suspended: Arc<Suspended>,
 }
 
 /// Orders, and events of all cells, that wait to be looked at.
@@ -111,6 +115,10 @@ pub(super) struct Performer {
     pub(super) ask_due: BTreeSet<TenantName>,
     /// Why the last start of a tenant failed, for as long as it is backing off.
     pub(super) causes: HashMap<TenantName, String>,
+    /// Those that are backing off because their volume held too much.
+    pub(super) full: BTreeSet<TenantName>,
+    pub(super) recent: Recent,
+    suspended: Arc<Suspended>,
     pub(super) events: VecDeque<Event>,
     swept: Instant,
     pub(super) meter: Meter,
@@ -124,6 +132,9 @@ pub fn start(setup: Setup, register: Register, tenants: &[TenantName]) -> io::Re
     let mut fleet = Fleet::new(setup.policy);
     let epoch = Instant::now();
     let now = Now { since_start: Duration::ZERO, unix_ms: unix_ms() };
+    for tenant in setup.suspended.all() {
+        fleet.on(Event::Suspended(tenant), now);
+    }
     for (tenant, due) in remembered.due {
         match register(&tenant) {
             // What it wants remembered is what was remembered.
@@ -151,6 +162,9 @@ pub fn start(setup: Setup, register: Register, tenants: &[TenantName]) -> io::Re
         next_waiter: 0,
         ask_due,
         causes: HashMap::new(),
+        full: BTreeSet::new(),
+        recent: Recent::default(),
+        suspended: Arc::clone(&setup.suspended),
         events: VecDeque::new(),
         swept: epoch,
         meter: Meter::default(),
@@ -158,7 +172,7 @@ pub fn start(setup: Setup, register: Register, tenants: &[TenantName]) -> io::Re
     };
     tokio::spawn(performer.run(timer, order_queue, cell_queue, link_queue));
     let sleep_deadline = setup.policy.drain + setup.policy.farewell * 2;
-    Ok(Handle { orders, start_deadline: setup.start_deadline, sleep_deadline })
+    Ok(Handle { orders, suspended: setup.suspended, start_deadline: setup.start_deadline, sleep_deadline })
 }
 
 impl Performer {
@@ -217,7 +231,10 @@ impl Performer {
         match step {
             Step::Start(tenant) => self.start_tenant(tenant),
             Step::Adopt(tenant, cell) => self.adopt(tenant, cell),
-            Step::Drain(cell) => self.tell(cell, warren_control::ToMsa::Drain),
+            Step::Drain(cell) => {
+                self.going_down(cell);
+                self.tell(cell, warren_control::ToMsa::Drain);
+            }
             Step::Stop(cell) => self.stop(cell),
             Step::Forget(cell) => self.forget(cell),
             Step::Answer(waiter, answer) => self.answer(waiter, answer),
@@ -245,9 +262,19 @@ impl Performer {
             Order::Banner(cold, at) => self.meter.cold_start(cold, at),
             Order::Status(reply) => drop(reply.send(self.status())),
             Order::Describe(mut tenants, reply) => {
-                tenants.iter_mut().for_each(|tenant| self.describe(tenant));
-                let _ = reply.send(tenants);
+                let cells = tenants.iter_mut().map(|tenant| self.describe(tenant)).collect();
+                let _ = reply.send((tenants, cells));
             }
+            Order::Inspect(cells, reply) => self.inspect(cells, reply),
+            Order::Cells(reply) => {
+                let cells = self.cells.iter().map(|(id, cell)| (*id, cell.tenant.clone()));
+                let _ = reply.send(cells.collect());
+            }
+            // What is written down holds, in whatever order the orders of two operators come.
+            Order::Suspension(tenant) if self.suspended.contains(&tenant) => {
+                self.events.push_back(Event::Suspended(tenant));
+            }
+            Order::Suspension(tenant) => self.events.push_back(Event::Resumed(tenant)),
             Order::Changed(changes) => {
                 for tenant in changes.settings {
                     self.renew_settings(&tenant);
@@ -279,6 +306,7 @@ impl Performer {
             draining: census.draining,
             failed: census.failed,
             due: census.due,
+            suspended: self.fleet.suspended(),
             launcher: self.fleet.has_launcher(),
             cold_starts: self.meter.cold_starts(),
             counters: self.meter.counters(),
@@ -286,22 +314,34 @@ impl Performer {
         }
     }
 
-    fn describe(&self, info: &mut warren_control::api::TenantInfo) {
+    /// Gives the cell of one that is running.
+    fn describe(&self, info: &mut warren_control::api::TenantInfo) -> Option<CellId> {
         use warren_control::api::TenantState;
         let (life, due) = self.fleet.life(&info.name);
         info.next_due_unix_ms = due;
         info.state = match life {
+            Life::Asleep | Life::Failed { .. } if self.fleet.is_suspended(&info.name) => TenantState::Suspended,
             Life::Asleep => TenantState::Asleep,
             Life::Queued | Life::Starting => TenantState::Starting,
             Life::Awake { .. } => TenantState::Awake,
             Life::Draining { .. } => TenantState::Draining,
             Life::Failed { .. } => TenantState::Failed,
         };
-        if let Life::Awake { cell, .. } | Life::Draining { cell, .. } = life
-            && let Some(cell) = self.cells.get(&cell)
+        if let Life::Awake { cell: id, .. } | Life::Draining { cell: id, .. } = life
+            && let Some(cell) = self.cells.get(&id)
         {
             info.next_due_unix_ms = cell.due;
             info.queued = cell.stats.map(|stats| stats.queued);
+            info.started = cell.started;
+            let awake = cell.started.map(|started| started.at_unix_ms + started.took_us.unwrap_or(0) / 1000);
+            info.since_unix_ms = cell.draining.or(awake);
+            return Some(id);
         }
+        let past = self.recent.of(&info.name);
+        info.started = past.and_then(|past| past.started);
+        if matches!(info.state, TenantState::Asleep | TenantState::Failed) {
+            info.since_unix_ms = past.map(|past| past.since_unix_ms);
+        }
+        None
     }
 }

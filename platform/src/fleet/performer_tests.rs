@@ -23,14 +23,20 @@ use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
     time::timeout,
 };
-use warren_control::{Entrance, FromMsa, LineReader, Retry, Settings, ToMsa, send};
+use warren_control::{
+    Entrance, FromMsa, LineReader, Retry, Settings, ToMsa,
+    api::{StartReason, TenantInfo, TenantState},
+    send,
+};
 use warren_launcher_api::{
-    CellId, CellInfo, Event, ExitStatus, ImageName, LauncherError, Limits, Request, TenantName, VERSION,
+    CellId, CellInfo, CellUse, Event, ExitStatus, ImageName, LauncherError, Limits, Request, TenantName, VERSION,
 };
 use warren_packet::{
     PacketListener,
     aio::{AsyncListener, AsyncPackets},
 };
+
+use crate::suspended::Suspended;
 
 use super::{Doors, Handle, Launch, Setup, Unavailable, clock::unix_ms, policy::Policy, start, words::Refusal};
 
@@ -288,4 +294,67 @@ async fn a_start_that_fails_is_tried_again_and_the_cause_is_told() {
     assert!(matches!(error, Unavailable::Refused { why: Refusal::Failed | Refusal::Late, .. }), "{error}");
     let status = platform.status().await.unwrap();
     assert!(status.counters.contains(&("starts_failed".into(), 2)), "{:?}", status.counters);
+}
+
+async fn described(platform: &Handle) -> TenantInfo {
+    let nothing = TenantInfo {
+        name: acme(),
+        state: TenantState::Asleep,
+        domains: vec![],
+        accounts: 0,
+        next_due_unix_ms: None,
+        queued: None,
+        since_unix_ms: None,
+        memory_bytes: None,
+        started: None,
+    };
+    soon(platform.describe(vec![nothing])).await.unwrap().remove(0)
+}
+
+#[tokio::test]
+async fn a_tenant_is_described_with_its_start_and_what_it_uses_and_sleeps_when_it_is_suspended() {
+    let node = Node::new().await;
+    let platform = node.platform(PATIENT);
+    let launcher = node.launcher(&[]).await;
+    let before = unix_ms();
+    let client = client(&platform);
+    let tag = launcher.wake().await;
+    launcher.woken(tag, 1, 4).await;
+    let mut msa = node.msa().await;
+    soon(client).await.unwrap().unwrap();
+    let (info, ()) = tokio::join!(described(&platform), async {
+        let Request::Inspect { tag, cells } = launcher.hear().await else { panic!("not asked for what it uses") };
+        let memory_bytes = Some(1_234_567);
+        let found = cells.into_iter().map(|cell| CellUse { cell, memory_bytes, outdated: true }).collect();
+        launcher.say(&Event::Inspected { tag, cells: found }, vec![]).await;
+    });
+    let started = info.started.unwrap();
+    assert_eq!(
+        (info.state, info.memory_bytes, started.reason),
+        (TenantState::Awake, Some(1_234_567), StartReason::Connection)
+    );
+    assert!(started.at_unix_ms >= before && started.took_us.is_some() && info.since_unix_ms.is_some());
+
+    let suspending = tokio::spawn({
+        let platform = platform.clone();
+        async move { platform.suspend(&acme()).await }
+    });
+    assert_eq!(soon(msa.0.recv()).await.unwrap(), Some(ToMsa::Drain));
+    msa.say(&FromMsa::Sleeping { next_due_unix_ms: None }).await;
+    launcher.exited(1).await;
+    soon(suspending).await.unwrap().unwrap();
+    let refused = soon(platform.connect(&acme(), Entrance::Relay, None)).await.unwrap_err();
+    assert!(matches!(refused, Unavailable::Refused { why: Refusal::Suspended, .. }), "{refused}");
+    let info = described(&platform).await;
+    assert_eq!((info.state, info.started), (TenantState::Suspended, Some(started)));
+
+    // Another platform with the same state holds to it.
+    drop(platform);
+    while soon(launcher.0.recv::<Request>()).await.unwrap().is_some() {}
+    let platform = node.platform(PATIENT);
+    let launcher = node.launcher(&[]).await;
+    assert_eq!(described(&platform).await.state, TenantState::Suspended);
+    soon(platform.resume(&acme())).await.unwrap();
+    let _client = self::client(&platform);
+    launcher.wake().await;
 }

@@ -38,19 +38,22 @@ pub struct Fleet {
     pub(super) for_mail: VecDeque<TenantName>,
     /// Starts in flight, and whether a client waited when they began.
     pub(super) in_flight: BTreeMap<TenantName, bool>,
+    /// Woken for nobody. What they are due for waits in their burrows.
+    pub(super) suspended: BTreeSet<TenantName>,
 }
 
 impl Fleet {
     /// Asleep now: either somebody waits already, or it is listed by its due time.
     pub(super) fn lie_down(&mut self, tenant: &TenantName) {
+        let suspended = self.suspended.contains(tenant);
         let burrow = self.burrow(tenant);
         let (wanted, due) = (!burrow.waiters.is_empty(), burrow.due);
         match (wanted, due) {
             (true, _) => self.queue(tenant, true),
-            (false, Some(due)) => {
+            (false, Some(due)) if !suspended => {
                 self.due.insert((due, tenant.clone()));
             }
-            (false, None) => self.tidy(tenant),
+            (false, _) => self.tidy(tenant),
         }
     }
 
@@ -89,8 +92,10 @@ impl Fleet {
             };
             let Some(burrow) = self.burrows.get_mut(&tenant).filter(|b| b.life == Life::Queued) else { continue };
             // Those who waited have gone: let it sleep. Mail that is due brings it back here.
-            if for_client && burrow.waiters.is_empty() {
+            if (for_client && burrow.waiters.is_empty()) || self.suspended.contains(&tenant) {
                 burrow.life = Life::Asleep;
+                let sleepers = std::mem::take(&mut burrow.sleepers);
+                self.answer_all(sleepers, Answer::Asleep, steps);
                 self.lie_down(&tenant);
                 continue;
             }

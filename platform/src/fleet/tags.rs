@@ -6,7 +6,9 @@ use std::{
     time::Instant,
 };
 
-use warren_launcher_api::{CellId, CellInfo, ImageName, Limits, TenantName};
+use tokio::sync::oneshot;
+use warren_control::api::StartReason;
+use warren_launcher_api::{CellId, CellInfo, CellUse, ImageName, Limits, TenantName};
 
 /// What an answer will be about.
 #[derive(Debug)]
@@ -16,12 +18,15 @@ pub(super) enum About {
         tenant: TenantName,
         asked: Instant,
         made: (ImageName, Limits),
+        wanted: Instant,
+        reason: StartReason,
     },
     Sockets(CellId),
     Control(CellId),
     Stop(CellId),
     List,
     Due(Vec<TenantName>),
+    Inspect(oneshot::Sender<Vec<CellUse>>),
 }
 
 /// All of them, and the list of cells while it arrives in parts. Belongs to one connection: dropped with it.

@@ -80,6 +80,10 @@ pub enum Event {
     Renew(TenantName),
     /// The tenant is no more.
     Removed(TenantName),
+    /// The tenant is to sleep and to be woken for nobody.
+    Suspended(TenantName),
+    /// It may be woken again.
+    Resumed(TenantName),
     /// Time passed.
     Tick,
 }
@@ -131,9 +135,15 @@ pub enum Refusal {
     /// It is starting, so it cannot be put to sleep now.
     #[error("it is just starting")]
     Starting,
+    /// Its container was ended because its volume held too much, and may not start again yet.
+    #[error("its volume is full")]
+    Full,
     /// The tenant was removed from the directory.
     #[error("no such tenant")]
     Removed,
+    /// An operator suspended the tenant.
+    #[error("it is suspended")]
+    Suspended,
 }
 
 /// What is remembered of a tenant over restarts of the platform.

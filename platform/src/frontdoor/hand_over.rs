@@ -1,7 +1,7 @@
 //! The session of an authenticated client, carried on into its tenant's MSA.
 //!
-//! [`Mediator`] introduces the client with XCLIENT and passes the rest; here stand who may send as whom, and what to do when the MSA was
-//! just falling asleep: dial once more, into the next cell.
+//! [`Mediator`] introduces the client with XCLIENT and passes the rest; here stand who may send as whom and how much ([`Rights`]), and what
+//! to do when the MSA was just falling asleep: dial once more, into the next cell.
 
 use std::{
     net::SocketAddr,
@@ -15,9 +15,9 @@ use tokio::{
 };
 use warren_control::CellId;
 use warren_smtp::{
-    Reply, ReversePath,
-    command::{Xclient, XclientProtocol},
-    mediator::{Deadlines, Event, Flow, HandOver, Mediator, Observer, Topic},
+    ForwardPath, Reply, ReversePath,
+    command::{Verb, Xclient, XclientProtocol},
+    mediator::{Deadlines, Event, Flow, HandOver, Mediator, Observer, Policy, Topic},
 };
 use warren_wire::{
     MaybeTls,
@@ -25,7 +25,10 @@ use warren_wire::{
 };
 
 use super::{FrontDoor, Wake, session::Identity};
-use crate::fleet::{ColdStart, Connection};
+use crate::{
+    fleet::{ColdStart, Connection, Unavailable},
+    rates::{Mail, now_ms},
+};
 
 /// How long an MSA may take to greet: it waits ten seconds for its settings itself.
 const GREETING: Duration = Duration::from_secs(15);
@@ -64,11 +67,18 @@ pub(super) async fn hand_over<S, W>(
         ehlo_name: hostname,
         deadlines: Deadlines { greeting: GREETING, ..Deadlines::default() },
     };
-    let addresses = identity.addresses.clone();
-    let policy = move |from: &ReversePath| refusal(&addresses, from);
-    let mut mediator = Mediator::hand_over(settings, policy, Instant::now());
-    let mut msa =
-        Msa { door, identity, session: &client.session, first: Some(connection), cell: None, cold: None, messages: 0 };
+    let rights = Rights { door, identity, session: &client.session, open: false };
+    let mut mediator = Mediator::hand_over(settings, rights, Instant::now());
+    let mut msa = Msa {
+        door,
+        identity,
+        session: &client.session,
+        first: Some(connection),
+        cell: None,
+        cold: None,
+        messages: 0,
+        open: None,
+    };
     mediator.client_bytes(Instant::now(), held, &mut msa);
     let mut draining = door.draining.clone();
     relay(&mut mediator, stream, &mut msa, draining.wait()).await;
@@ -77,8 +87,53 @@ pub(super) async fn hand_over<S, W>(
 }
 
 /// What a client is told whose MSA cannot be woken.
-pub(super) fn not_now() -> Reply {
+pub(super) fn not_now(error: &Unavailable) -> Reply {
+    if error.is_full() {
+        return Reply::new(452, (4, 3, 1), "no room at present");
+    }
     Reply::new(451, (4, 3, 2), "try again later")
+}
+
+const MESSAGE: Mail = Mail { messages: 1, recipients: 0 };
+const RECIPIENT: Mail = Mail { messages: 0, recipients: 1 };
+
+/// What an account may do: send as itself, and so much in an hour.
+struct Rights<'a, W> {
+    door: &'a FrontDoor<W>,
+    identity: &'a Identity,
+    session: &'a str,
+    /// The last MAIL was passed on: recipients are counted.
+    open: bool,
+}
+
+impl<W> Rights<'_, W> {
+    fn count(&self, mail: Mail) -> Option<Reply> {
+        let Identity { tenant, account, .. } = self.identity;
+        let book = self.door.books.current();
+        let reply = match book.directory.tenant(tenant) {
+            Some(found) => match self.door.rates.ledger().submit(tenant, account, mail, &found.rates, now_ms()) {
+                Ok(()) => return None,
+                Err(over) => over.to_reply(),
+            },
+            // Removed while the session was open.
+            None => Reply::new(550, (5, 7, 1), "this account may not send"),
+        };
+        tracing::warn!(session = %self.session, %tenant, account, %reply, "over its limit");
+        Some(reply)
+    }
+}
+
+impl<W> Policy for Rights<'_, W> {
+    fn mail(&mut self, from: &ReversePath, _: &[u8]) -> Option<Reply> {
+        let refused = refusal(&self.identity.addresses, from).or_else(|| self.count(MESSAGE));
+        self.open = refused.is_none();
+        refused
+    }
+
+    fn rcpt(&mut self, _: &ForwardPath, _: &[u8]) -> Option<Reply> {
+        // What was not counted must not be passed on, or else its refusal would be given back.
+        if self.open { self.count(RECIPIENT) } else { Some(Reply::new(503, (5, 5, 1), "MAIL first")) }
+    }
 }
 
 /// Why an account may not use a reverse-path.
@@ -104,6 +159,37 @@ struct Msa<'a, W> {
     cell: Option<CellId>,
     cold: Option<ColdStart>,
     messages: u64,
+    /// The present transaction, as the MSA has accepted it: what is given back should it refuse the message.
+    open: Option<Mail>,
+}
+
+impl<W> Msa<'_, W> {
+    /// What the MSA refuses is not counted against anybody.
+    fn settle(&mut self, topic: Topic, reply: &Reply) {
+        let unused = match (topic, reply.is_positive()) {
+            (Topic::Command(Verb::Mail), true) => {
+                self.open = Some(MESSAGE);
+                None
+            }
+            (Topic::Command(Verb::Rcpt), true) => {
+                self.open.iter_mut().for_each(|open| open.recipients += 1);
+                None
+            }
+            (Topic::EndOfData | Topic::LastChunk, true) => {
+                self.messages += 1;
+                self.open = None;
+                None
+            }
+            (Topic::Command(Verb::Mail), false) => Some(MESSAGE),
+            (Topic::Command(Verb::Rcpt), false) => Some(RECIPIENT),
+            // Once only: a BDAT without a transaction is refused as well.
+            (Topic::EndOfData | Topic::LastChunk, false) => self.open.take(),
+            _ => None,
+        };
+        if let Some(unused) = unused {
+            self.door.rates.ledger().undo(&self.identity.tenant, &self.identity.account, unused);
+        }
+    }
 }
 
 impl<W: Wake> Upstream for Msa<'_, W> {
@@ -116,7 +202,7 @@ impl<W: Wake> Upstream for Msa<'_, W> {
         };
         let connection = connected.map_err(|error| {
             tracing::warn!(session = %self.session, tenant = %self.identity.tenant, %error, "no MSA for a client");
-            not_now()
+            not_now(&error)
         })?;
         self.cell = Some(connection.cell);
         self.cold = connection.cold;
@@ -132,9 +218,7 @@ impl<W: Wake> Observer for Msa<'_, W> {
                     self.door.wake.banner(cold, at);
                 }
             }
-            Event::Reply { flow: Flow::ReplyPassed, topic: Topic::EndOfData | Topic::LastChunk, reply } => {
-                self.messages += u64::from(reply.is_positive());
-            }
+            Event::Reply { flow: Flow::ReplyPassed, topic, reply } => self.settle(topic, reply),
             _ => {}
         }
     }

@@ -39,6 +39,7 @@ use warren_smtp::{Extensions, Reply};
 use crate::{
     books::{Book, Books},
     fleet::{ColdStart, Connection, Handle, Unavailable},
+    rates::Counts,
 };
 use admission::{Admission, Bounds, Place};
 use passwords::Verifier;
@@ -56,6 +57,12 @@ pub trait Wake: Clone + Send + Sync + 'static {
 
     /// The banner came at this time.
     fn banner(&self, cold: ColdStart, at: Instant);
+
+    /// Whether an operator suspended the tenant: then its right passwords are refused too.
+    fn is_suspended(&self, tenant: &TenantName) -> bool {
+        let _ = tenant;
+        false
+    }
 }
 
 impl Wake for Handle {
@@ -66,6 +73,10 @@ impl Wake for Handle {
     fn banner(&self, cold: ColdStart, at: Instant) {
         Handle::banner(self, cold, at);
     }
+
+    fn is_suspended(&self, tenant: &TenantName) -> bool {
+        Handle::is_suspended(self, tenant)
+    }
 }
 
 /// What all sessions share.
@@ -73,6 +84,7 @@ pub struct FrontDoor<W> {
     books: Arc<Books>,
     tls: RwLock<Arc<ServerConfig>>,
     verifier: Verifier,
+    rates: Arc<Counts>,
     throttle: Mutex<Throttle>,
     admission: Admission,
     wake: W,
@@ -90,7 +102,13 @@ pub struct Listener {
 
 impl<W: Wake> FrontDoor<W> {
     /// A front door without listeners yet.
-    pub fn new(books: Arc<Books>, tls: Arc<ServerConfig>, wake: W, draining: Draining) -> Arc<FrontDoor<W>> {
+    pub fn new(
+        books: Arc<Books>,
+        tls: Arc<ServerConfig>,
+        wake: W,
+        rates: Arc<Counts>,
+        draining: Draining,
+    ) -> Arc<FrontDoor<W>> {
         let limits = &books.current().node.limits;
         let bounds =
             Bounds { sessions: limits.connections as usize, per_address: limits.connections_per_address as usize };
@@ -98,6 +116,7 @@ impl<W: Wake> FrontDoor<W> {
             books,
             tls: RwLock::new(tls),
             verifier: Verifier::new(),
+            rates,
             throttle: Mutex::default(),
             admission: Admission::new(bounds),
             wake,

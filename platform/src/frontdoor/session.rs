@@ -56,6 +56,8 @@ const WRONG_PASSWORDS: u32 = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     pub tenant: TenantName,
+    /// The account's name: one account has a login at each of the tenant's domains.
+    pub account: String,
     pub login: String,
     /// The addresses it may send as, in lower case.
     pub addresses: Vec<String>,
@@ -125,7 +127,7 @@ impl<W: Wake> Session<W> {
             }
             Err(error) => {
                 tracing::warn!(session = %self.id, tenant = %identity.tenant, %error, "no MSA for a client");
-                self.no_mail = Some(super::hand_over::not_now());
+                self.no_mail = Some(super::hand_over::not_now(&error));
                 self.converse(&mut server, stream, None).await.map(drop)
             }
         }
@@ -281,13 +283,20 @@ impl<W: Wake> Session<W> {
         match (verified, found) {
             (Ok(true), Some(found)) => {
                 self.door.throttle().worked(from, &login, Instant::now());
+                if self.door.wake.is_suspended(&found.tenant.name) {
+                    tracing::info!(session = %self.id, client = %self.client, tenant = %found.tenant.name, login, "refused: the tenant is suspended");
+                    // Only whoever knows the password learns it. Not 535, at which clients ask for another password, nor a 4xx,
+                    // at which they try again without a word to their user.
+                    return Err(Reply::new(525, (5, 7, 13), "this account is suspended, ask your mail administrator"));
+                }
                 let addresses = found.tenant.sender_addresses(found.name);
-                let tenant = found.tenant.name.clone();
-                Ok(Identity { tenant, login: login.to_ascii_lowercase(), addresses })
+                let (tenant, account) = (found.tenant.name.clone(), found.name.to_owned());
+                Ok(Identity { tenant, account, login: login.to_ascii_lowercase(), addresses })
             }
             (Ok(_), _) => {
                 self.door.throttle().failed(from, &login, Instant::now());
-                tracing::info!(session = %self.id, client = %self.client, login, "authentication failed");
+                let tenant = book.directory.by_domain(domain).map_or("", |tenant| tenant.name.as_str());
+                tracing::info!(session = %self.id, client = %self.client, tenant, login, "authentication failed");
                 Err(Reply::new(535, (5, 7, 8), "authentication failed"))
             }
             (Err(busy), _) => {

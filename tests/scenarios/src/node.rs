@@ -200,7 +200,7 @@ impl<'lab> Node<'lab> {
             if words.next() == Some("maker") { "maker".to_owned() } else { first }
         };
         let ours = |pid: u32, p: &leftovers::Process| match program {
-            "warren-msa" => p.cgroups.contains(&format!("/{}/", self.cgroup)),
+            "warren-msa" | "warren-init" => p.cgroups.contains(&format!("/{}/", self.cgroup)),
             "maker" => children.contains(&p.parent),
             _ => children.contains(&pid),
         };
@@ -218,7 +218,7 @@ impl<'lab> Node<'lab> {
     pub fn state_of(&self, tenant: &str) -> Option<String> {
         let table = self.ask(&["tenants"]);
         let row = table.lines().find(|l| l.split_whitespace().any(|w| w == tenant))?;
-        ["asleep", "starting", "awake", "draining", "failed"].into_iter().find(|s| row.contains(s)).map(str::to_owned)
+        ["asleep", "starting", "awake", "draining", "failed", "suspended"].into_iter().find(|s| row.contains(s)).map(str::to_owned)
     }
 
     /// SIGTERM; then nothing of the node may be left but its configuration, volumes and records.

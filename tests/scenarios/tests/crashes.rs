@@ -153,7 +153,7 @@ fn a_node_killed_whole_comes_back_with_its_queues() {
 fn down_cleans_up_after_a_killed_node() {
     let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
     let mut node = Node::start(&lab, &setup());
-    node.ask(&["wake", "acme"]);
+    node.ask(&["tenant", "wake", "acme"]);
     node.crash(false);
     assert!(node.leftovers().contains("cgroup"), "the crash left nothing to clean");
     node.ask(&["down"]);

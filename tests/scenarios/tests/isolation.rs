@@ -38,8 +38,8 @@ fn a_container_reaches_nothing_but_its_doors() {
         Setup { tenants: vec![hostile, Tenant::acme()], images: Some(images.path().to_owned()), ..Setup::default() };
     let node = Node::start(&lab, &setup);
     // The neighbour lives beside it.
-    node.ask(&["wake", "acme"]);
-    let _ = node.warren(&["wake", "hostile"]);
+    node.ask(&["tenant", "wake", "acme"]);
+    let _ = node.warren(&["tenant", "wake", "hostile"]);
     let volumes = node.state_dir().join("volumes");
     let report = node.wait_until("the probe's report", || {
         std::fs::read_dir(&volumes).ok()?.flatten().find_map(|v| std::fs::read_to_string(v.path().join("report")).ok())

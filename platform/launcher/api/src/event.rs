@@ -21,6 +21,8 @@ pub enum ExitStatus {
     Code(i32),
     /// A signal ended it.
     Signal(i32),
+    /// The launcher ended it because its volume held too much.
+    OverVolume,
     /// Somebody else reaped it, or its reaper died.
     Unknown,
 }
@@ -36,6 +38,17 @@ pub struct CellInfo {
     pub image: ImageName,
     /// When it was started, unix time in milliseconds.
     pub started_unix_ms: u64,
+}
+
+/// What a container uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellUse {
+    /// Its cell.
+    pub cell: CellId,
+    /// Memory of its processes with page cache and kernel's share; unknown if the control group does not say.
+    pub memory_bytes: Option<u64>,
+    /// Its image was replaced on disk since it was made.
+    pub outdated: bool,
 }
 
 /// When a sleeping tenant wants to be woken.
@@ -132,6 +145,13 @@ pub enum Event {
         tag: u64,
         /// One for each tenant asked for.
         due: Vec<DueTime>,
+    },
+    /// Answer to an `Inspect`: those of the cells that run.
+    Inspected {
+        /// Of the request.
+        tag: u64,
+        /// What they use.
+        cells: Vec<CellUse>,
     },
     /// A door. Descriptors: for the proxy one TCP listener (`[::]:25`, dual stack); for the resolver a UDP socket and a TCP listener
     /// (127.0.0.53:53). A door of a higher generation replaces the cell's earlier one.

@@ -20,7 +20,7 @@ mod names;
 mod request;
 
 pub use error::LauncherError;
-pub use event::{CellInfo, DueTime, Event, ExitStatus, Stage, Status};
+pub use event::{CellInfo, CellUse, DueTime, Event, ExitStatus, Stage, Status};
 pub use names::{CellId, ImageName, NameError, TenantName};
 pub use request::{Limits, Request, Role};
 
@@ -42,6 +42,9 @@ pub const MAX_SOCKETS: usize = 32;
 
 /// Most tenants in one [`Request::Due`].
 pub const MAX_DUE: usize = 1000;
+
+/// Most cells in one [`Request::Inspect`]: looking at each takes the launcher some microseconds.
+pub const MAX_INSPECTED: usize = 200;
 
 /// Most cells in one [`Event::Cells`]; each comes with a pidfd.
 pub const MAX_CELLS: usize = 60;

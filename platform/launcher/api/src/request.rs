@@ -30,12 +30,21 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Open descriptors (`RLIMIT_NOFILE`).
     pub open_files: u32,
+    /// What its volume may hold, in bytes. Watched, not refused by the kernel: beyond it, and a margin, the container is ended.
+    pub volume_bytes: u64,
 }
 
 /// A small mail tenant: several hundred sessions at once fit.
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { memory_bytes: 256 << 20, pids: 64, cpu_weight: 100, file_bytes: 256 << 20, open_files: 1024 }
+        Limits {
+            memory_bytes: 256 << 20,
+            pids: 64,
+            cpu_weight: 100,
+            file_bytes: 256 << 20,
+            open_files: 1024,
+            volume_bytes: 1 << 30,
+        }
     }
 }
 
@@ -93,6 +102,14 @@ pub enum Request {
         tag: u64,
         /// Whose.
         tenants: Vec<TenantName>,
+    },
+    /// Platform: what do these cells use, and is their image still the one on disk? At most
+    /// [`MAX_INSPECTED`](crate::MAX_INSPECTED). Answer: `Inspected`.
+    Inspect {
+        /// Repeated in the answer.
+        tag: u64,
+        /// Which.
+        cells: Vec<CellId>,
     },
     /// Proxy, resolver: all door messages with `seq` up to this one have been dealt with.
     Ack {

@@ -42,6 +42,7 @@ impl Launcher {
             return;
         }
         cell.exited = true;
+        self.slots.remove(&number);
         if let Some(pidfd) = &cell.pidfd {
             // It stays readable; one event is enough.
             let _ = epoll::delete(&self.epoll, pidfd);
@@ -62,6 +63,8 @@ impl Launcher {
             let pid = pid.as_raw_nonzero().get();
             if self.maker_pid() == Some(pid) {
                 self.maker_died(&format!("has ended ({:?})", process::exit_status(status)), true);
+            } else if self.watcher_pid() == Some(pid) {
+                self.watcher_died();
             } else if self.cells.values().any(|cell| cell.pid == pid) {
                 self.ended.insert(pid, process::exit_status(status));
             }
@@ -73,7 +76,8 @@ impl Launcher {
         let children =
             fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
         for pid in children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()) {
-            if self.maker_pid() != Some(pid) && !self.cells.values().any(|cell| cell.pid == pid) {
+            let ours = [self.maker_pid(), self.watcher_pid()].contains(&Some(pid));
+            if !ours && !self.cells.values().any(|cell| cell.pid == pid) {
                 // Our own child, not reaped yet: its number cannot be another's.
                 let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
             }
@@ -83,6 +87,7 @@ impl Launcher {
     /// A container is reaped: tell everybody, then take its traces away.
     pub(super) fn cell_ended(&mut self, number: CellId, status: ExitStatus) {
         let Some(cell) = self.cells.get_mut(&number) else { return };
+        let status = if cell.over { ExitStatus::OverVolume } else { status };
         // Drops its sockets, and with them the last references to the cell.
         match std::mem::replace(&mut cell.stage, Stage::Discarded) {
             Stage::Bound { tenant, .. } => {
@@ -188,6 +193,7 @@ impl Launcher {
     /// The last act.
     pub(super) fn leave(&mut self) -> io::Result<()> {
         self.end_maker();
+        self.end_watcher();
         if !self.cells.is_empty() {
             return Err(io::Error::other(format!("{} containers would not end", self.cells.len())));
         }

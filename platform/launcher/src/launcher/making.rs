@@ -1,12 +1,13 @@
 //! The maker and what it is given to do: one thing at a time, the most urgent next.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 use rustix::process::{Signal, pidfd_send_signal};
-use warren_launcher_api::{CellId, Event, ExitStatus, LauncherError, WOKEN_TCP_SOCKETS};
+use warren_launcher_api::{CellId, Event, ExitStatus, ImageName, LauncherError, WOKEN_TCP_SOCKETS};
 use warren_packet::Packets;
 
 use super::ending::Removal;
@@ -133,16 +134,21 @@ impl Launcher {
         }
     }
 
-    /// Slots that can be bound.
+    /// Slots that can be bound. Asked for at every turn of the loop, so it does not look at thousands of bound cells.
     pub(super) fn ready(&self) -> impl Iterator<Item = CellId> + '_ {
-        self.cells
-            .iter()
-            .filter(|(_, cell)| matches!(cell.stage, Stage::Ready { .. }) && cell.is_alive())
-            .map(|(id, _)| *id)
+        self.slots.iter().copied().filter(|id| {
+            self.cells.get(id).is_some_and(|cell| matches!(cell.stage, Stage::Ready { .. }) && cell.is_alive())
+        })
+    }
+
+    /// How many slots there should be, of all images.
+    pub(super) fn slots_wanted(&mut self, now: Instant) -> usize {
+        self.pools.wanted(now).iter().map(|(_, count)| count).sum()
     }
 
     /// Ends a slot.
     pub(super) fn discard(&mut self, number: CellId) {
+        self.slots.remove(&number);
         if let Some(cell) = self.cells.get_mut(&number) {
             cell.stage = Stage::Discarded;
             if let Some(pidfd) = &cell.pidfd {
@@ -191,6 +197,7 @@ impl Launcher {
             maker: self.maker_lives,
             stage: Stage::Making,
             exited: false,
+            over: false,
             doors: 0,
             stops: Vec::new(),
         };
@@ -215,42 +222,52 @@ impl Launcher {
             return None;
         }
         self.refill_not_before = None;
-        let name = self.options.image.clone();
-        if self.count_ready() >= self.pool.wanted(now) {
-            return None;
-        }
-        match self.image(&name) {
-            Ok(image) => Some(image),
-            // Said when it was wanted by somebody, or at the start.
-            Err(_) => {
-                self.delay_refill(now);
-                None
+        for (name, wanted) in self.pools.wanted(now) {
+            if self.ready().filter(|id| self.is_of(*id, &name)).count() >= wanted {
+                continue;
+            }
+            match self.image(&name) {
+                Ok(image) => return Some(image),
+                // Said when it was wanted by somebody, or at the start.
+                Err(_) if name == self.options.image => self.delay_refill(now),
+                Err(_) => self.pools.forget(&name),
             }
         }
+        None
     }
 
-    /// Slots of the image that the pool is for.
-    fn count_ready(&self) -> usize {
-        self.ready().filter(|id| self.cells.get(id).is_some_and(|cell| cell.image.name == self.options.image)).count()
+    fn is_of(&self, cell: CellId, image: &ImageName) -> bool {
+        self.cells.get(&cell).is_some_and(|cell| cell.image.name == *image)
+    }
+
+    /// A slot more than its image is to have, if there is one. The youngest: the oldest have proved to work, and all are equal
+    /// otherwise.
+    fn surplus(&mut self, now: Instant) -> Option<CellId> {
+        let mut room: HashMap<ImageName, usize> = self.pools.wanted(now).into_iter().collect();
+        let without_room = |id: &CellId| match self.cells.get(id).and_then(|cell| room.get_mut(&cell.image.name)) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                false
+            }
+            _ => true,
+        };
+        self.ready().filter(without_room).last()
     }
 
     /// When a slot too many is to be ended.
     pub(super) fn surplus_due(&mut self, now: Instant) -> Option<Instant> {
-        (self.count_ready() > self.pool.wanted(now)).then(|| self.shrink_at.unwrap_or(now + SHRINK))
+        self.surplus(now).map(|_| self.shrink_at.unwrap_or(now + SHRINK))
     }
 
     fn shrink(&mut self, now: Instant) {
-        if self.count_ready() <= self.pool.wanted(now) {
+        let Some(surplus) = self.surplus(now) else {
             self.shrink_at = None;
             return;
-        }
+        };
         match self.shrink_at {
             Some(time) if now >= time => {
                 self.shrink_at = Some(now + SHRINK);
-                // The youngest: the oldest have proved to work, and all are equal otherwise.
-                if let Some(cell) = self.ready().last() {
-                    self.discard(cell);
-                }
+                self.discard(surplus);
             }
             Some(_) => {}
             None => self.shrink_at = Some(now + SHRINK),
@@ -309,6 +326,7 @@ impl Launcher {
         match sockets {
             Ok(sockets) if self.ending.is_none() => {
                 cell.stage = Stage::Ready { idmap: BlankIdmap { user, uid_map, gid_map }, sockets };
+                self.slots.insert(number);
                 self.announce(News::Door(number));
                 Ok(())
             }

@@ -25,6 +25,7 @@ mod requests;
 mod start;
 mod telling;
 mod waking;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, Write as _};
@@ -48,14 +49,16 @@ use ending::Removal;
 use holders::Holder;
 use making::{Job, Maker};
 use peers::Peers;
-use pool::Pool;
+use pool::Pools;
 use waking::PendingWake;
+use watching::Watching;
 
 /// What the loop watches, in the upper byte of epoll's number; the rest is which one.
 mod token {
     pub const LISTENER: u64 = 1 << 56;
     pub const SIGNALS: u64 = 2 << 56;
     pub const MAKER: u64 = 3 << 56;
+    pub const WATCHER: u64 = 6 << 56;
     pub const PEER: u64 = 4 << 56;
     pub const CELL: u64 = 5 << 56;
     pub const KIND: u64 = 0xff << 56;
@@ -83,6 +86,8 @@ struct Cell {
     maker: u64,
     stage: Stage,
     exited: bool,
+    /// The watcher has it ended.
+    over: bool,
     /// Doors made so far.
     doors: u16,
     /// Tags of `Stop` requests and who asked.
@@ -124,9 +129,13 @@ pub struct Launcher {
     cells: BTreeMap<CellId, Cell>,
     tenants: HashMap<TenantName, CellId>,
     images: HashMap<ImageName, Image>,
-    pool: Pool,
+    /// Cells that may be slots: all that are, and a few that were.
+    slots: BTreeSet<CellId>,
+    pools: Pools,
     waiting: VecDeque<PendingWake>,
     maker: Option<Maker>,
+    watcher: Option<Watching>,
+    watcher_not_before: Option<Instant>,
     maker_lives: u64,
     maker_backoff: Duration,
     maker_not_before: Option<Instant>,
@@ -190,6 +199,7 @@ impl Launcher {
             token::LISTENER => self.accept(),
             token::SIGNALS => self.take_signals(),
             token::MAKER => self.hear_maker(),
+            token::WATCHER => self.hear_watcher(),
             token::PEER => self.serve_peer(which),
             token::CELL => self.cell_exited(CellId(which)),
             _ => {}
@@ -201,6 +211,7 @@ impl Launcher {
         let now = Instant::now();
         self.serve_waiting();
         self.keep_maker(now);
+        self.keep_watcher(now);
         self.give_job(now);
         self.kill_overdue(now);
         self.tell_holders();
@@ -219,6 +230,7 @@ impl Launcher {
             self.removals.iter().map(|removal| removal.not_before).min(),
             // What has come was dealt with in `work`, or cannot be now.
             self.maker_not_before.filter(|time| *time > now && self.maker.is_none()),
+            self.watcher_not_before.filter(|time| *time > now && self.watcher.is_none()),
             self.refill_not_before.filter(|time| *time > now),
             self.surplus_due(now),
             self.sweep_at,

@@ -1,15 +1,18 @@
 //! What peers ask for.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::process::{Signal, pidfd_send_signal};
 use warren_launcher_api::{
-    CellId, CellInfo, DueTime, Event, LauncherError, MAX_CELLS, MAX_DUE, MAX_SOCKETS, Request, Role, VERSION,
+    CellId, CellInfo, CellUse, DueTime, Event, ImageName, LauncherError, MAX_CELLS, MAX_DUE, MAX_INSPECTED,
+    MAX_SOCKETS, Request, Role, VERSION,
 };
 
 use super::holders::Holder;
 use super::{Launcher, Stage, log, token};
 use crate::doors;
+use crate::image::Image;
 
 /// Requests served to one peer before others have their turn.
 const TURN: usize = 32;
@@ -72,6 +75,10 @@ impl Launcher {
                     .map(|tenant| DueTime { next_due_unix_ms: self.volumes.next_due(&tenant), tenant })
                     .collect();
                 self.say(id, &Event::Due { tag, due }, &[]);
+            }
+            (Request::Inspect { tag, cells }, Some(Role::Platform)) if cells.len() <= MAX_INSPECTED => {
+                let cells = self.inspect(cells);
+                self.say(id, &Event::Inspected { tag, cells }, &[]);
             }
             (Request::Ack { through }, Some(role @ (Role::Proxy | Role::Resolver))) => {
                 let known = self.holders.get_mut(&role).is_none_or(|holder| holder.acknowledge(through));
@@ -206,11 +213,27 @@ impl Launcher {
         }
     }
 
+    fn inspect(&self, cells: Vec<CellId>) -> Vec<CellUse> {
+        // An image is looked at once, however many run it.
+        let mut current: HashMap<&ImageName, Option<Image>> = HashMap::new();
+        let running = cells.into_iter().filter_map(|id| Some((id, self.cells.get(&id)?)));
+        running
+            .filter(|(_, cell)| cell.is_alive() && cell.tenant().is_some())
+            .map(|(id, cell)| {
+                let name = &cell.image.name;
+                let now = current.entry(name).or_insert_with(|| Image::load(&self.options.images, name).ok());
+                // One that is broken now is no reason to leave the one that works.
+                let outdated = now.as_ref().is_some_and(|now| now.stamp != cell.image.stamp);
+                CellUse { cell: id, memory_bytes: self.cgroups.memory(id), outdated }
+            })
+            .collect()
+    }
+
     fn status(&mut self) -> warren_launcher_api::Status {
         let mut status = self.counts.clone();
         status.cells = self.tenants.len() as u64;
         status.slots_ready = self.ready().count() as u64;
-        status.slots_wanted = self.pool.wanted(std::time::Instant::now()) as u64;
+        status.slots_wanted = self.slots_wanted(std::time::Instant::now()) as u64;
         let roles = [Role::Platform, Role::Proxy, Role::Resolver];
         status.holders = roles.into_iter().filter(|role| self.peers.holder(*role).is_some()).collect();
         status

@@ -19,12 +19,12 @@ use warren_packet::PacketListener;
 
 use super::ending::Removal;
 use super::peers::Peers;
-use super::pool::Pool;
+use super::pool::Pools;
 use super::{Cell, Launcher, Stage, log, token};
 use crate::arguments::Options;
 use crate::cgroup::Cgroups;
 use crate::ids::{CellNumbers, SlotRanges};
-use crate::image::Image;
+use crate::image::{Entrance, Image};
 use crate::record::Record;
 use crate::volume::Volumes;
 use crate::{bind, check, layout};
@@ -113,9 +113,12 @@ impl Launcher {
             cells: BTreeMap::new(),
             tenants: HashMap::new(),
             images,
-            pool: Pool::new(options.slots),
+            slots: BTreeSet::new(),
+            pools: Pools::new(options.image.clone(), options.slots),
             waiting: VecDeque::new(),
             maker: None,
+            watcher: None,
+            watcher_not_before: None,
             maker_lives: 0,
             maker_backoff: Duration::ZERO,
             maker_not_before: None,
@@ -164,14 +167,18 @@ impl Launcher {
                 continue;
             }
             // The image may be gone by now; the container does not need it any more.
-            let image = image.unwrap_or_else(|_| Image {
+            let mut image = image.unwrap_or_else(|_| Image {
                 name: record.image.clone(),
                 rootfs: PathBuf::new(),
                 args: Vec::new(),
                 uid: 0,
                 gid: 0,
+                entrance: Entrance::Inherited,
+                capabilities: Vec::new(),
+                tmpfs: Vec::new(),
                 stamp: Vec::new(),
             });
+            image.stamp.clone_from(&record.stamp);
             epoll::add(
                 &self.epoll,
                 &pidfd,
@@ -188,6 +195,7 @@ impl Launcher {
                 maker: 0,
                 stage: Stage::Bound { tenant: record.tenant, started_unix_ms: record.started_unix_ms },
                 exited: false,
+                over: false,
                 doors: 0,
                 stops: Vec::new(),
             };

@@ -39,9 +39,7 @@ impl Launcher {
         match self.may_wake(&tenant, &image) {
             Ok(image) => {
                 let from_slot = self.slot_for(&image).is_some();
-                if image.name == self.options.image {
-                    self.pool.woken(since);
-                }
+                self.pools.woken(&image.name, since);
                 self.waiting.push_back(PendingWake { peer, tag, tenant, image, limits, since, tries: 0, from_slot });
                 self.serve_waiting();
             }
@@ -164,6 +162,7 @@ impl Launcher {
         let started_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let (pid, base) = (cell.pid, cell.base);
         let bound = Stage::Bound { tenant: wake.tenant.clone(), started_unix_ms };
+        self.slots.remove(&slot);
         let (idmap, sockets, pidfd) = match (std::mem::replace(&mut cell.stage, bound), &cell.pidfd) {
             (Stage::Ready { idmap, sockets }, Some(pidfd)) => (idmap, sockets, pidfd),
             _ => return Err(LauncherError::Start { reason: "not a slot".to_owned() }),
@@ -183,7 +182,9 @@ impl Launcher {
             net: crate::process::namespace(pid, "net").ok_or_else(gone)?,
             user: crate::process::namespace(pid, "user").ok_or_else(gone)?,
             base,
+            volume_bytes: wake.limits.volume_bytes,
             started_unix_ms,
+            stamp: wake.image.stamp.clone(),
         };
         record.write(&run).map_err(failed)?;
         watch.note("record");

@@ -3,8 +3,8 @@
 //! ```text
 //!   up, down            supervise a whole node; clean up after one that was killed        up/, down.rs
 //!   check               configuration and machine                                         check.rs, machine.rs
-//!   tenants, status,    ask the running platform over $run/platform.sock                   platform.rs and one file each
-//!   wake, sleep
+//!   tenants, status     ask the running platform over $run/platform.sock                   platform.rs and one file each
+//!   tenant …            wake, suspend, look at, add, remove one tenant                     tenant/
 //!   sessions            read what the proxy recorded                                       sessions.rs
 //!   send                submit a message file as a mail user would                         send.rs
 //!   passwd              hash a password for a tenant's file                                passwd.rs
@@ -25,9 +25,9 @@ mod send;
 mod sessions;
 mod status;
 mod tell;
+mod tenant;
 mod tenants;
 mod up;
-mod wake;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,13 +59,12 @@ enum Action {
     /// Check configuration and machine, and say what is wrong
     Check(check::Arguments),
     /// List the tenants and how they are
-    Tenants(Config),
+    Tenants(tenants::Arguments),
+    /// Wake, suspend or look at one tenant
+    #[command(subcommand)]
+    Tenant(tenant::Action),
     /// Show how the node is: tenants awake, cold starts, counters
     Status(Config),
-    /// Wake a tenant
-    Wake(wake::Arguments),
-    /// Let a tenant finish its work and sleep
-    Sleep(wake::Arguments),
     /// Submit a message file through a front door
     Send(send::Arguments),
     /// List, show or sum up recorded outbound sessions
@@ -79,10 +78,9 @@ fn main() -> ExitCode {
         Action::Up(arguments) => up::run(&arguments),
         Action::Down(arguments) => down::run(&arguments),
         Action::Check(arguments) => check::run(&arguments),
-        Action::Tenants(config) => tenants::run(&config),
+        Action::Tenants(arguments) => tenants::run(&arguments),
+        Action::Tenant(action) => tenant::run(&action),
         Action::Status(config) => status::run(&config),
-        Action::Wake(arguments) => wake::wake(&arguments),
-        Action::Sleep(arguments) => wake::sleep(&arguments),
         Action::Send(arguments) => return send::run(&arguments),
         Action::Sessions(arguments) => sessions::run(&arguments),
         Action::Passwd(arguments) => passwd::run(&arguments),

@@ -37,6 +37,15 @@ pub fn raw(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Prints a line to stdout; `false` if nobody reads any more.
+pub fn heard(text: &str) -> anyhow::Result<bool> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => Ok(other.map(|()| true)?),
+    }
+}
+
 /// An empty table: ruled at a terminal, aligned columns alone in a pipe.
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -68,6 +77,26 @@ pub fn micros(us: u64) -> String {
     }
 }
 
+/// Bytes of memory as people read them.
+pub fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// How long a time in unix milliseconds is ago.
+pub fn ago(unix_ms: u64, now_unix_ms: u64) -> String {
+    match now_unix_ms.saturating_sub(unix_ms) / 1000 {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// The present, in unix milliseconds.
+pub fn now() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
+}
+
 /// A time in unix milliseconds, in UTC.
 pub fn time(unix_ms: u64) -> String {
     let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
@@ -83,5 +112,8 @@ mod tests {
         assert_eq!([micros(7), micros(1_500), micros(2_250_000)], ["7 µs", "1.5 ms", "2.2 s"]);
         assert_eq!(time(1_700_000_000_000), "2023-11-14 22:13:20Z");
         assert_eq!(time(u64::MAX), "?");
+        assert_eq!([ago(5, 0), ago(0, 119_999), ago(0, 120_000)], ["0 s", "119 s", "2 min"]);
+        assert_eq!([ago(0, 7_200_000), ago(0, 200_000_000)], ["2 h", "2 d"]);
+        assert_eq!(mebibytes(1_500_000), "1.4 MiB");
     }
 }

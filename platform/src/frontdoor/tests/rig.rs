@@ -159,7 +159,7 @@ impl Rig {
         let lifecycle = Lifecycle::start().unwrap();
         let fleet = Fleet::default();
         let books = Arc::new(Books::open(files.path()).unwrap());
-        let door = FrontDoor::new(books, tls, fleet.clone(), lifecycle.draining());
+        let door = FrontDoor::new(books, tls, fleet.clone(), Arc::default(), lifecycle.draining());
         let mut addresses = Vec::new();
         for tls_first in [false, true] {
             let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -183,8 +183,7 @@ async fn drained(lifecycle: &mut Lifecycle) {
 /// Until a signal to stop comes.
 async fn serve(site: &mut Site, crew: &Crew, lifecycle: &mut Lifecycle) {
     while lifecycle.next().await == Signal::Reload {
-        let loaded =
-            Node::load(&site.config).and_then(|node| Ok((site.folder.read(&node, &site.tenants)?, node)));
+        let loaded = Node::load(&site.config).and_then(|node| Ok((site.folder.read(&node, &site.tenants)?, node)));
         match loaded {
             Ok((tenants, node)) => {
                 for section in site.node.needs_restart(&node) {

@@ -1,4 +1,4 @@
-//! `warren wake TENANT` and `warren sleep TENANT`.
+//! `warren tenant wake|sleep|suspend|resume NAME`.
 
 use std::time::Instant;
 
@@ -22,6 +22,14 @@ pub fn wake(arguments: &Arguments) -> anyhow::Result<()> {
 
 pub fn sleep(arguments: &Arguments) -> anyhow::Result<()> {
     ask(arguments, &ApiRequest::Sleep { tag: 1, tenant: arguments.tenant.clone() }, "asleep")
+}
+
+pub fn suspend(arguments: &Arguments) -> anyhow::Result<()> {
+    ask(arguments, &ApiRequest::Suspend { tag: 1, tenant: arguments.tenant.clone() }, "suspended")
+}
+
+pub fn resume(arguments: &Arguments) -> anyhow::Result<()> {
+    ask(arguments, &ApiRequest::Resume { tag: 1, tenant: arguments.tenant.clone() }, "no longer suspended")
 }
 
 fn ask(arguments: &Arguments, request: &ApiRequest, state: &str) -> anyhow::Result<()> {

@@ -1,0 +1,35 @@
+//! `warren tenant …`: one tenant.
+//!
+//! ```text
+//!   wake, sleep, suspend, resume   ask the running platform        life.rs
+//!   logs                           what the node said of it        logs.rs
+//! ```
+
+mod life;
+mod logs;
+
+use clap::Subcommand;
+
+#[derive(Subcommand)]
+pub enum Action {
+    /// Wake a tenant
+    Wake(life::Arguments),
+    /// Let a tenant finish its work and sleep
+    Sleep(life::Arguments),
+    /// Put a tenant to sleep and shut it out until it is resumed: AUTH gets 525 5.7.13, mail to forward 450 4.2.1
+    Suspend(life::Arguments),
+    /// Undo a suspension
+    Resume(life::Arguments),
+    /// Show what the node logged of a tenant lately: its sessions at the front door, its starts, what its MSA said
+    Logs(logs::Arguments),
+}
+
+pub fn run(action: &Action) -> anyhow::Result<()> {
+    match action {
+        Action::Wake(arguments) => life::wake(arguments),
+        Action::Sleep(arguments) => life::sleep(arguments),
+        Action::Suspend(arguments) => life::suspend(arguments),
+        Action::Resume(arguments) => life::resume(arguments),
+        Action::Logs(arguments) => logs::run(arguments),
+    }
+}

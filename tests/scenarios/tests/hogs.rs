@@ -1,0 +1,202 @@
+//! Limits: whoever reaches one is told so, whoever takes all there is, is held to it, and the others notice nothing.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use warren_lab::{Lab, LabConfig, Message};
+use warren_scenarios::corpus::note;
+use warren_scenarios::{Node, Setup, Tenant};
+
+const ALICE: &str = "alice@acme.example";
+const SAMPLES: usize = 15;
+
+/// The image `hog`: a copy of the MSA's with `tests/probe/hog.rs` in the place of its program.
+fn build_image(images: &Path) {
+    let msa = match std::env::var_os("WARREN_IMAGES") {
+        Some(images) => images.into(),
+        None => warren_lab::find_program("warren").unwrap().with_file_name("images"),
+    };
+    let copy =
+        |from: &Path, to: &Path| assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+    copy(&msa.join("msa"), &images.join("msa"));
+    copy(&msa.join("msa"), &images.join("hog"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../probe/hog.rs");
+    let program = images.join("hog/rootfs/warren-msa");
+    std::fs::remove_file(&program).unwrap();
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-o"]).arg(&program).arg(source);
+    assert!(rustc.status().unwrap().success());
+}
+
+/// A tenant whose container runs the hog, with small limits.
+fn hog(name: &str) -> Tenant {
+    let mut tenant = Tenant::new(name, "mallory");
+    let limits = "memory = \"48M\"\npids = 24\nopen_files = 96\nfile_size = \"16M\"\nvolume_size = \"32M\"";
+    tenant.extra = format!("image = \"hog\"\n[limits]\n{limits}\n");
+    tenant
+}
+
+/// Times from before the submission to the mailbox, in order.
+fn delivery_times(lab: &Lab, node: &Node<'_>, round: &str) -> Vec<Duration> {
+    let mut times: Vec<Duration> = (0..SAMPLES)
+        .map(|n| {
+            let subject = format!("{round} {n}");
+            let from = Instant::now();
+            let sent = node.submit(ALICE, ALICE, &["dave@plain.example"], 587, &note(ALICE, &subject));
+            assert!(sent.accepted, "{}", sent.text);
+            let fits = |m: &Message| m.header("Subject").as_deref() == Some(&subject);
+            lab.mailbox("plain.example", "dave").wait_for(fits, Duration::from_secs(60)).unwrap();
+            from.elapsed()
+        })
+        .collect();
+    times.sort();
+    times
+}
+
+/// Space that the volumes take, as the kernel counts it.
+fn space(volumes: &Path) -> u64 {
+    let output = Command::new("du").args(["-s", "-B1"]).arg(volumes).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn hogs_are_held_and_their_neighbour_notices_nothing() {
+    let images = tempfile::Builder::new().prefix("warren-images-").tempdir().unwrap();
+    std::fs::set_permissions(images.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    build_image(images.path());
+    let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
+    let names = ["forker", "filler", "littler", "eater", "opener", "flooder"];
+    let mut tenants: Vec<Tenant> = names.into_iter().map(hog).collect();
+    tenants.push(Tenant::acme());
+    let images = Some(images.path().to_owned());
+    let node = Node::start(&lab, &Setup { tenants, images, idle: Duration::from_secs(60), ..Setup::default() });
+    let quiet = delivery_times(&lab, &node, "quiet");
+
+    let over = AtomicBool::new(false);
+    let beside = std::thread::scope(|scope| {
+        for name in names {
+            let (node, over) = (&node, &over);
+            // Those that are ended come again, as often as the fleet lets them.
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = node.warren(&["tenant", "wake", name]);
+                    std::thread::park_timeout(Duration::from_millis(200));
+                }
+            });
+        }
+        // All of them are at it: they have come to their limits.
+        let measured = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for line in ["of filler is ended", "of littler is ended"] {
+                node.wait_for_log(line);
+            }
+            let report = |most: u32, what: &str| {
+                node.wait_until(what, || {
+                    std::fs::read_dir(node.state_dir().join("volumes")).ok()?.flatten().find_map(|volume| {
+                        let got = std::fs::read_to_string(volume.path().join("report")).ok()?;
+                        got.parse::<u32>().ok().filter(|got| (1..most).contains(got))
+                    })
+                })
+            };
+            report(24, "the forker's end of its processes");
+            report(96, "the opener's end of its descriptors");
+            node.wait_until("the eater's end", || {
+                node.log().lines().any(|l| l.contains("eater") && l.contains("Signal(9)")).then_some(())
+            });
+            delivery_times(&lab, &node, "beside")
+        }));
+        over.store(true, Ordering::Relaxed);
+        measured
+    });
+    let beside = beside.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+
+    let (p50, p99) = (SAMPLES / 2, SAMPLES - 1);
+    println!(
+        "delivery beside nobody {:?} (p50) {:?} (p99), beside hogs {:?} (p50) {:?} (p99): p50 × {:.2}, p99 × {:.2}",
+        quiet[p50],
+        quiet[p99],
+        beside[p50],
+        beside[p99],
+        beside[p50].as_secs_f64() / quiet[p50].as_secs_f64(),
+        beside[p99].as_secs_f64() / quiet[p99].as_secs_f64(),
+    );
+    // Waiting for a hog to finish would take for ever, for its container's end and start seconds. Noise of a busy machine stays below.
+    let bound = quiet[p50] * 4 + Duration::from_secs(2);
+    assert!(beside[p50] < bound, "quiet {quiet:?}, beside hogs {beside:?}");
+    // Two fillers wrote as fast as the disk goes. What they hold is a small multiple of their limits.
+    let held = space(&node.state_dir().join("volumes"));
+    assert!(held < 4 << 30, "the volumes hold {held} bytes");
+    drop(node);
+}
+
+#[test]
+fn whoever_reaches_a_limit_is_told_so() {
+    let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
+    let limited = |name: &str, limits: &str| {
+        let mut tenant = Tenant::new(name, "mia");
+        tenant.extra = format!("[limits]\n{limits}\n");
+        tenant.forward("info", &["erin@plain.example"])
+    };
+    let tenants = vec![
+        limited("talker", "account_messages_per_hour = 2\nmessages_per_hour = 1"),
+        limited("spreader", "account_recipients_per_hour = 3"),
+        limited("hoarder", "volume_size = \"1M\"\nmessage_size = \"900K\""),
+        Tenant::acme(),
+    ];
+    let node = Node::start(&lab, &Setup { tenants, idle: Duration::from_secs(30), ..Setup::default() });
+    let mia = |tenant: &str| format!("mia@{tenant}.example");
+    let send = |tenant: &str, to: &[&str], filler: usize| {
+        let from = mia(tenant);
+        let letter = [note(&from, "limits"), b"0123456789abcdef 0123456789abcdef\r\n".repeat(filler / 35)].concat();
+        node.submit(&from, &from, to, 587, &letter)
+    };
+    let refused = |tenant: &str, to: &[&str], filler: usize, reply: &str| {
+        let sent = send(tenant, to, filler);
+        let said: Vec<&str> = reply.split(' ').collect();
+        assert!(!sent.accepted && said.iter().all(|part| sent.text.contains(part)), "{reply}: {}", sent.text);
+        sent.text
+    };
+    let accepted = |tenant: &str, to: &[&str], filler: usize| {
+        let sent = send(tenant, to, filler);
+        assert!(sent.accepted, "{}", sent.text);
+    };
+
+    accepted("talker", &["dave@plain.example"], 0);
+    let text = refused("talker", &["dave@plain.example"], 0, "450 4.7.1");
+    assert!(text.contains("limit of 1 messages an hour"), "{text}");
+    refused("spreader", &["a@plain.example", "b@plain.example", "c@plain.example", "d@plain.example"], 0, "450 4.7.1");
+
+    // The tarpit keeps the queue full.
+    let stuck = ["tom@tarpit.example"];
+    refused("hoarder", &stuck, 1_000_000, "552 5.3.4");
+    accepted("hoarder", &stuck, 600_000);
+    refused("hoarder", &stuck, 600_000, "452 4.3.1");
+    accepted("hoarder", &stuck, 100_000);
+
+    // Forwarded mail has a count of its own, and the remote host brings it again.
+    let inject = |to: &str| node.inject("x@elsewhere.example", &[to], &note("x@elsewhere.example", "in")).unwrap();
+    let replies = inject("info@talker.example");
+    assert!(replies[2].starts_with("250"), "{replies:?}");
+    let replies = inject("info@talker.example");
+    assert!(replies[1].starts_with("450 4.7.1 the recipient's limit of 1 messages an hour"), "{replies:?}");
+
+    // A restart of the platform gives nobody a new hour.
+    node.wait_until("the counts on disk", || {
+        let counts = std::fs::read_to_string(node.state_dir().join("platform/rates.jsonl")).ok()?;
+        (counts.contains("talker") && counts.contains("forwarded")).then_some(())
+    });
+    node.kill("warren-platform");
+    node.wait_until("the platform again", || {
+        let text = send("talker", &["dave@plain.example"], 0).text;
+        assert!(!text.contains("250 2.0.0"), "{text}");
+        text.contains("4.7.1").then_some(())
+    });
+
+    // The others notice nothing.
+    let sent = node.submit(ALICE, ALICE, &["bob@plain.example"], 587, &note(ALICE, "fine"));
+    assert!(sent.accepted, "{}", sent.text);
+    node.stop();
+}

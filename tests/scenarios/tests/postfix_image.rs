@@ -1,0 +1,116 @@
+//! An unmodified Postfix from Debian as a tenant's MSA: the same life as any other, with the queue and the schedule of its own.
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use warren_lab::{Lab, LabConfig, Message};
+use warren_scenarios::corpus::note;
+use warren_scenarios::{Node, Setup, Tenant};
+
+const LONG: Duration = Duration::from_secs(90);
+const ALICE: &str = "alice@acme.example";
+
+fn images() -> PathBuf {
+    let built = std::env::var_os("WARREN_IMAGES").map(PathBuf::from);
+    built.unwrap_or_else(|| warren_lab::find_program("warren").unwrap().with_file_name("images"))
+}
+
+/// `acme` has Postfix, its neighbour `globex` Warren's own MSA.
+fn setup() -> Setup {
+    let image = images().join("postfix/image.json");
+    assert!(image.is_file(), "{} is missing: run msa-image/postfix/build", image.display());
+    let mut acme = Tenant::new("acme", "alice").forward("info", &["erin@plain.example"]);
+    acme.extra = "image = \"postfix\"".into();
+    Setup { tenants: vec![acme, Tenant::globex()], ..Setup::default() }
+}
+
+fn subject(text: &str) -> impl Fn(&Message) -> bool {
+    move |m| m.header("Subject").as_deref() == Some(text)
+}
+
+fn asleep(node: &Node<'_>) {
+    node.wait_until("sleep", || (node.state_of("acme").as_deref() == Some("asleep")).then_some(()));
+    assert_eq!(node.pids("warren-init").len(), 0, "a process is left");
+}
+
+#[test]
+fn postfix_serves_both_roads_and_sleeps() {
+    let lab = Lab::start().unwrap();
+    let node = Node::start(&lab, &setup());
+
+    // Submission, with the fix-ups of RFC 6409, to a real MX.
+    let letter = note(ALICE, "one");
+    let sent = node.submit(ALICE, ALICE, &["bob@postfix.example"], 587, &letter);
+    assert!(sent.accepted, "{}", sent.text);
+    let got = lab.mailbox("postfix.example", "bob").wait_for(subject("one"), LONG).unwrap();
+    assert!(got.has_body_of(&letter));
+    assert!(got.header("Date").is_some() && got.header("Message-ID").is_some(), "RFC 6409 fix-ups are missing");
+    assert_eq!(got.header("Return-Path").as_deref(), Some("<alice@acme.example>"));
+
+    // Forwarded mail: fields at the top, nothing else changes.
+    let letter = note("someone@postfix.example", "two");
+    let replies = node.inject("someone@postfix.example", &["info@acme.example"], &letter).unwrap();
+    assert!(replies.iter().all(|r| r.starts_with("250")), "{replies:?}");
+    let got = lab.mailbox("plain.example", "erin").wait_for(subject("two"), LONG).unwrap();
+    assert!(got.ends_with(&letter), "{}", String::from_utf8_lossy(&got.raw));
+
+    // To the neighbour on the same node, whose receiver greets with the very name that this tenant greets with.
+    let sent = node.submit(ALICE, ALICE, &["sales@globex.example"], 587, &note(ALICE, "three"));
+    assert!(sent.accepted, "{}", sent.text);
+    lab.mailbox("postfix.example", "frank").wait_for(subject("three"), LONG).unwrap();
+
+    let refused = node.submit(ALICE, "carol@globex.example", &["bob@postfix.example"], 587, &note(ALICE, "four"));
+    assert!(!refused.accepted && refused.text.contains("5.7.1"), "{}", refused.text);
+
+    // Recorded like any other's.
+    node.wait_until("the recorded session", || {
+        let table = node.ask(&["sessions", "--limit", "500"]);
+        table.lines().any(|l| l.contains("acme") && l.contains("postfix.example")).then_some(())
+    });
+    asleep(&node);
+    node.stop();
+}
+
+#[test]
+fn deferred_mail_wakes_postfix() {
+    let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
+    let node = Node::start(&lab, &setup());
+    let letter = note(ALICE, "later");
+    let sent = node.submit(ALICE, ALICE, &["gina@later.example"], 587, &letter);
+    assert!(sent.accepted, "{}", sent.text);
+    node.wait_until("sleep with mail in the queue", || {
+        let refused = serde_json::to_string(&lab.persona_log("later").ok()?).unwrap().contains("451");
+        let asleep = refused && node.state_of("acme").as_deref() == Some("asleep");
+        (asleep && node.pids("warren-init").is_empty()).then_some(())
+    });
+    assert!(lab.mailbox("later.example", "gina").messages().unwrap().is_empty(), "it slept only after the delivery");
+    // Nobody comes by; it is woken for its mail.
+    let got = lab.mailbox("later.example", "gina").wait_for(subject("later"), LONG).unwrap();
+    assert!(got.has_body_of(&letter));
+    asleep(&node);
+    node.stop();
+}
+
+#[test]
+fn a_killed_postfix_loses_nothing() {
+    let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
+    let node = Node::start(&lab, &setup());
+    let subjects: Vec<String> = (0..4).map(|n| format!("kept {n}")).collect();
+    for subject in &subjects {
+        // Refused at first, so that it is in the queue at the kill; a recipient each, as the refusal is by recipient.
+        let to = format!("{}@later.example", subject.replace(' ', "-"));
+        let sent = node.submit(ALICE, ALICE, &[&to], 587, &note(ALICE, subject));
+        assert!(sent.accepted, "{}", sent.text);
+        if let Some(pid) = node.pids("warren-init").first() {
+            let pid = rustix::process::Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
+            // It may have gone to sleep just now.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+    for text in &subjects {
+        let mailbox = lab.mailbox("later.example", &text.replace(' ', "-"));
+        mailbox.wait_for(subject(text), LONG).unwrap_or_else(|e| panic!("{e}\n{}", node.log()));
+    }
+    node.stop();
+}
