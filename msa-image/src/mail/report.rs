@@ -37,6 +37,9 @@ pub enum Returned {
 /// A message larger than this is returned as headers unless the sender asked for all of it.
 const RETURN_WHOLE: u64 = 64 * 1024;
 
+/// The longest text of somebody else in a line of ours, which may have 998 bytes (RFC 5322 §2.1.1).
+const LONGEST_TEXT: usize = 800;
+
 /// The report, but for the returned content between `head` and `tail`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -96,7 +99,10 @@ pub fn compose(envelope: &Envelope, about: &[&Recipient], kind: Kind, reporter: 
     let _ =
         write!(head, "--{boundary}\r\nContent-Type: {}\r\n{}\r\n", writer.returned_type(returned), writer.encoding());
     let tail = format!("\r\n--{boundary}--\r\n").into_bytes();
-    Report { head: head.into_bytes(), returned, tail, eight_bit, smtputf8: international }
+    // Inside, UTF-8 travels as 8-bit content (RFC 6533 §3 and §4). Only the address in the header needs SMTPUTF8; asking for it without
+    // need would lose the report at a mailbox whose host does not know it.
+    let smtputf8 = !envelope.reverse_path.is_ascii();
+    Report { head: head.into_bytes(), returned, tail, eight_bit, smtputf8 }
 }
 
 struct Writer<'a> {
@@ -189,7 +195,7 @@ impl Writer<'_> {
             );
             match &recipient.last {
                 Some(last) => self.attempt(&mut text, last),
-                None => text.push_str("Status: 4.0.0\r\n"),
+                None => drop(write!(text, "Status: {}\r\n", self.status("4.0.0"))),
             }
             if let Kind::Delayed { until_ms } = self.kind {
                 let _ = write!(text, "Will-Retry-Until: {}\r\n", rfc5322(until_ms));
@@ -219,8 +225,12 @@ impl Writer<'_> {
 
     /// Somebody else's text in our message: one line, no controls, no overlong line, ASCII unless the report is international.
     fn plain(&self, text: &str) -> String {
-        let escaped = warren_smtp::reply::escape(text);
-        escaped.chars().take(700).map(|c| if c.is_ascii() || self.international { c } else { '?' }).collect()
+        let mut plain: String = warren_smtp::reply::escape(text)
+            .chars()
+            .map(|c| if c.is_ascii() || self.international { c } else { '?' })
+            .collect();
+        plain.truncate(plain.floor_char_boundary(LONGEST_TEXT));
+        plain
     }
 }
 
@@ -291,6 +301,14 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_without_an_attempt_is_a_failure() {
+        let mut envelope = envelope();
+        envelope.recipients[0].last = None;
+        let (head, _) = text(&envelope, Kind::Failed);
+        assert!(head.contains("Action: failed\r\nStatus: 5.0.0\r\n"), "{head}");
+    }
+
+    #[test]
     fn returns_what_was_asked_for() {
         let mut envelope = envelope();
         envelope.content.bytes = RETURN_WHOLE + 1;
@@ -309,8 +327,15 @@ mod tests {
     fn international_addresses_make_an_international_report() {
         let mut envelope = envelope();
         envelope.recipients[0].path = "büro@postfix.example".into();
+        envelope.recipients[0].last.as_mut().unwrap().text = "ü".repeat(2_000);
         let (head, report) = text(&envelope, Kind::Failed);
-        assert!(report.smtputf8 && report.eight_bit);
+        assert!(head.split("\r\n").all(|line| line.len() <= 998));
+        assert!(report.eight_bit && !report.smtputf8, "alice can read it wherever she is");
+        let header = head.split("\r\n\r\n").next().unwrap();
+        assert!(header.is_ascii(), "{header}");
+        let mut from_zoe = envelope.clone();
+        from_zoe.reverse_path = "zoë@acme.example".into();
+        assert!(text(&from_zoe, Kind::Failed).1.smtputf8);
         assert!(
             head.contains("Final-Recipient: utf-8; büro@postfix.example")
                 && head.contains("message/global-delivery-status")
