@@ -59,6 +59,7 @@ pub async fn hand_over(
     };
     let reply = match tokio::time::timeout(DEADLINE, attempts).await {
         Ok(Ok(reply)) => reply,
+        Ok(Err(HandoverError::Ask(AskError::OverLimit(text)))) => over_limit(text),
         Ok(Err(error)) => {
             tracing::warn!(%tenant, "hand-over: {error}");
             put_off()
@@ -76,6 +77,11 @@ fn put_off() -> Reply {
     Reply::new(451, (4, 3, 2), "try again later")
 }
 
+/// The tenant has forwarded its share of this hour: the remote host brings the message again.
+pub fn over_limit(text: String) -> Reply {
+    Reply::new(450, (4, 7, 1), text)
+}
+
 async fn attempt(
     platform: &Platform,
     hostname: &str,
@@ -85,7 +91,7 @@ async fn attempt(
     spool: &mut Spool,
     stale: Option<CellId>,
 ) -> Result<Reply, HandoverError> {
-    let (cell, stream) = platform.relay(tenant, stale).await?;
+    let (cell, stream) = platform.relay(tenant, u32::try_from(envelope.recipients.len()).unwrap_or(u32::MAX), stale).await?;
     stream.set_nonblocking(true)?;
     let stream = TcpStream::from_std(stream)?;
     // Commands are small and answered one by one.

@@ -42,6 +42,9 @@ pub enum AskError {
     /// It cannot now.
     #[error("the platform says: {0}")]
     Unavailable(String),
+    /// The tenant has forwarded its share of this hour; the text is for the remote host.
+    #[error("{0}")]
+    OverLimit(String),
     /// It answered something else.
     #[error("the platform gave an answer that does not fit")]
     Misfit,
@@ -81,14 +84,21 @@ impl Platform {
         }
     }
 
-    /// A connection to the relay entrance of a tenant's MSA. `stale` is the cell of a connection that ended before its banner.
-    pub async fn relay(&self, tenant: &TenantName, stale: Option<CellId>) -> Result<(CellId, TcpStream), AskError> {
-        let request = |tag| ApiRequest::Connect { tag, tenant: tenant.clone(), entrance: Entrance::Relay, stale };
+    /// A connection to the relay entrance of a tenant's MSA, for a message to so many recipients. `stale` is the cell of a connection that ended before its banner.
+    pub async fn relay(
+        &self,
+        tenant: &TenantName,
+        recipients: u32,
+        stale: Option<CellId>,
+    ) -> Result<(CellId, TcpStream), AskError> {
+        let (tenant, entrance) = (tenant.clone(), Entrance::Relay);
+        let request = |tag| ApiRequest::Connect { tag, tenant, entrance, stale, recipients };
         match self.ask(CONNECT_DEADLINE, request).await? {
             (ApiReply::Connected { cell, .. }, descriptors) => match <[OwnedFd; 1]>::try_from(descriptors) {
                 Ok([descriptor]) => Ok((cell, TcpStream::from(descriptor))),
                 Err(_) => Err(AskError::Misfit),
             },
+            (ApiReply::OverLimit { text, .. }, _) => Err(AskError::OverLimit(text)),
             (ApiReply::Unavailable { reason, .. }, _) => Err(AskError::Unavailable(reason)),
             _ => Err(AskError::Misfit),
         }

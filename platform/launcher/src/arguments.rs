@@ -9,6 +9,7 @@ use warren_launcher_api::ImageName;
 pub const USAGE: &str = "\
 usage: warren-launcher --state DIR --run DIR --images DIR [options]
        warren-launcher check --state DIR --images DIR [--cgroup NAME]
+       warren-launcher bundle --images DIR [--image NAME]
 
   --state DIR         volumes of tenants (on ext4, xfs or btrfs)
   --run DIR           state of running containers, launcher.sock
@@ -28,8 +29,12 @@ pub enum Command {
     Run(Options),
     /// The maker, started by the launcher only.
     Maker,
+    /// The watcher, started by the launcher only.
+    Watcher,
     /// Say what is wrong with this machine, and go.
     Check(Options),
+    /// Print what a container is, for any OCI runtime, and go.
+    Bundle(Options),
     /// Print [`USAGE`].
     Help,
 }
@@ -67,7 +72,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Strin
     let mut arguments = arguments.map(|argument| {
         argument.into_string().map_err(|argument| format!("{} is not valid text", argument.to_string_lossy()))
     });
-    let (mut check, mut state, mut run, mut images) = (false, None, None, None);
+    let (mut check, mut bundle, mut state, mut run, mut images) = (false, false, None, None, None);
     let mut options = Options {
         state: PathBuf::new(),
         run: PathBuf::new(),
@@ -84,7 +89,9 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Strin
     while let Some(name) = arguments.next().transpose()? {
         match name.as_str() {
             "maker" if first => return Ok(Command::Maker),
+            "watcher" if first => return Ok(Command::Watcher),
             "check" if first => check = true,
+            "bundle" if first => bundle = true,
             "--help" | "-h" => return Ok(Command::Help),
             name => {
                 let value = arguments.next().transpose()?.ok_or_else(|| format!("{name} wants a value\n{USAGE}"))?;
@@ -105,8 +112,11 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Strin
         }
         first = false;
     }
-    options.state = state.ok_or_else(|| format!("--state is missing\n{USAGE}"))?;
     options.images = images.ok_or_else(|| format!("--images is missing\n{USAGE}"))?;
+    if bundle {
+        return Ok(Command::Bundle(options));
+    }
+    options.state = state.ok_or_else(|| format!("--state is missing\n{USAGE}"))?;
     if check {
         return Ok(Command::Check(options));
     }
@@ -152,6 +162,7 @@ mod tests {
         assert_eq!((options.cgroup.as_str(), options.image.as_str()), ("warren", "msa"));
         assert!(matches!(parsed("check --state /s --images /i").unwrap(), Command::Check(_)));
         assert_eq!(parsed("maker").unwrap(), Command::Maker);
+        assert!(matches!(parsed("bundle --images /i").unwrap(), Command::Bundle(_)));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | `launcher` | the loop: peers, slots, wakes, doors, ends |
 //! | `maker` | the child that makes slots: cell, bundle, seccomp, the call into libcontainer |
 //! | `bind`, `doors` | steps on one container: volume, limits, start; sockets made in its cell |
+//! | `watcher` | the child that measures volumes |
 //! | `cgroup`, `volume`, `image`, `ids`, `record`, `layout` | what lies where |
 //! | `process`, `sys` | processes; system calls without a safe wrapper |
 //!
@@ -34,6 +35,7 @@ mod process;
 mod record;
 mod sys;
 mod volume;
+mod watcher;
 
 use std::process::ExitCode;
 
@@ -42,8 +44,12 @@ use arguments::Command;
 fn main() -> ExitCode {
     let done = match arguments::parse(std::env::args_os().skip(1)) {
         Ok(Command::Maker) => maker::run().map_err(|error| format!("maker: {error}")),
+        Ok(Command::Watcher) => watcher::run().map_err(|error| format!("watcher: {error}")),
         Ok(Command::Run(options)) => launcher::run(options),
         Ok(Command::Check(options)) => check::run(&options),
+        Ok(Command::Bundle(options)) => {
+            image::Image::load(&options.images, &options.image).map(|image| println!("{:#}", maker::bundle(&image)))
+        }
         Ok(Command::Help) => {
             println!("{}", arguments::USAGE);
             Ok(())
