@@ -22,6 +22,9 @@ unsafe extern "C" {
 }
 
 fn main() {
+    if std::env::args().len() > 1 {
+        return;
+    }
     let control = std::thread::spawn(control);
     let mut report = String::new();
     let mut say = |name: &str, outcome: String| report.push_str(&format!("{name}: {}\n", outcome.replace('\n', " ")));
@@ -63,7 +66,11 @@ fn main() {
         ("userfaultfd", n(323, 282)), ("perf_event_open", n(298, 241)), ("setns", n(308, 268)), ("pivot_root", n(155, 41)),
         ("chroot", n(161, 51)), ("open_tree", 428), ("move_mount", 429), ("fsopen", 430), ("init_module", n(175, 105)),
         ("kexec_load", n(246, 104)), ("open_by_handle_at", n(304, 265)), ("process_vm_readv", n(310, 270)), ("mknod", n(133, 33)),
-        ("pidfd_getfd", 438), ("landlock_create_ruleset", 444),
+        ("pidfd_getfd", 438), ("landlock_create_ruleset", 444), ("request_key", n(249, 218)), ("memfd_create", n(319, 279)),
+        ("memfd_secret", 447), ("execveat", n(322, 281)), ("umount2", n(166, 39)), ("mount_setattr", 442), ("personality", n(135, 92)),
+        ("seccomp", n(317, 277)), ("sethostname", n(170, 161)), ("settimeofday", n(164, 170)), ("syslog", n(103, 116)),
+        ("reboot", n(169, 142)), ("swapon", n(167, 224)), ("quotactl", n(179, 60)), ("fanotify_init", n(300, 262)),
+        ("name_to_handle_at", n(303, 264)), ("mlockall", n(151, 230)), ("sched_setscheduler", n(144, 119)), ("process_madvise", 440),
     ] {
         // SAFETY: null arguments; the kernel validates them.
         say(&format!("call {name}"), errno(unsafe { syscall(number, 0, 0, 0, 0, 0) }));
@@ -81,6 +88,18 @@ fn main() {
     for path in ["/owned", "/warren-msa", "/etc/resolv.conf", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/dev/owned"] {
         say(&format!("write {path}"), result(fs::OpenOptions::new().write(true).create(true).open(path)));
     }
+    // Its own program, which is everybody's (CVE-2019-5736), and programs of its own.
+    say("write own program", result(fs::OpenOptions::new().write(true).open("/proc/self/exe")));
+    for place in [VOLUME, "/tmp"] {
+        say(&format!("run from {place}"), result(run_copy(place)));
+    }
+    // What somebody outside may read later: `next-due` is read by the launcher, as root.
+    for (name, target) in [("next-due", "/proc/1/root/etc/shadow"), ("up", ".."), ("device", "/dev/null")] {
+        let _ = std::os::unix::fs::symlink(target, format!("{VOLUME}/{name}"));
+    }
+    say("write through up", result(fs::write(format!("{VOLUME}/up/owned"), b"x")));
+    say("link program", result(fs::hard_link("/warren-msa", format!("{VOLUME}/hard"))));
+    say("raise open files", errno(raise_open_files()));
     say("write own oom_score_adj", result(fs::write("/proc/self/oom_score_adj", "-1000")));
     say("write volume", result(fs::write(format!("{VOLUME}/own"), b"x")));
     for path in ["/proc/kcore", "/proc/kallsyms-owned", "/proc/keys", "/sys", "/dev/mem", "/dev/kmsg", "/var/lib/warren", "/run"] {
@@ -122,6 +141,24 @@ fn control() {
         }
     });
     let _ = std::io::copy(&mut lines, &mut std::io::sink());
+}
+
+/// Puts a copy of this program there and runs it.
+fn run_copy(place: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let copy = format!("{place}/copy");
+    fs::copy("/proc/self/exe", &copy)?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    let status = std::process::Command::new(&copy).arg("nothing").status();
+    let _ = fs::remove_file(&copy);
+    status.map(|_| ())
+}
+
+/// More descriptors than the limit allows.
+fn raise_open_files() -> i64 {
+    let wanted = [u64::MAX >> 1; 2];
+    // SAFETY: RLIMIT_NOFILE of this process, from an array of the right size.
+    unsafe { syscall(if cfg!(target_arch = "x86_64") { 302 } else { 261 }, 0, 7, wanted.as_ptr(), 0) as i64 }
 }
 
 fn greeting(target: &str) -> String {
