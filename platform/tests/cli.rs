@@ -56,7 +56,29 @@ fn check_counts_what_is_good() {
     let config = config(&[("warren.toml", NODE), ("tenants/acme.toml", "domains = [\"acme.example\"]\n")]);
     let output = warren(&["check", "--files-only", "--config", path(config.path())], "");
     let told = format!("{}: good: node mail.example.net, 1 tenants, 0 accounts, 0 forwards\n", config.path().display());
-    assert_eq!((out(&output), err(&output), output.status.code()), (told, String::new(), Some(0)));
+    let warned = "warren: warning: tenant acme: nobody reads postmaster@acme.example; give it a [forward] of postmaster, or \
+                  warren.toml a postmaster\n";
+    assert_eq!((out(&output), err(&output), output.status.code()), (told, warned.to_owned(), Some(0)));
+}
+
+#[test]
+fn check_knows_who_is_postmaster() {
+    let acme = "domains = [\"acme.example\"]\n[forward]\nops = [\"ops@elsewhere.example\"]\n";
+    for (postmaster, status, told) in [
+        ("ops@acme.example", Some(0), ""),
+        (
+            "nobody@acme.example",
+            Some(1),
+            "postmaster has no forward (this node keeps no mailboxes), expected an address that",
+        ),
+        ("ops", Some(1), "warren.toml:1:14: \"ops\" is not an address, expected one such as"),
+    ] {
+        let node = format!("postmaster = \"{postmaster}\"\n{NODE}");
+        let config = config(&[("warren.toml", &node), ("tenants/acme.toml", acme)]);
+        let output = warren(&["check", "--files-only", "--config", path(config.path())], "");
+        assert_eq!(output.status.code(), status, "{}", err(&output));
+        assert!(err(&output).contains(told) && (told.is_empty() == err(&output).is_empty()), "{}", err(&output));
+    }
 }
 
 #[test]

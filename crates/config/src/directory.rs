@@ -143,6 +143,23 @@ impl Directory {
         }
     }
 
+    /// Who gets mail to the postmaster of this node: `[forward]` of the address that `postmaster` of `warren.toml` names.
+    pub fn postmaster(&self, node: &Node) -> Option<Recipient<'_>> {
+        let (local, domain) = node.postmaster.as_deref()?.rsplit_once('@')?;
+        Some(self.recipient(local, domain)).filter(|found| matches!(found, Recipient::Forward { .. }))
+    }
+
+    /// Domains whose postmaster nobody reads (RFC 5321 §4.5.1 wants one for each), with their tenants.
+    pub fn without_postmaster(&self, node: &Node) -> impl Iterator<Item = (&Arc<Tenant>, &str)> {
+        let covered = self.postmaster(node).is_some();
+        let domains = |tenant| {
+            let tenant: &Arc<Tenant> = tenant;
+            tenant.domains.iter().map(move |domain| (tenant, domain.as_str()))
+        };
+        let lacks = |domain: &str| !matches!(self.recipient("postmaster", domain), Recipient::Forward { .. });
+        self.tenants().filter(move |_| !covered).flat_map(domains).filter(move |(_, domain)| lacks(domain))
+    }
+
     /// What `new` changes about this directory.
     pub fn changes(&self, new: &Self) -> Changes {
         let mut changes = Changes::default();

@@ -15,6 +15,9 @@ use warren_launcher_api::Limits as ContainerLimits;
 pub struct Node {
     /// Name in greetings, EHLO and Received fields; reverse DNS of the egress addresses names it too.
     pub hostname: String,
+    /// Who gets mail to the postmaster (RFC 5321 §4.5.1) of this node, and of domains that forward theirs nowhere: an address that a
+    /// tenant forwards.
+    pub postmaster: Option<String>,
     /// Where mail leaves.
     pub egress: Egress,
     /// Where clients and other MTAs connect.

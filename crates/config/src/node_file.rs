@@ -16,8 +16,8 @@ use crate::node::{
 };
 use crate::problem::Problems;
 use crate::values::{
-    parse_domain, parse_duration, parse_ip, parse_name, parse_nameserver, parse_path, parse_size, parse_socket,
-    parse_unicast,
+    parse_address, parse_domain, parse_duration, parse_ip, parse_name, parse_nameserver, parse_path, parse_size,
+    parse_socket, parse_unicast,
 };
 use crate::{TenantName, defaults};
 
@@ -29,6 +29,7 @@ type Number = Option<Spanned<i64>>;
 #[serde(deny_unknown_fields)]
 struct NodeFile {
     hostname: Spanned<Text>,
+    postmaster: Value,
     egress: EgressFile,
     #[serde(default)]
     listen: ListenFile,
@@ -171,6 +172,7 @@ pub(crate) fn load(file: &Path) -> Result<Node, Problems> {
 fn node(mut check: Checker, raw: NodeFile) -> Result<Node, Problems> {
     let node = Node {
         hostname: check.value(&raw.hostname, parse_domain).unwrap_or_default(),
+        postmaster: raw.postmaster.as_ref().and_then(|raw| check.value(raw, parse_address)),
         egress: egress(&mut check, &raw.egress),
         listen: listen(&mut check, &raw.listen),
         tls: raw.tls.and_then(|raw| certificate(&mut check, raw.get_ref())),

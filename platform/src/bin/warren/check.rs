@@ -18,6 +18,9 @@ pub struct Arguments {
     files_only: bool,
 }
 
+/// So many domains without a postmaster are named; the others are counted.
+const MISSING_POSTMASTERS: usize = 10;
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let directory = &arguments.config.directory;
     let node = Node::load(directory)?;
@@ -32,6 +35,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             return Err(anyhow::anyhow!(problems.join("\nwarren: ")));
         }
     }
+    if node.postmaster.is_some() && tenants.postmaster(&node).is_none() {
+        let file = directory.join(warren_config::NODE_FILE);
+        return Err(anyhow::anyhow!(
+            "{}: postmaster has no forward (this node keeps no mailboxes), expected an address that a tenant forwards",
+            file.display()
+        ));
+    }
+    tell_of_missing_postmasters(&node, &tenants);
     let accounts: usize = tenants.tenants().map(|tenant| tenant.accounts.len()).sum();
     let forwards: usize = tenants.tenants().map(|tenant| tenant.forward_count()).sum();
     tell::line(&format!(
@@ -40,4 +51,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         node.hostname,
         tenants.tenants().len()
     ))
+}
+
+/// Not wrong enough to refuse, and yet against RFC 5321 §4.5.1.
+fn tell_of_missing_postmasters(node: &Node, tenants: &Directory) {
+    let mut missing = tenants.without_postmaster(node);
+    for (tenant, domain) in missing.by_ref().take(MISSING_POSTMASTERS) {
+        tell::warning(&format!(
+            "tenant {}: nobody reads postmaster@{domain}; give it a [forward] of postmaster, or warren.toml a postmaster",
+            tenant.name
+        ));
+    }
+    match missing.count() {
+        0 => {}
+        more => tell::warning(&format!("and {more} more domains without a postmaster")),
+    }
 }

@@ -15,6 +15,11 @@ pub fn error(error: &anyhow::Error) {
     }
 }
 
+/// Prints to stderr what is allowed and yet should not be so.
+pub fn warning(text: &str) {
+    eprintln!("warren: warning: {}", escape(text));
+}
+
 /// A line for each problem, or the place in its file for people at a terminal.
 fn problems_text(problems: &Problems, terminal: bool) -> String {
     if terminal {
