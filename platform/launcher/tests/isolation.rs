@@ -138,14 +138,31 @@ fn a_container_sees_itself_and_nothing_else() {
 fn hogs_are_held_to_their_limits() {
     let node = Node::new(1);
     let mut platform = node.platform();
-    let limits = Limits { memory_bytes: 32 << 20, pids: 12, file_bytes: 3 << 20, open_files: 64, ..Limits::default() };
+    let limits = Limits {
+        memory_bytes: 32 << 20,
+        pids: 12,
+        cpu_weight: 25,
+        file_bytes: 3 << 20,
+        open_files: 64,
+        ..Limits::default()
+    };
     let mut hog = platform.try_wake("hog", "msa", limits).unwrap();
     let mut neighbour = platform.wake("neighbour");
+    // What only the scheduler shows: written where the kernel reads it.
+    let weights: Vec<String> = node
+        .groups()
+        .iter()
+        .flat_map(|group| ["cpu.shares", "cpu.weight"].map(|file| group.join(format!("c{}", hog.cell)).join(file)))
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .collect();
+    assert!(weights.iter().any(|weight| ["256", "25"].contains(&weight.trim())), "{weights:?}");
     let mut talk = hog.talk();
     let threads: u32 = talk.ask("threads 50").parse().unwrap();
     assert!(threads < 12, "{threads} threads");
     let limits = talk.ask("read /proc/self/limits");
     assert!(limits.contains("Max open files            64                   64"), "{limits}");
+    let open: u32 = talk.ask("open 100").parse().unwrap();
+    assert!((40..64).contains(&open), "{open} more files");
     // RLIMIT_FSIZE: SIGXFSZ ends the program unless it handles it; what was written stays.
     talk.say("fill /var/spool/warren/big 5");
     assert_eq!(
@@ -156,4 +173,31 @@ fn hogs_are_held_to_their_limits() {
     talk.say("eat 200");
     assert_eq!(platform.exited(hog.cell), ExitStatus::Signal(9));
     assert_eq!(neighbour.talk().ask("eat 50"), (50 << 20).to_string());
+}
+
+#[test]
+fn a_volume_that_holds_too_much_ends_its_container() {
+    let node = Node::new(1);
+    let mut platform = node.platform();
+    let limits = Limits { volume_bytes: 8 << 20, ..Limits::default() };
+    let mut neighbour = platform.wake("neighbour");
+    let mut hog = platform.try_wake("hog", "msa", limits.clone()).unwrap();
+    let mut talk = hog.talk();
+    for n in 0..5 {
+        assert_eq!(talk.ask(&format!("fill /var/spool/warren/{n} 4")), "filled");
+    }
+    assert_eq!(platform.exited(hog.cell), ExitStatus::OverVolume);
+    // It may run again, for its volume to become smaller, but not to grow.
+    let mut hog = platform.try_wake("hog", "msa", limits).unwrap();
+    assert!(!hog.has_ended(std::time::Duration::from_secs(2)), "it has not grown");
+    let mut talk = hog.talk();
+    assert_eq!(talk.ask("fill /var/spool/warren/more 8"), "filled");
+    assert_eq!(platform.exited(hog.cell), ExitStatus::OverVolume);
+    assert_eq!(neighbour.talk().ask("fill /var/spool/warren/x 20"), "filled");
+    // The watcher's death harms nobody, and another one watches on.
+    node.kill_watcher();
+    let limits = Limits { volume_bytes: 8 << 20, ..Limits::default() };
+    let mut other = platform.try_wake("other", "msa", limits).unwrap();
+    other.talk().say("fill /var/spool/warren/x 30");
+    assert_eq!(platform.exited(other.cell), ExitStatus::OverVolume);
 }

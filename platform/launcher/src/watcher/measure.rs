@@ -18,8 +18,8 @@ const DEPTH: usize = 16;
 pub struct Usage {
     /// Disk space; at least [`BLOCK`] for each file and directory.
     pub bytes: u64,
-    /// There is more, below [`DEPTH`].
-    pub too_deep: bool,
+    /// There is more, below [`DEPTH`] or beyond what was asked for.
+    pub more: bool,
 }
 
 /// Files that may still be looked at.
@@ -42,7 +42,7 @@ impl Budget {
     }
 }
 
-/// Measures a directory, until it is over `most`: what is more does not matter. As every file counts a block, this bounds the work for one
+/// Measures a directory, but no further than to `most`. As every file counts a block, this bounds the work for one
 /// volume; the budget is only charged.
 pub fn directory(path: &Path, most: u64, budget: &mut Budget) -> Usage {
     let mut usage = Usage::default();
@@ -66,11 +66,12 @@ pub fn directory(path: &Path, most: u64, budget: &mut Budget) -> Usage {
         let Ok(stat) = statat(fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
         usage.bytes += space(&stat).max(BLOCK);
         if usage.bytes > most {
+            usage.more = true;
             return usage;
         }
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             if depth >= DEPTH {
-                usage.too_deep = true;
+                usage.more = true;
                 continue;
             }
             let child: Option<OwnedFd> = openat(fd, entry.file_name(), flags, Mode::empty()).ok();
@@ -140,7 +141,7 @@ mod tests {
         assert_eq!(budget.0, 5_000 - 11);
         let deep = tempfile::tempdir().unwrap();
         fs::create_dir_all(deep.path().join(["d"; 40].join("/"))).unwrap();
-        assert!(measured(deep.path(), u64::MAX).too_deep);
+        assert!(measured(deep.path(), u64::MAX).more);
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Watcher {
             self.last = Some(cell);
             let Some(watched) = self.cells.get(&cell) else { continue };
             let usage = self.measure(cell, watched, alarm, &mut budget);
-            if let Some(why) = self.judge.measured(cell, usage, watched.volume_bytes) {
+            if let Some(why) = self.judge.measured(cell, &watched.tenant, usage, watched.volume_bytes) {
                 over.push(said(cell, usage.bytes, why));
             }
         }
@@ -139,8 +139,7 @@ impl Watcher {
         let volume = self.begin.state.join("tenants").join(watched.tenant.as_str());
         let Ok(number) = fs::read_link(volume) else { return Usage::default() };
         let volume = self.begin.state.join("volumes").join(number);
-        let most = judge::most(watched.volume_bytes);
-        let mut usage = measure::directory(&volume, most, budget);
+        let mut usage = measure::directory(&volume, judge::ceiling(watched.volume_bytes), budget);
         // What was deleted and is still open takes space as well, and shows nowhere else.
         if alarm {
             let name = layout::container_name(cell);

@@ -99,6 +99,10 @@ fn answer(words: &[&str]) -> std::io::Result<String> {
                 .collect();
             format!("{}", all.iter().filter(|made| **made).count())
         }
+        ["open", number] => {
+            let all: Vec<_> = (0..number.parse().unwrap_or(0)).map_while(|_| fs::File::open("/proc/self/status").ok()).collect();
+            format!("{}", all.len())
+        }
         ["eat", megabytes] => {
             let mut all = vec![0_u8; megabytes.parse::<usize>().unwrap_or(0) << 20];
             all.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
