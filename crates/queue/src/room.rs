@@ -108,6 +108,10 @@ mod tests {
         assert_eq!(queue.used(), 40_000 + OVERHEAD);
         put(60_000).unwrap();
         drop(queue);
-        assert_eq!(Queue::open(volume.path()).unwrap().used(), 100_000 + 2 * OVERHEAD, "counted anew at the next start");
+        assert_eq!(
+            Queue::open(volume.path()).unwrap().used(),
+            100_000 + 2 * OVERHEAD,
+            "counted anew at the next start"
+        );
     }
 }
