@@ -31,8 +31,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         if !machine::node_is_up(&node) {
             problems.extend(machine::ports_in_use(&node));
         }
+        problems.extend(machine::foreign_egress(&node));
         if !problems.is_empty() {
-            return Err(anyhow::anyhow!(problems.join("\nwarren: ")));
+            return Err(tell::Several(problems).into());
         }
     }
     if node.postmaster.is_some() && tenants.postmaster(&node).is_none() {

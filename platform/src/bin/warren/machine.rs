@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -154,6 +154,15 @@ pub fn ports_in_use(node: &Node) -> Vec<String> {
     all.filter_map(|(name, address)| Some(bind_problem(name, *address, &TcpListener::bind(address).err()?))).collect()
 }
 
+/// Egress addresses that mail cannot leave from, because this machine does not have them.
+pub fn foreign_egress(node: &Node) -> Vec<String> {
+    let missing = |error: io::Error| error.kind() == io::ErrorKind::AddrNotAvailable;
+    let foreign = node.egress.addresses.iter().filter(|address| UdpSocket::bind((**address, 0)).is_err_and(missing));
+    let told =
+        |address| format!("[egress] addresses: {address} is not an address of this machine: `ip address` lists those");
+    foreign.map(told).collect()
+}
+
 /// Why an address cannot be listened on, and what to do.
 pub fn bind_problem(name: &str, address: SocketAddr, error: &io::Error) -> String {
     let port = address.port();
@@ -235,6 +244,16 @@ mod tests {
         assert!(closed_to(stranger, &file, READ).unwrap().starts_with("its mode is 0640, owner "));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(closed_to(stranger, &file, READ), None);
+    }
+
+    #[test]
+    fn an_egress_address_of_somebody_else_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = "hostname = \"mail.example.net\"\n[egress]\naddresses = [\"127.0.0.1\", \"192.0.2.77\"]\n";
+        fs::write(directory.path().join(NODE_FILE), text).unwrap();
+        let node = Node::load(directory.path()).unwrap();
+        let told = "[egress] addresses: 192.0.2.77 is not an address of this machine: `ip address` lists those";
+        assert_eq!(foreign_egress(&node), [told]);
     }
 
     #[test]

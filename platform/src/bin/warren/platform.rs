@@ -26,7 +26,8 @@ impl Platform {
                 socket.display()
             )
         };
-        let packets = Packets::connect(&socket).with_context(asking)?;
+        // Its text says the cause already.
+        let packets = Packets::connect(&socket).map_err(|error| anyhow::anyhow!("{}: {error}", asking()))?;
         set_socket_timeout(&packets, Timeout::Recv, Some(PATIENCE)).context("bounding the wait for an answer")?;
         Ok(Self(packets))
     }

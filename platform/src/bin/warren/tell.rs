@@ -6,12 +6,25 @@ use comfy_table::{ContentArrangement, Table, presets};
 use warren_config::Problems;
 use warren_daemon::escape;
 
-/// Prints an error to stderr: a line for each problem of a configuration (with the place shown at a terminal), one line
-/// for others.
+/// Several things that are wrong at once.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct Several(pub Vec<String>);
+
+/// Prints an error to stderr: a line for each problem of a configuration (with the place shown at a terminal) or of the
+/// machine, one line for others.
 pub fn error(error: &anyhow::Error) {
-    match error.downcast_ref::<Problems>() {
-        Some(problems) => eprint!("{}", problems_text(problems, io::stderr().is_terminal())),
-        None => eprintln!("warren: {}", escape(&format!("{error:#}"))),
+    eprint!("{}", error_text(error, io::stderr().is_terminal()));
+}
+
+fn error_text(error: &anyhow::Error, terminal: bool) -> String {
+    let told = |text: &str| format!("warren: {}\n", escape(text));
+    if let Some(problems) = error.downcast_ref::<Problems>() {
+        problems_text(problems, terminal)
+    } else if let Some(Several(all)) = error.downcast_ref() {
+        all.iter().map(|one| told(one)).collect()
+    } else {
+        told(&format!("{error:#}"))
     }
 }
 
@@ -111,6 +124,14 @@ pub fn time(unix_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_problem_has_a_line_of_its_own_and_can_make_no_other() {
+        let several = Several(vec!["no user".into(), "a file\nwith a\u{1b}name".into()]).into();
+        assert_eq!(error_text(&several, false), "warren: no user\nwarren: a file\\nwith a\\u{1b}name\n");
+        let one = anyhow::anyhow!("inner").context("outer");
+        assert_eq!(error_text(&one, false), "warren: outer: inner\n");
+    }
 
     #[test]
     fn durations_and_times() {

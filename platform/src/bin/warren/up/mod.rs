@@ -68,7 +68,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let site = Site::enter(arguments)?;
     let problems = machine::problems(&site.node, &site.config, &site.tenants, &site.programs);
     if !problems.is_empty() {
-        bail!(problems.join("\nwarren: "));
+        return Err(tell::Several(problems).into());
+    }
+    for problem in machine::foreign_egress(&site.node) {
+        // It may come later, as addresses that wander do; until then mail leaves from the others.
+        tell::warning(&problem);
     }
     leftovers::end(&site.node)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
