@@ -3,13 +3,16 @@
 //! Four ways, one after the other in every round, so that whatever else the machine does meets all of them alike. Containers are ended
 //! and slots made again between the measurements, outside the measured time.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::bail;
 
+use crate::interrupt::Interrupt;
 use crate::launcher::{Launcher, Wake};
-use crate::report::{Report, Row, Stages};
+use crate::msa;
+use crate::place::Place;
+use crate::report::{Goal, Machine, Report, Row, Stages};
 use crate::runtime::Runtime;
 
 /// How it is measured.
@@ -29,44 +32,28 @@ pub struct Options {
     alone: bool,
 }
 
-const WARM: &str = "warren, warm slot";
-const COLD: &str = "warren, no slot";
+/// Names of the ways, in the table and in the JSON file.
+const WARM: &str = "slot";
+const COLD: &str = "no-slot";
 
 /// Rounds before those that count: page cache, volumes, branch predictors.
 const WARM_UP: u32 = 3;
 
 /// Measures and tells.
-pub fn run(options: &Options) -> anyhow::Result<()> {
-    ensure!(rustix::process::geteuid().is_root(), "this makes containers, so run it as root");
-    let own = std::env::current_exe().context("find this program")?;
-    let launcher = own.with_file_name("warren-launcher");
-    ensure!(launcher.is_file(), "{} is missing: cargo build -p warren-launcher", launcher.display());
-    let images = match &options.images {
-        Some(images) => std::path::absolute(images).context("the images' directory")?,
-        None => own.with_file_name("images"),
-    };
-    ensure!(
-        images.join("msa/image.json").is_file(),
-        "there is no image msa in {}: build it by msa-image/build, or tell --images",
-        images.display()
-    );
-    let home = tempfile::Builder::new().prefix("wb").tempdir().context("make a directory for the run")?;
-    let report = measure(options, &launcher, &images, home.path())?;
+pub fn run(options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let place = Place::new(options.images.as_ref())?.with_image()?;
+    let report = measure(options, &place, interrupt)?;
     print!("{}", report.table());
-    if let Some(path) = &options.json {
-        let mut text = serde_json::to_string_pretty(&report).context("write the results")?;
-        text.push('\n');
-        std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
-    }
-    Ok(())
+    report.save(options.json.as_deref())
 }
 
-fn measure(options: &Options, program: &Path, images: &Path, home: &Path) -> anyhow::Result<Report> {
-    let mut with_slots = Launcher::start(program, &home.join("warm"), images, 4)?;
-    let mut without = Launcher::start(program, &home.join("cold"), images, 0)?;
+fn measure(options: &Options, place: &Place, interrupt: &Interrupt) -> anyhow::Result<Report> {
+    let tenant = msa::tenant("bench")?;
+    let mut with_slots = Launcher::start(place, "warm", 4)?;
+    let mut without = Launcher::start(place, "cold", 0)?;
     let mut runtimes = Vec::new();
     for name in ["crun", "runc"].iter().filter(|_| !options.alone) {
-        match Runtime::find(name, home, images)? {
+        match Runtime::find(name, place)? {
             Some(runtime) => runtimes.push((runtime, Vec::new())),
             None => eprintln!("warren-bench: {name} is not installed and is left out (Debian: apt-get install {name})"),
         }
@@ -74,12 +61,17 @@ fn measure(options: &Options, program: &Path, images: &Path, home: &Path) -> any
     let (mut warm, mut cold) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + options.n {
         let counts = round >= WARM_UP;
-        with_slots.settle()?;
-        keep(&mut warm, counts, with_slots.wake()?, true)?;
+        for (launcher, wakes, slot) in [(&mut with_slots, &mut warm, true), (&mut without, &mut cold, false)] {
+            interrupt.check()?;
+            launcher.settle()?;
+            let wake = launcher.wake(&tenant)?;
+            launcher.stop(wake.cell)?;
+            keep(wakes, counts, wake, slot)?;
+        }
         // The pool fills again before others are measured.
         with_slots.settle()?;
-        keep(&mut cold, counts, without.wake()?, false)?;
         for (runtime, times) in &mut runtimes {
+            interrupt.check()?;
             let time = runtime.start()?;
             if counts {
                 times.push(time);
@@ -87,15 +79,29 @@ fn measure(options: &Options, program: &Path, images: &Path, home: &Path) -> any
         }
     }
     let mut rows = vec![total(WARM, &warm), total(COLD, &cold)];
-    rows.extend(runtimes.into_iter().map(|(runtime, times)| Row::new(&format!("{} run", runtime.name()), times)));
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+    rows.extend(runtimes.into_iter().map(|(runtime, times)| Row::new(runtime.name(), times)));
     Ok(Report {
-        profile: if cfg!(debug_assertions) { "debug" } else { "release" },
-        kernel,
-        cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        machine: Machine::this(),
+        goals: goals(&rows),
         rows,
         stages: vec![stages(WARM, &warm), stages(COLD, &cold)],
     })
+}
+
+/// What Warren promises, and whether this run held it.
+fn goals(rows: &[Row]) -> Vec<Goal> {
+    let find = |name| rows.iter().find(|row| row.name == name);
+    let mut goals = Vec::new();
+    if let (Some(warm), Some(cold)) = (find(WARM), find(COLD)) {
+        goals.push(Goal::at_most("slot: median, ms", warm.median_ms, 3.0));
+        goals.push(Goal::at_most("slot: p99, ms", warm.p99_ms, 15.0));
+        goals.push(Goal::at_most("no slot: median, ms", cold.median_ms, 25.0));
+        if let Some(crun) = find("crun") {
+            goals.push(Goal::at_least("slot: times faster than crun", crun.median_ms / warm.median_ms, 8.0));
+            goals.push(Goal::at_least("no slot: times faster than crun", crun.median_ms / cold.median_ms, 1.5));
+        }
+    }
+    goals
 }
 
 fn keep(wakes: &mut Vec<Wake>, counts: bool, wake: Wake, slot: bool) -> anyhow::Result<()> {

@@ -1,26 +1,33 @@
-//! A launcher of our own, asked to wake a tenant as the platform asks.
+//! A launcher of our own, asked to wake tenants as the platform asks.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process};
-use warren_launcher_api::{CellId, Event, ImageName, Limits, Request, Role, SOCKET_NAME, Stage, VERSION};
+use rustix::net::sockopt;
+use warren_launcher_api::{
+    CellId, Event, ImageName, Limits, Request, Role, SOCKET_NAME, Stage, Status, TenantName, VERSION,
+};
 use warren_packet::Packets;
 
+use crate::daemon::Daemon;
 use crate::msa;
+use crate::place::Place;
 
 /// For everything that is not measured.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// For the end of one container more.
+const PATIENCE_EACH: Duration = Duration::from_millis(100);
 
-/// A running launcher and our connection to it in the platform's role.
+/// A running launcher, our connection to it in the platform's role, and what the platform holds of tenants that are awake.
 pub struct Launcher {
-    child: Child,
+    // First, so that the launcher sees us go before it is told to end.
     packets: Packets,
-    log: PathBuf,
+    awake: BTreeMap<CellId, (OwnedFd, File)>,
+    daemon: Daemon,
     slots: u64,
     tag: u64,
 }
@@ -35,47 +42,33 @@ pub struct Wake {
     pub stages: Vec<Stage>,
     /// Request to answer, as seen from here.
     pub answered: Duration,
+    /// The container.
+    pub cell: CellId,
 }
 
 impl Launcher {
-    /// Starts one with so many slots, with its state below `home`.
-    pub fn start(program: &Path, home: &Path, images: &Path, slots: u64) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(home).with_context(|| format!("make {}", home.display()))?;
-        let log = home.join("log");
-        let errors = File::create(&log).context("make the launcher's log")?;
-        let (state, run) = (home.join("state"), home.join("run"));
+    /// Starts one with so many slots. `name` tells it from others of this run.
+    pub fn start(place: &Place, name: &str, slots: u64) -> anyhow::Result<Self> {
+        let (state, run) = (place.state().join(name), place.run().join(name));
         for directory in [&state, &run] {
             std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
         }
-        let mut child = Command::new(program)
-            .arg("--state")
-            .arg(state)
-            .arg("--run")
-            .arg(&run)
-            .arg("--images")
-            .arg(images)
-            .args(["--cgroup", &format!("warren-bench-{}-{slots}", std::process::id()), "--slots", &slots.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(errors)
-            .spawn()
-            .with_context(|| format!("run {}", program.display()))?;
+        let mut command = Command::new(place.program("warren-launcher")?);
+        command.arg("--state").arg(&state).arg("--run").arg(&run).arg("--images").arg(place.images());
+        let group = format!("warren-bench-{}-{name}", std::process::id());
+        command.args(["--cgroup", &group, "--grace-ms", "0", "--slots", &slots.to_string()]);
+        let mut daemon = Daemon::start(&mut command, &state.join("log"))?;
         let end = Instant::now() + PATIENCE;
         let packets = loop {
             match Packets::connect(run.join(SOCKET_NAME)) {
                 Ok(packets) => break packets,
-                Err(e) => {
-                    if let Some(status) = child.try_wait().context("watch the launcher")? {
-                        bail!("the launcher ended ({status}):\n{}", std::fs::read_to_string(&log).unwrap_or_default());
-                    }
-                    if Instant::now() > end {
-                        return Err(e).context("connect to the launcher");
-                    }
-                    std::thread::park_timeout(Duration::from_millis(5));
-                }
+                Err(e) if Instant::now() > end => return Err(e).context("connect to the launcher"),
+                Err(_) => daemon.check().context("the launcher")?,
             }
+            std::thread::park_timeout(Duration::from_millis(5));
         };
-        let launcher = Launcher { child, packets, log, slots, tag: 0 };
+        sockopt::set_socket_timeout(&packets, sockopt::Timeout::Recv, Some(PATIENCE)).context("set a timeout")?;
+        let launcher = Launcher { packets, awake: BTreeMap::new(), daemon, slots, tag: 0 };
         launcher.packets.send(&Request::Hello { role: Role::Platform, version: VERSION }, &[]).context("say hello")?;
         match launcher.hear()? {
             (Event::Welcome { version: VERSION }, _) => Ok(launcher),
@@ -83,38 +76,55 @@ impl Launcher {
         }
     }
 
-    /// Waits until all slots are there, so that making them is not measured.
-    pub fn settle(&mut self) -> anyhow::Result<()> {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    /// How it is.
+    pub fn status(&mut self) -> anyhow::Result<Status> {
+        let tag = self.ask(|tag| Request::Status { tag })?;
+        loop {
+            if let (Event::Status { tag: of, status }, _) = self.hear()?
+                && of == tag
+            {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Waits until the status is as wanted.
+    pub fn wait(&mut self, what: &str, wanted: impl Fn(&Status) -> bool) -> anyhow::Result<Status> {
         let end = Instant::now() + PATIENCE;
         loop {
-            let tag = self.ask(|tag| Request::Status { tag })?;
-            let status = loop {
-                match self.hear()?.0 {
-                    Event::Status { tag: of, status } if of == tag => break status,
-                    _ => {}
-                }
-            };
-            if status.slots_ready >= status.slots_wanted.max(self.slots) {
-                return Ok(());
+            let status = self.status()?;
+            if wanted(&status) {
+                return Ok(status);
             }
             if Instant::now() > end {
-                bail!("{} of {} slots after {PATIENCE:?}; {}", status.slots_ready, self.slots, self.log());
+                bail!("no {what} after {PATIENCE:?} but {status:?}; {}", self.daemon.last_words());
             }
             std::thread::park_timeout(Duration::from_millis(2));
         }
     }
 
-    /// Wakes the tenant, waits for its banner, and ends it again.
-    pub fn wake(&mut self) -> anyhow::Result<Wake> {
-        let (tenant, image) = (msa::tenant()?, ImageName::new("msa").context("the image's name")?);
+    /// Waits until all slots are there, so that making them is not measured.
+    pub fn settle(&mut self) -> anyhow::Result<()> {
+        let slots = self.slots;
+        self.wait("full pool", |status| status.slots_ready >= status.slots_wanted.max(slots)).map(drop)
+    }
+
+    /// Wakes a tenant and waits for its banner. It stays awake, and its pidfd and control channel are kept, as the platform keeps them.
+    pub fn wake(&mut self, tenant: &TenantName) -> anyhow::Result<Wake> {
+        let image = ImageName::new("msa").context("the image's name")?;
         let began = Instant::now();
         let limits = Limits::default();
-        let tag = self.ask(|tag| Request::Wake { tag, tenant: tenant.clone(), image: image.clone(), limits })?;
+        let tag = self.ask(|tag| Request::Wake { tag, tenant: tenant.clone(), image, limits })?;
         let (cell, slot, stages, descriptors) = loop {
             match self.hear()? {
                 (Event::Woken { tag: of, cell, slot, stages }, fds) if of == tag => break (cell, slot, stages, fds),
                 (Event::Failed { tag: of, error }, _) if of == tag => {
-                    bail!("the launcher cannot wake the tenant: {error}; {}", self.log())
+                    bail!("the launcher cannot wake {tenant}: {error}; {}", self.daemon.last_words())
                 }
                 _ => {}
             }
@@ -122,22 +132,27 @@ impl Launcher {
         let answered = began.elapsed();
         let mut descriptors = descriptors.into_iter();
         let mut next = || descriptors.next().context("Woken came without its descriptors");
-        let (_pidfd, control, entrance) = (next()?, next()?, next()?);
-        msa::banner(control, entrance).with_context(|| self.log())?;
+        let (pidfd, control, entrance) = (next()?, next()?, next()?);
+        let control = msa::banner(tenant, control, entrance).with_context(|| self.daemon.last_words())?;
         let total = began.elapsed();
-        self.stop(cell)?;
-        Ok(Wake { total, slot, stages, answered })
+        self.awake.insert(cell, (pidfd, control));
+        let containers = u32::try_from(self.awake.len()).unwrap_or(u32::MAX);
+        self.daemon.patience(PATIENCE + PATIENCE_EACH * containers);
+        Ok(Wake { total, slot, stages, answered, cell })
     }
 
-    fn stop(&mut self, cell: CellId) -> anyhow::Result<()> {
+    /// Ends a container.
+    pub fn stop(&mut self, cell: CellId) -> anyhow::Result<()> {
         let tag = self.ask(|tag| Request::Stop { tag, cell, grace_ms: 0 })?;
         loop {
             match self.hear()?.0 {
-                Event::Stopped { tag: of } if of == tag => return Ok(()),
+                Event::Stopped { tag: of } if of == tag => break,
                 Event::Failed { tag: of, error } if of == tag => bail!("the launcher cannot stop the tenant: {error}"),
                 _ => {}
             }
         }
+        self.awake.remove(&cell);
+        Ok(())
     }
 
     fn ask(&mut self, request: impl FnOnce(u64) -> Request) -> anyhow::Result<u64> {
@@ -148,31 +163,6 @@ impl Launcher {
 
     fn hear(&self) -> anyhow::Result<(Event, Vec<OwnedFd>)> {
         let heard = self.packets.recv().context("hear the launcher")?;
-        heard.with_context(|| format!("the launcher hung up; {}", self.log()))
-    }
-
-    fn log(&self) -> String {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        format!("its log ends:\n{}", lines[lines.len().saturating_sub(10)..].join("\n"))
-    }
-}
-
-impl Drop for Launcher {
-    fn drop(&mut self) {
-        // It ends its containers and slots before itself.
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let end = Instant::now() + PATIENCE;
-        while let Ok(None) = self.child.try_wait() {
-            if Instant::now() > end {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                eprintln!("warren-bench: the launcher had to be killed; look for control groups named warren-bench-*");
-                return;
-            }
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
+        heard.with_context(|| format!("the launcher hung up; {}", self.daemon.last_words()))
     }
 }

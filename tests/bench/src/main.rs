@@ -2,17 +2,27 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`cold_start`] | the benchmark: who is measured, in which order, what is reported |
-//! | [`launcher`] | a launcher of our own, asked to wake a tenant |
-//! | [`runtime`] | the same image under an OCI runtime from Debian |
-//! | [`msa`] | from a running container to its banner, the same for both |
-//! | [`report`] | medians, percentiles, the table, the JSON file |
+//! | [`cold_start`] | how long a sleeping tenant's banner takes, beside crun and runc |
+//! | [`density`] | what a tenant that is awake costs, and thousands of them |
+//! | [`fleet`] | what tenants that sleep cost the platform, and a reload among them |
+//! | [`launcher`], [`daemon`] | a launcher of our own, asked to wake tenants; other programs |
+//! | [`runtime`] | the same bundle under an OCI runtime from Debian |
+//! | [`msa`] | from a running container to its banner, the same for all |
+//! | [`memory`] | what is taken, by whom |
+//! | [`place`], [`interrupt`] | where it happens; that nothing stays of it |
+//! | [`report`] | medians, percentiles, goals, tables, the JSON file |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cold_start;
+mod daemon;
+mod density;
+mod fleet;
+mod interrupt;
 mod launcher;
+mod memory;
 mod msa;
+mod place;
 mod report;
 mod runtime;
 
@@ -31,12 +41,19 @@ struct Arguments {
 enum What {
     /// From the request for a sleeping tenant to its MSA's 220: with a warm slot, without one, and under crun and runc
     ColdStart(cold_start::Options),
+    /// Memory and start time against the number of tenants that are awake
+    Density(density::Options),
+    /// The platform's memory, and the time of a reload that touches one tenant, with many tenants that sleep
+    Fleet(fleet::Options),
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
-        What::ColdStart(options) => cold_start::run(&options),
-    };
+    let command = Arguments::parse().command;
+    let done = interrupt::Interrupt::hold().and_then(|interrupt| match command {
+        What::ColdStart(options) => cold_start::run(&options, &interrupt),
+        What::Density(options) => density::run(&options, &interrupt),
+        What::Fleet(options) => fleet::run(&options, &interrupt),
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

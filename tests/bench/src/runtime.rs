@@ -1,12 +1,14 @@
 //! The same image under an OCI runtime from Debian, the way one would use it without a launcher of one's own: a network namespace with
 //! its listeners, then `crun run` or `runc run`.
 //!
-//! What differs is in the runtime's favour: no user namespace and no seccomp filter, which the launcher's containers have.
+//! The bundle is the launcher's own (`warren-launcher bundle`): the same root, program, namespaces, seccomp filter, limits. What differs is
+//! in the runtime's favour: the volume is a plain bind mount without id mapping, and the network has no routes.
 
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,14 +18,12 @@ use command_fds::{CommandFdExt, FdMapping};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
-use serde_json::json;
+use serde_json::{Value, json};
 use warren_control::{CONTROL_NAME, RELAY_PORT, SUBMISSION_PORT};
 use warren_launcher_api::{Limits, VOLUME_PATH};
 
 use crate::msa;
-
-/// Uid and gid in the container, as `image.json` says for our image.
-const USER: u32 = 1000;
+use crate::place::Place;
 
 /// For the container's end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,22 +33,41 @@ pub struct Runtime {
     name: &'static str,
     bundle: PathBuf,
     volume: PathBuf,
-    rootfs: PathBuf,
+    root: PathBuf,
+    /// What `warren-launcher bundle` says, with the image where it is seen.
+    template: Value,
+    images: PathBuf,
+    seen: PathBuf,
     count: u64,
 }
 
 impl Runtime {
     /// The runtime, if this machine has it.
-    pub fn find(name: &'static str, home: &Path, images: &Path) -> anyhow::Result<Option<Self>> {
+    pub fn find(name: &'static str, place: &Place) -> anyhow::Result<Option<Self>> {
         if Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
             return Ok(None);
         }
-        let (bundle, volume) = (home.join(name), home.join(format!("{name}-volume")));
+        let (bundle, root) = (place.run().join(name), place.run().join(format!("{name}-root")));
+        let volume = place.state().join(format!("{name}-volume"));
         for directory in [&bundle, &volume] {
             std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
         }
-        std::os::unix::fs::chown(&volume, Some(USER), Some(USER)).context("give the volume away")?;
-        Ok(Some(Runtime { name, bundle, volume, rootfs: images.join("msa/rootfs"), count: 0 }))
+        let told = Command::new(place.program("warren-launcher")?)
+            .args(["bundle", "--images"])
+            .arg(place.images())
+            .output()
+            .context("ask the launcher for the bundle")?;
+        let mut template: Value = serde_json::from_slice(&told.stdout)
+            .with_context(|| format!("the launcher's bundle: {}", String::from_utf8_lossy(&told.stderr)))?;
+        let user = ["/linux/uidMappings/0/hostID", "/process/user/uid"].map(|place| template.pointer(place)?.as_u64());
+        let user = user.into_iter().sum::<Option<u64>>().and_then(|user| u32::try_from(user).ok());
+        let user = user.context("the launcher's bundle names no user")?;
+        std::os::unix::fs::chown(&volume, Some(user), Some(user)).context("give the volume away")?;
+        let seen = place.run().join(format!("{name}-images"));
+        std::fs::create_dir_all(&seen).with_context(|| format!("make {}", seen.display()))?;
+        template["root"]["path"] = json!(seen.join("msa/rootfs"));
+        let images = place.images().to_owned();
+        Ok(Some(Runtime { name, bundle, volume, root, template, images, seen, count: 0 }))
     }
 
     /// The runtime's name.
@@ -59,11 +78,14 @@ impl Runtime {
     /// Runs a container, waits for its banner, and ends it again: the time from nothing to banner.
     pub fn start(&mut self) -> anyhow::Result<Duration> {
         self.count += 1;
-        let id = format!("warren-bench-{}-{}", std::process::id(), self.count);
+        let id = format!("warren-bench-{}-{}-{}", std::process::id(), self.name, self.count);
         // A thread of its own, for namespaces are entered by threads.
         std::thread::scope(|scope| {
             let run = scope.spawn(|| {
                 hide_unified_cgroups()?;
+                // A container's root is nobody to the machine, and could not pass through, say, /root.
+                mount(Some(&self.images), &self.seen, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                    .context("show the images where everybody may pass")?;
                 self.measured(&id)
             });
             run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -87,13 +109,15 @@ impl Runtime {
         let log = std::fs::File::create(self.bundle.join("log")).context("make the runtime's log")?;
         let mappings =
             inherited.into_iter().zip(3..).map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
-        let mut child = Command::new(self.name)
+        let mut child = self
+            .command()
             .args(["run", "--preserve-fds", "3", "--bundle"])
             .arg(&self.bundle)
             .arg(id)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
+            .process_group(0)
             .fd_mappings(mappings)
             .context("pass the listeners")?
             .spawn()
@@ -102,9 +126,9 @@ impl Runtime {
         let stream = rustix::net::SocketType::STREAM;
         let control = rustix::net::socket_with(rustix::net::AddressFamily::UNIX, stream, flags, None)?;
         let entrance = rustix::net::socket_with(rustix::net::AddressFamily::INET, stream, flags, None)?;
-        let greeted = msa::banner(control, entrance);
+        let greeted = msa::banner(&msa::tenant("bench")?, control, entrance);
         let total = began.elapsed();
-        let _ = Command::new(self.name).args(["kill", id, "KILL"]).stderr(Stdio::null()).status();
+        let _ = self.command().args(["kill", id, "KILL"]).stderr(Stdio::null()).status();
         let end = Instant::now() + PATIENCE;
         while child.try_wait().context("watch the runtime")?.is_none() {
             if Instant::now() > end {
@@ -115,9 +139,9 @@ impl Runtime {
             std::thread::park_timeout(Duration::from_millis(1));
         }
         // Ends what is left, if anything: `run` deletes by itself.
-        let _ = Command::new(self.name).args(["delete", "--force", id]).stderr(Stdio::null()).status();
+        let _ = self.command().args(["delete", "--force", id]).stderr(Stdio::null()).status();
         match greeted {
-            Ok(()) => Ok(total),
+            Ok(_) => Ok(total),
             Err(e) => {
                 let log = std::fs::read_to_string(self.bundle.join("log")).unwrap_or_default();
                 bail!("{}: {e:#}\n{log}", self.name)
@@ -125,45 +149,40 @@ impl Runtime {
         }
     }
 
-    /// A bundle with the image, limits and namespaces that the launcher gives.
-    fn config(&self, id: &str, network: &str) -> serde_json::Value {
+    /// The launcher's bundle, with what it gives at a wake: cell, volume, limits.
+    fn config(&self, id: &str, network: &str) -> Value {
         let limits = Limits::default();
-        let tmpfs = |place: &str, options: &[&str]| json!({"destination": place, "type": "tmpfs", "source": "tmpfs", "options": options});
-        json!({
-            "ociVersion": "1.0.2",
-            "process": {
-                "user": {"uid": USER, "gid": USER},
-                "args": ["/warren-msa"],
-                "env": ["LISTEN_FDS=3", "LISTEN_FDNAMES=submission:relay:control"],
-                "cwd": "/",
-                "capabilities": {"bounding": [], "effective": [], "permitted": [], "inheritable": [], "ambient": []},
-                "rlimits": [
-                    {"type": "RLIMIT_NOFILE", "hard": limits.open_files, "soft": limits.open_files},
-                    {"type": "RLIMIT_FSIZE", "hard": limits.file_bytes, "soft": limits.file_bytes},
-                ],
-                "noNewPrivileges": true,
-            },
-            "root": {"path": self.rootfs, "readonly": true},
-            "hostname": "msa",
-            "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc"},
-                tmpfs("/dev", &["nosuid", "strictatime", "mode=755", "size=64k"]),
-                tmpfs("/tmp", &["nosuid", "nodev", "size=16m"]),
-                {"destination": VOLUME_PATH, "type": "bind", "source": self.volume,
-                 "options": ["bind", "rw", "nosuid", "nodev", "noexec"]},
-            ],
-            "linux": {
-                "cgroupsPath": format!("/{id}"),
-                "resources": {
-                    "memory": {"limit": limits.memory_bytes},
-                    "pids": {"limit": limits.pids},
-                },
-                "namespaces": [
-                    {"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"},
-                    {"type": "network", "path": network},
-                ],
-            },
-        })
+        let mut config = self.template.clone();
+        let process = &mut config["process"];
+        // The runtimes tell the number of the process themselves, or not at all.
+        process["env"] = json!(["LISTEN_FDS=3", "LISTEN_FDNAMES=submission:relay:control"]);
+        process["rlimits"] = json!([
+            {"type": "RLIMIT_NOFILE", "hard": limits.open_files, "soft": limits.open_files},
+            {"type": "RLIMIT_FSIZE", "hard": limits.file_bytes, "soft": limits.file_bytes},
+        ]);
+        if let Some(mounts) = config["mounts"].as_array_mut() {
+            let options = ["bind", "rw", "nosuid", "nodev", "noexec"];
+            mounts.push(json!({"destination": VOLUME_PATH, "type": "bind", "source": self.volume, "options": options}));
+        }
+        let linux = &mut config["linux"];
+        linux["cgroupsPath"] = json!(format!("/{id}"));
+        linux["resources"] = json!({
+            "memory": {"limit": limits.memory_bytes},
+            "pids": {"limit": limits.pids},
+            "cpu": {"shares": u64::from(limits.cpu_weight) * 1024 / 100},
+        });
+        if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+            namespaces.retain(|namespace| namespace["type"] != "network");
+            namespaces.push(json!({"type": "network", "path": network}));
+        }
+        config
+    }
+
+    /// The runtime, with its state where the launcher's is.
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.name);
+        command.arg("--root").arg(&self.root);
+        command
     }
 }
 
