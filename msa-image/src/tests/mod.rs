@@ -1,5 +1,6 @@
 //! The whole MSA over loopback sockets.
 
+mod attacks;
 mod delivery;
 mod entrance;
 mod harness;

@@ -1,6 +1,7 @@
 //! The receiver's whole road with literal dialogues.
 #![allow(clippy::unwrap_used)]
 
+mod attacks;
 mod world;
 
 use std::sync::Arc;
