@@ -26,6 +26,7 @@ pub fn plan(started: &Node, running: &Book, new: &Book) -> Plan {
         container: names(&changes.container),
         settings: names(&changes.settings),
         access: names(access),
+        node: running.node != new.node,
         restart: started.needs_restart(&new.node).into_iter().map(str::to_owned).collect(),
         outdated: Names::default(),
     }
@@ -71,6 +72,7 @@ mod tests {
         let told = |names: &Names| names.first.iter().map(TenantName::as_str).collect::<Vec<_>>().join(" ");
         let lists = [&plan.added, &plan.removed, &plan.container, &plan.settings, &plan.access];
         assert_eq!(lists.map(told), ["f", "c", "b", "a", "d"]);
+        assert!(plan.node);
         assert_eq!(plan.restart, ["[listen]"]);
     }
 

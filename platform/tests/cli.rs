@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -110,6 +111,49 @@ fn passwd_hashes_the_first_line() {
 
     let output = warren(&["passwd", "--stdin"], "");
     assert_eq!((err(&output).as_str(), output.status.code()), ("warren: no password on standard input\n", Some(1)));
+}
+
+#[test]
+fn a_tenant_is_added_changed_and_removed_in_files() {
+    let node = format!("{NODE}[users]\nplatform = \"root\"\n");
+    let run = tempfile::tempdir().unwrap();
+    let node = format!("{node}[paths]\nrun = {0:?}\nstate = {0:?}\n", path(run.path()));
+    let config = config(&[("warren.toml", &node), ("tenants/acme.toml", "# first\ndomains = [\"acme.example\"]\n")]);
+    let edit = |arguments: &[&str], input: &str| {
+        warren(&[&["tenant"], arguments, &["--config", path(config.path())]].concat(), input)
+    };
+    let read = |name: &str| fs::read_to_string(config.path().join("tenants").join(name)).unwrap();
+
+    let output =
+        edit(&["add", "globex", "--domain", "globex.example", "--account", "bob", "--account", "eve"], "one\ntwo\n");
+    assert!(out(&output).ends_with("the node is not up: it takes effect when it starts\n"), "{}", err(&output));
+    let text = read("globex.toml");
+    assert!(text.starts_with("domains = [\"globex.example\"]\n\n[accounts]\nbob = \"$argon2id$"), "{text}");
+    let mode = fs::metadata(config.path().join("tenants/globex.toml")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+
+    let output = edit(&["add", "globex", "--domain", "other.example"], "");
+    assert!(err(&output).ends_with("globex.toml is there already\n"), "{}", err(&output));
+    let output = edit(&["add", "thief", "--domain", "acme.example", "--no-reload"], "");
+    assert!(err(&output).contains("acme.example is a domain of tenant acme already"), "{}", err(&output));
+    let output = edit(&["passwd", "acme", "Alice", "--no-reload"], "secret\n");
+    assert!(err(&output).contains("\"Alice\" has capitals"), "{}", err(&output));
+    assert_eq!(read("acme.toml"), "# first\ndomains = [\"acme.example\"]\n");
+    let output = edit(&["passwd", "acme", "alice", "--no-reload"], "secret\n");
+    assert_eq!(out(&output), "acme: account alice has its password\n");
+    assert!(read("acme.toml").starts_with("# first\ndomains = [\"acme.example\"]\n\n[accounts]\nalice = \"$argon2id$"));
+
+    let output = edit(&["remove", "acme"], "");
+    assert!(err(&output).contains("add --yes") && output.status.code() == Some(1), "{}", err(&output));
+    let output = edit(&["remove", "acme", "--yes", "--no-reload"], "");
+    assert!(out(&output).contains("its volume stays"), "{}", err(&output));
+    assert!(read("removed/acme.toml").starts_with("# first"));
+    let mut left: Vec<_> =
+        fs::read_dir(config.path().join("tenants")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["globex.toml", "removed"]);
+    let output = warren(&["check", "--files-only", "--config", path(config.path())], "");
+    assert!(out(&output).contains("1 tenants, 2 accounts"), "{}", err(&output));
 }
 
 #[test]

@@ -13,10 +13,12 @@ use std::sync::Arc;
 use warren_launcher_api::TenantName;
 
 use crate::accounts::Account;
+use crate::checker::Checker;
 use crate::folder::{Folder, Stamp};
 use crate::node::Node;
 use crate::problem::Problems;
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, TenantFile, tenant};
+use crate::{TENANTS_FOLDER, places};
 
 /// The tenants. Cheap to ask, by name and by domain.
 #[derive(Debug, Clone, Default)]
@@ -98,6 +100,25 @@ impl Directory {
     /// once keeps a [`Folder`].
     pub fn load(directory: &Path, node: &Node) -> Result<Self, Problems> {
         Folder::once(directory).read(node, &Self::default())
+    }
+
+    /// What [`Directory::load`] would give if the tenant's file were this text, or were not there. `self` is what it gives now.
+    pub fn rehearse(
+        &self,
+        directory: &Path,
+        node: &Node,
+        name: &TenantName,
+        text: Option<&str>,
+    ) -> Result<Self, Problems> {
+        let folder = directory.join(TENANTS_FOLDER);
+        let now = match text {
+            Some(text) => {
+                let (check, raw) = Checker::parse::<TenantFile>(&places::file(&folder, name), text)?;
+                Some((Arc::new(tenant(check, &raw, name.clone(), node)?), None))
+            }
+            None => None,
+        };
+        self.with(vec![Found { name: name.clone(), now }], &folder)
     }
 
     /// All tenants, by name.

@@ -328,6 +328,8 @@ pub struct Plan {
     pub settings: Names,
     /// Tenants with other passwords or forwards, which concern no container.
     pub access: Names,
+    /// Whether `warren.toml` says something else than the last time it was read.
+    pub node: bool,
     /// Sections that take effect only when the node starts again, changed since it started.
     pub restart: Vec<String>,
     /// Tenants that run an image which was replaced since: they go on until they are drained.

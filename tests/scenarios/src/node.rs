@@ -96,6 +96,17 @@ impl<'lab> Node<'lab> {
         command.args(arguments).arg("--config").arg(self.config_dir()).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// The same, with something to read on its standard input.
+    pub fn warren_with_input(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = self.lab.command_in_node(find_program("warren").unwrap());
+        command.args(arguments).arg("--config").arg(self.config_dir());
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        // One that does not read may have ended already.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
     /// The same, for its output; fails the scenario if it fails.
     pub fn ask(&self, arguments: &[&str]) -> String {
         let output = self.warren(arguments);
@@ -169,7 +180,8 @@ impl<'lab> Node<'lab> {
 
     /// The node's log so far.
     pub fn log(&self) -> String {
-        self.log.lines.lock().unwrap().join("\n")
+        // Also after an assertion that held the lock.
+        self.log.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).join("\n")
     }
 
     /// Waits until the question is answered with something.
@@ -218,7 +230,10 @@ impl<'lab> Node<'lab> {
     pub fn state_of(&self, tenant: &str) -> Option<String> {
         let table = self.ask(&["tenants"]);
         let row = table.lines().find(|l| l.split_whitespace().any(|w| w == tenant))?;
-        ["asleep", "starting", "awake", "draining", "failed", "suspended"].into_iter().find(|s| row.contains(s)).map(str::to_owned)
+        ["asleep", "starting", "awake", "draining", "failed", "suspended"]
+            .into_iter()
+            .find(|s| row.contains(s))
+            .map(str::to_owned)
     }
 
     /// SIGTERM; then nothing of the node may be left but its configuration, volumes and records.
@@ -245,6 +260,23 @@ impl<'lab> Node<'lab> {
             kill(pid, rustix::process::Signal::KILL);
         }
         self.wait_for_end();
+    }
+
+    /// What a power cut and a boot leave: nothing runs, the run directory is empty, and of the state directory only what was synced is
+    /// there, which the platform's journal is not.
+    pub fn reboot(&mut self) {
+        self.crash(true);
+        // Waiting slots too.
+        self.wait_until("the end of everything", || {
+            let group = [format!("/{}/", self.cgroup), format!("/{}\n", self.cgroup)];
+            let ours = |p: &leftovers::Process| group.iter().any(|group| p.cgroups.contains(group));
+            let left: Vec<u32> = leftovers::processes().iter().filter(|(_, p)| ours(p)).map(|(pid, _)| *pid).collect();
+            left.iter().for_each(|pid| kill(*pid, rustix::process::Signal::KILL));
+            left.is_empty().then_some(())
+        });
+        std::fs::remove_dir_all(self.run_dir()).unwrap();
+        let _ = std::fs::remove_file(self.state_dir().join("platform/due.jsonl"));
+        self.restart();
     }
 
     /// What is left of the node on the machine.
@@ -368,6 +400,7 @@ nameservers = ["198.51.100.53"]
 [fleet]
 idle = "{idle}ms"
 slots = {slots}
+start_deadline = "60s"
 
 [retry]
 first = "{retry}ms"

@@ -4,6 +4,7 @@
 //!   up, down            supervise a whole node; clean up after one that was killed        up/, down.rs
 //!   check               configuration and machine                                         check.rs, machine.rs
 //!   tenants, status     ask the running platform over $run/platform.sock                   platform.rs and one file each
+//!   plan, apply         what the files would change, and doing it                          plan.rs, reload.rs
 //!   tenant …            wake, suspend, look at, add, remove one tenant                     tenant/
 //!   sessions            read what the proxy recorded                                       sessions.rs
 //!   send                submit a message file as a mail user would                         send.rs
@@ -20,7 +21,9 @@ mod check;
 mod down;
 mod machine;
 mod passwd;
+mod plan;
 mod platform;
+mod reload;
 mod send;
 mod sessions;
 mod status;
@@ -60,7 +63,11 @@ enum Action {
     Check(check::Arguments),
     /// List the tenants and how they are
     Tenants(tenants::Arguments),
-    /// Wake, suspend or look at one tenant
+    /// Show what the configuration would change about the running node
+    Plan(plan::PlanArguments),
+    /// Have the running node take up the configuration and replaced images, and wait until it has
+    Apply(plan::ApplyArguments),
+    /// Wake, suspend, look at, add or remove one tenant
     #[command(subcommand)]
     Tenant(tenant::Action),
     /// Show how the node is: tenants awake, cold starts, counters
@@ -79,6 +86,8 @@ fn main() -> ExitCode {
         Action::Down(arguments) => down::run(&arguments),
         Action::Check(arguments) => check::run(&arguments),
         Action::Tenants(arguments) => tenants::run(&arguments),
+        Action::Plan(arguments) => plan::plan(&arguments),
+        Action::Apply(arguments) => plan::apply(&arguments),
         Action::Tenant(action) => tenant::run(&action),
         Action::Status(config) => status::run(&config),
         Action::Send(arguments) => return send::run(&arguments),

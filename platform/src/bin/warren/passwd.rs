@@ -32,7 +32,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     tell::line(&hash(&first_line(io::stdin().lock())?)?)
 }
 
-fn first_line(input: impl BufRead) -> anyhow::Result<String> {
+/// The password on a line of its own.
+pub fn first_line(input: impl BufRead) -> anyhow::Result<String> {
     let mut line = String::new();
     input.take(LONGEST + 2).read_line(&mut line).context("reading the password")?;
     let password = line.trim_end_matches(['\r', '\n']);
@@ -44,7 +45,8 @@ fn first_line(input: impl BufRead) -> anyhow::Result<String> {
     }
 }
 
-fn hash(password: &str) -> anyhow::Result<String> {
+/// The hash that belongs into a tenant's file.
+pub fn hash(password: &str) -> anyhow::Result<String> {
     let parameters = Params::new(MEMORY_KIB, PASSES, LANES, None).context("argon2 parameters")?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters);
     let hash = argon2.hash_password(password.as_bytes()).context("hashing the password")?;

@@ -3,8 +3,11 @@
 //! ```text
 //!   wake, sleep, suspend, resume   ask the running platform        life.rs
 //!   logs                           what the node said of it        logs.rs
+//!   add, remove, passwd            edit its file                   edit.rs, file.rs
 //! ```
 
+mod edit;
+mod file;
 mod life;
 mod logs;
 
@@ -22,6 +25,12 @@ pub enum Action {
     Resume(life::Arguments),
     /// Show what the node logged of a tenant lately: its sessions at the front door, its starts, what its MSA said
     Logs(logs::Arguments),
+    /// Add a tenant: write its file and have the node read it
+    Add(edit::AddArguments),
+    /// Remove a tenant: move its file away and have the node read that; its volume stays
+    Remove(edit::RemoveArguments),
+    /// Set, add or take away the password of a tenant's account
+    Passwd(edit::PasswdArguments),
 }
 
 pub fn run(action: &Action) -> anyhow::Result<()> {
@@ -31,5 +40,8 @@ pub fn run(action: &Action) -> anyhow::Result<()> {
         Action::Suspend(arguments) => life::suspend(arguments),
         Action::Resume(arguments) => life::resume(arguments),
         Action::Logs(arguments) => logs::run(arguments),
+        Action::Add(arguments) => edit::add(arguments),
+        Action::Remove(arguments) => edit::remove(arguments),
+        Action::Passwd(arguments) => edit::passwd(arguments),
     }
 }
