@@ -9,7 +9,7 @@
 //!
 //! [`Names`] is bounded per cell and in cells: a tenant can ask for any number of names, and only crowds out its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,10 @@ use warren_launcher_api::CellId;
 pub const SOCKET_NAME: &str = "names.sock";
 /// Longest datagram taken.
 pub const MAX_NOTE: usize = 4096;
+/// Longest name taken: DNS has none longer.
+const MAX_NAME: usize = 255;
+/// Most cells remembered: more than one proxy has doors, which are descriptors.
+const MAX_CELLS: usize = 20_000;
 /// Most addresses remembered per cell.
 pub const MAX_PER_CELL: usize = 2048;
 /// Most names remembered for one address: big providers serve many domains from one.
@@ -62,12 +66,20 @@ pub struct Name {
 /// All that the resolver told.
 #[derive(Debug, Default)]
 pub struct Names {
-    cells: HashMap<CellId, HashMap<IpAddr, Vec<Name>>>,
+    /// By age: ids of cells only grow.
+    cells: BTreeMap<CellId, HashMap<IpAddr, Vec<Name>>>,
 }
 
 impl Names {
     /// Takes a note. The latest note of an address comes first.
     pub fn note(&mut self, note: NameNote, now: Instant) {
+        if note.mx.len() > MAX_NAME || note.domain.as_ref().is_some_and(|domain| domain.len() > MAX_NAME) {
+            return;
+        }
+        if self.cells.len() >= MAX_CELLS && !self.cells.contains_key(&note.cell) {
+            // One that is gone without a word, as while the launcher was away; or the resolver tells of cells that never were.
+            self.cells.pop_first();
+        }
         let cell = self.cells.entry(note.cell).or_default();
         let address = note.address.to_canonical();
         if cell.len() >= MAX_PER_CELL && !cell.contains_key(&address) {
@@ -137,6 +149,20 @@ mod tests {
         assert!(names.lookup(CELL, ip, now + KEEP).is_none());
         names.note(note("mx.example.org", ip, u32::MAX), now);
         assert!(names.lookup(CELL, ip, now + KEEP_AT_MOST).is_none());
+    }
+
+    #[test]
+    fn a_resolver_gone_wild_is_bounded() {
+        let (now, ip) = (Instant::now(), IpAddr::from([192, 0, 2, 1]));
+        let mut names = Names::default();
+        for cell in 0..=MAX_CELLS {
+            let cell = CellId(u64::try_from(cell).unwrap());
+            names.note(NameNote { cell, ..note("mx.example.org", ip, 60) }, now);
+        }
+        assert_eq!(names.cells.len(), MAX_CELLS);
+        assert!(names.lookup(CellId(0), ip, now).is_none(), "the oldest made room");
+        names.note(note(&"x".repeat(256), IpAddr::from([192, 0, 2, 2]), 60), now);
+        assert!(names.lookup(CELL, IpAddr::from([192, 0, 2, 2]), now).is_none());
     }
 
     #[test]
