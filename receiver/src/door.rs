@@ -14,6 +14,7 @@ use warren_smtp::Reply;
 use crate::platform::Platform;
 use crate::session::{self, Patience};
 use crate::settings::Settings;
+use crate::spool::Room;
 
 /// How long open sessions may take to finish once draining began.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -25,8 +26,12 @@ pub struct Door {
     platform: Arc<Platform>,
     patience: Patience,
     guests: Arc<Guests>,
+    room: Arc<Room>,
     draining: Draining,
 }
+
+/// So many of the largest messages fit into the spool at a time: of usual ones, ten thousands.
+const LARGEST_AT_ONCE: u64 = 50;
 
 impl Door {
     /// A door whose sessions use the settings that are current when they begin.
@@ -36,7 +41,9 @@ impl Door {
         patience: Patience,
         draining: Draining,
     ) -> Self {
-        Self { settings, platform, patience, guests: Arc::default(), draining }
+        let largest = settings.borrow().server.extensions.size.unwrap_or(0);
+        let room = Room::of(largest.saturating_mul(LARGEST_AT_ONCE));
+        Self { settings, platform, patience, guests: Arc::default(), room, draining }
     }
 
     /// Accepts on all listeners until draining begins, then waits for open sessions, for at most half a minute.
@@ -88,6 +95,7 @@ impl Door {
                     settings,
                     Arc::clone(&self.platform),
                     self.patience,
+                    Arc::clone(&self.room),
                     self.draining.clone(),
                 );
                 tokio::spawn(async move {

@@ -19,7 +19,7 @@ use warren_wire::{HandshakeError, MaybeTls, within};
 use crate::handover::{hand_over, unanswered};
 use crate::platform::Platform;
 use crate::settings::Settings;
-use crate::spool::Spool;
+use crate::spool::{Room, Spool};
 use crate::trace::{HopCounter, Received};
 use crate::transaction::{Rules, Transaction, address_of, seen_as};
 
@@ -69,6 +69,7 @@ struct Session {
     settings: Arc<Settings>,
     platform: Arc<Platform>,
     patience: Patience,
+    room: Arc<Room>,
     server: Server,
     helo: String,
     tls: Option<String>,
@@ -93,6 +94,7 @@ pub async fn serve(
     settings: Arc<Settings>,
     platform: Arc<Platform>,
     patience: Patience,
+    room: Arc<Room>,
     draining: Draining,
 ) {
     let server = Server::new(settings.server.clone());
@@ -107,6 +109,7 @@ pub async fn serve(
         settings,
         platform,
         patience,
+        room,
         server,
         helo: String::new(),
         tls: None,
@@ -245,7 +248,7 @@ impl Session {
 
     async fn open_spool(&self) -> io::Result<Incoming> {
         let id = new_id();
-        let mut spool = Spool::create(&self.settings.spool).await?;
+        let mut spool = Spool::create(&self.settings.spool, &self.room).await?;
         let recipients = self.transaction.as_ref().map_or(&[][..], Transaction::recipients);
         let field = Received {
             helo: &self.helo,
