@@ -1,29 +1,44 @@
 //! Ctrl-C and SIGTERM end the benchmark between two measurements, so that everything it made is taken away as at any other end.
 
-use anyhow::{Context, bail};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Holds the signals back.
-pub struct Interrupt(SignalFd);
+use anyhow::{Context, ensure};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Notices the signals. By handlers, not by blocking them: programs that are started would inherit that.
+pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From now on, this thread and those it starts do not die of them. Programs that are started do: `Command` lets the signals through.
+    /// From now on, this process does not die of them.
     pub fn hold() -> anyhow::Result<Self> {
-        let mut signals = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            signals.add(signal);
-        }
-        signals.thread_block().context("hold signals back")?;
-        let descriptor = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC);
-        Ok(Interrupt(descriptor.context("watch for signals")?))
+        let came = Arc::new(AtomicBool::new(false));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("watch for signals")?;
+        let (mut interrupt, mut terminate, mut hangup) = {
+            let _inside = runtime.enter();
+            let watch = |kind| signal(kind).context("watch for signals");
+            (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?, watch(SignalKind::hangup())?)
+        };
+        let noticed = Arc::clone(&came);
+        let watch = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
+                }
+            });
+            noticed.store(true, Ordering::Relaxed);
+            eprintln!("warren-bench: interrupted; taking everything away");
+            // The handlers stay: a second Ctrl-C does not leave containers behind.
+        };
+        std::thread::Builder::new().name("signals".to_owned()).spawn(watch).context("watch for signals")?;
+        Ok(Interrupt(came))
     }
 
     /// An error if one has come.
     pub fn check(&self) -> anyhow::Result<()> {
-        match self.0.read_signal().context("watch for signals")? {
-            Some(_) => bail!("interrupted; everything is taken away"),
-            None => Ok(()),
-        }
+        ensure!(!self.0.load(Ordering::Relaxed), "interrupted");
+        Ok(())
     }
 }
