@@ -325,9 +325,8 @@ impl<P: Policy> Mediator<P> {
     /// Gives the client a reply, in its turn already.
     pub(super) fn say(&mut self, cx: &mut Context<'_>, flow: Flow, topic: Topic, reply: &Reply) {
         cx.tell(Event::Reply { flow, topic, reply });
-        if !self.client_closed {
-            self.to_client.push(&reply.to_bytes());
-        }
+        // Also to a client that closed: it may have closed its own direction only, and wait for the answer to its message.
+        self.to_client.push(&reply.to_bytes());
     }
 
     /// Sends the server a command of our own.

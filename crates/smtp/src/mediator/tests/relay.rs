@@ -116,7 +116,7 @@ fn a_client_that_leaves_gets_its_server_a_quit() {
     talk.run("!client closes\ns QUIT\n!close server\n!close client");
     assert!(talk.told("ended ClientLost"));
     let mut talk = Talk::relaying();
-    talk.run("C NOOP\ns NOOP\n!client closes\n!nothing\nS 250 ok\ns QUIT\n!close server\n!close client");
+    talk.run("C NOOP\ns NOOP\n!client closes\n!nothing\nS 250 ok\nc 250 ok\ns QUIT\n!close server\n!close client");
 }
 
 #[test]
