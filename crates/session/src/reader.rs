@@ -208,10 +208,16 @@ impl Reader {
             .immutable(size(Path::new(&wal)).is_none())
             .busy_timeout(BUSY)
             .disable_statement_logging();
-        match options.connect().await {
-            Ok(connection) => Ok(Self { path: path.to_owned(), connection }),
-            Err(source) => Err(ReadError::Database { path: path.to_owned(), source }),
+        let failed = |source| ReadError::Database { path: path.to_owned(), source };
+        let mut connection = options.connect().await.map_err(failed)?;
+        // The proxy that makes it is not done yet.
+        let tables =
+            sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'sessions'");
+        let tables: i64 = tables.fetch_one(&mut connection).await.map_err(failed)?;
+        if tables == 0 {
+            return Err(ReadError::Missing(path.to_owned()));
         }
+        Ok(Self { path: path.to_owned(), connection })
     }
 
     /// Sessions, the newest first.

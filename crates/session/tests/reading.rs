@@ -7,7 +7,7 @@ use std::{os::unix::fs::MetadataExt, path::Path};
 
 use common::{LONG, hasty, moment, start, tell};
 use warren_session::{
-    Dir, Filter, Outcome, Reader, Recorder, SessionId,
+    Dir, Filter, Outcome, Reader, Recorder, RecorderSettings, SessionId,
     reader::{ReadError, SummaryRow},
     recorder::database,
 };
@@ -194,4 +194,51 @@ async fn no_database_is_said_plainly() {
         Err(_) => true,
     };
     assert!(failed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_goes_on_while_proxies_come_write_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = database(dir.path());
+    let (written, mut seen) = tokio::sync::watch::channel(0);
+    let telling = dir.path().to_owned();
+    let writing = tokio::spawn(async move {
+        for round in 0..20 {
+            // Everything into the database, however slow: nothing is to wait in the spool file.
+            let patient = RecorderSettings { patience: LONG, ..hasty(&telling) };
+            let (recorder, thread) = Recorder::in_directory(&telling, patient).unwrap();
+            for n in 0..10 {
+                tell(&recorder, SessionId::at(moment(round * 10 + n), 5), "acme");
+                recorder.flush().await;
+            }
+            // The write-ahead log goes with the last one who has it open.
+            thread.finish(LONG).await;
+            written.send_replace(usize::try_from(round + 1).unwrap() * 10);
+        }
+    });
+    let mut most = 0;
+    loop {
+        let (ended, at_least) = (writing.is_finished(), *seen.borrow_and_update());
+        let listed = async {
+            let mut reader = Reader::open(&path).await?;
+            let listed = reader.list(&Filter { limit: Some(1_000), ..Filter::default() }).await?;
+            if let Some(newest) = listed.first() {
+                reader.show(&newest.id).await?;
+            }
+            Ok::<_, ReadError>(listed.len())
+        };
+        match listed.await {
+            Ok(count) => {
+                assert!(count >= at_least && count >= most, "{count} after {most}, of {at_least} or more");
+                most = count;
+            }
+            Err(ReadError::Missing(_)) if most == 0 => {}
+            Err(error) => panic!("{error}"),
+        }
+        if ended {
+            break;
+        }
+    }
+    writing.await.unwrap();
+    assert_eq!(most, 200);
 }
