@@ -6,19 +6,22 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use warren_launcher_api::{CellId, TenantName};
 use warren_session::Door;
 
+use crate::pace::Pace;
 use crate::places::{TenantPlaces, Ticket};
 use crate::proxy::Proxy;
 use crate::session::{self, Arrival};
 
 /// How long a connection waits to learn whose cell it came out of. The launcher says so before the container runs.
 const BOUND_WITHIN: Duration = Duration::from_secs(10);
+/// Connections out of one cell in a second; more wait in its backlog.
+const CONNECTIONS_PER_SECOND: u32 = 100;
 /// Pause after an error of `accept` that will not go away by itself, such as a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -30,8 +33,10 @@ pub async fn serve_cell(
     tenant: watch::Receiver<Option<TenantName>>,
 ) {
     let places = proxy.places().of_tenant();
+    let mut pace = Pace::new(CONNECTIONS_PER_SECOND, Instant::now());
     loop {
         let (stream, ticket) = accept(&listener, &places).await;
+        let next = pace.took(Instant::now());
         let (proxy, mut tenant) = (Arc::clone(&proxy), tenant.clone());
         tokio::spawn(async move {
             let bound = tokio::time::timeout(BOUND_WITHIN, tenant.wait_for(Option::is_some)).await;
@@ -47,6 +52,9 @@ pub async fn serve_cell(
                 Err(error) => tracing::debug!(%cell, %error, "gone before it was looked at"),
             }
         });
+        if let Some(next) = next {
+            tokio::time::sleep_until(next.into()).await;
+        }
     }
 }
 

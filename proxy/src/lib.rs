@@ -33,6 +33,7 @@ pub mod launcher;
 pub mod message_id;
 pub mod names;
 pub mod own;
+mod pace;
 pub mod places;
 pub mod proxy;
 pub mod reach;

@@ -19,6 +19,8 @@ use tokio::{
 };
 use warren_launcher_api::CellId;
 
+use crate::pace::Pace;
+
 use super::{
     Notes, Upstream,
     answer::{Asked, Found, Question, Transport, answer, bounded, read},
@@ -27,6 +29,8 @@ use super::{
 
 /// Questions by UDP that one cell may have open; further ones are dropped, and asked again by their asker.
 pub const MAX_QUESTIONS: usize = 64;
+/// Datagrams of one cell that are read in a second: a hundred messages' lookups. More are lost in its socket, and asked again.
+const DATAGRAMS_PER_SECOND: u32 = 500;
 /// Connections of one cell.
 pub const MAX_CONNECTIONS: usize = 8;
 /// Questions of all cells. Each takes some kilobytes and perhaps a socket towards a nameserver.
@@ -64,8 +68,12 @@ pub async fn serve(cell: CellId, udp: UdpSocket, tcp: TcpListener, shared: Arc<S
 async fn datagrams(udp: &UdpSocket, asker: &Arc<Asker>) {
     let mut buffer = vec![0; LONGEST_QUESTION];
     let mut open: JoinSet<Option<(Vec<u8>, SocketAddr)>> = JoinSet::new();
+    let mut pace = Pace::new(DATAGRAMS_PER_SECOND, Instant::now());
+    let mut pause: Option<Instant> = None;
     loop {
+        let over = async { tokio::time::sleep_until(pause.unwrap_or_else(Instant::now).into()).await };
         tokio::select! {
+            () = over, if pause.is_some() => pause = None,
             Some(done) = open.join_next(), if !open.is_empty() => {
                 if let Ok(Some((bytes, to))) = done
                     && let Err(error) = udp.try_send_to(&bytes, to)
@@ -74,12 +82,15 @@ async fn datagrams(udp: &UdpSocket, asker: &Arc<Asker>) {
                     tracing::debug!(cell = %asker.cell, %error, "answer not sent");
                 }
             }
-            received = udp.recv_from(&mut buffer) => match received {
-                Ok((length, from)) if open.len() < MAX_QUESTIONS => {
+            received = udp.recv_from(&mut buffer), if pause.is_none() => match received {
+                Ok((length, from)) => {
+                    pause = pace.took(Instant::now());
+                    if open.len() >= MAX_QUESTIONS {
+                        continue;
+                    }
                     let (bytes, asker) = (buffer[..length].to_vec(), Arc::clone(asker));
                     open.spawn(async move { Some((asker.respond(&bytes, Transport::Udp).await?, from)) });
                 }
-                Ok(_) => {}
                 Err(error) => {
                     tracing::debug!(cell = %asker.cell, %error, "cannot receive");
                     tokio::time::sleep(PAUSE).await;

@@ -41,6 +41,8 @@ fn hog(name: &str) -> Tenant {
 
 /// Times from before the submission to the mailbox, in order.
 fn delivery_times(lab: &Lab, node: &Node<'_>, round: &str) -> Vec<Duration> {
+    // The client is elsewhere in truth: here it does not compete with the hogs for the processor.
+    rustix::process::setpriority_process(None, -10).unwrap();
     let mut times: Vec<Duration> = (0..SAMPLES)
         .map(|n| {
             let subject = format!("{round} {n}");
@@ -52,6 +54,7 @@ fn delivery_times(lab: &Lab, node: &Node<'_>, round: &str) -> Vec<Duration> {
             from.elapsed()
         })
         .collect();
+    rustix::process::setpriority_process(None, 0).unwrap();
     times.sort();
     times
 }

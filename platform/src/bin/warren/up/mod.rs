@@ -46,6 +46,9 @@ pub struct Arguments {
     bin_dir: Option<PathBuf>,
 }
 
+/// Nice value of the node's programs: when the processor is short, everybody's proxy goes before any tenant's container. Containers have
+/// their share as a group, so their programs' own nice values mean nothing outside.
+const PRIORITY: i32 = -10;
 /// How long a program may take to report readiness. The launcher sweeps what a killed node left before it does.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -75,6 +78,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         tell::warning(&problem);
     }
     leftovers::end(&site.node)?;
+    // The children inherit it.
+    if let Err(errno) = rustix::process::setpriority_process(None, PRIORITY) {
+        tell::warning(&format!("the node's programs get no priority over containers: {errno}"));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(supervise(site))
 }
