@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, net::TcpStream, os::fd::AsFd, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
-use warren_config::{Node, Recipient};
+use warren_config::{Node, Recipient, Tenant};
 use warren_control::{
     ApiReply, ApiRequest, CellId, Entrance, TenantName, Verdict,
     api::{Plan, Status, TenantInfo, TenantState},
@@ -146,6 +146,10 @@ impl Api {
                 Ok((tenants, more)) => ApiReply::Tenants { tag, tenants, more },
                 Err(error) => unavailable(tag, error),
             },
+            ApiRequest::Active { tag } => match self.active().await {
+                Ok(tenants) => ApiReply::Tenants { tag, tenants, more: false },
+                Err(error) => unavailable(tag, error),
+            },
             ApiRequest::Status { tag } => match self.status().await {
                 Ok(status) => ApiReply::Status { tag, status: Box::new(status) },
                 Err(error) => unavailable(tag, error),
@@ -230,23 +234,17 @@ impl Api {
     async fn tenants(&self, after: Option<TenantName>) -> Result<(Vec<TenantInfo>, bool), Unavailable> {
         let book = self.books.current();
         let mut rest = book.directory.tenants_after(after.as_ref());
-        let page: Vec<TenantInfo> = rest
-            .by_ref()
-            .take(PAGE)
-            .map(|tenant| TenantInfo {
-                name: tenant.name.clone(),
-                state: TenantState::Asleep,
-                domains: tenant.domains.iter().take(DOMAINS).cloned().collect(),
-                accounts: tenant.accounts.len() as u64,
-                next_due_unix_ms: None,
-                queued: None,
-                since_unix_ms: None,
-                memory_bytes: None,
-                started: None,
-            })
-            .collect();
+        let page: Vec<TenantInfo> = rest.by_ref().take(PAGE).map(|tenant| known_of(tenant)).collect();
         let more = rest.next().is_some();
         Ok((self.fleet.describe(page).await?, more))
+    }
+
+    async fn active(&self) -> Result<Vec<TenantInfo>, Unavailable> {
+        let names = self.fleet.active(PAGE).await?;
+        let book = self.books.current();
+        // Removed ones are remembered for a while.
+        let page = names.iter().filter_map(|name| book.directory.tenant(name)).map(|tenant| known_of(tenant));
+        self.fleet.describe(page.collect()).await
     }
 
     async fn status(&self) -> Result<Status, Unavailable> {
@@ -276,6 +274,21 @@ impl Api {
             }
             _ => verdict,
         }
+    }
+}
+
+/// What the directory says of a tenant; the rest is the fleet's.
+fn known_of(tenant: &Tenant) -> TenantInfo {
+    TenantInfo {
+        name: tenant.name.clone(),
+        state: TenantState::Asleep,
+        domains: tenant.domains.iter().take(DOMAINS).cloned().collect(),
+        accounts: tenant.accounts.len() as u64,
+        next_due_unix_ms: None,
+        queued: None,
+        since_unix_ms: None,
+        memory_bytes: None,
+        started: None,
     }
 }
 

@@ -41,6 +41,11 @@ pub enum ApiRequest {
         #[serde(default)]
         after: Option<TenantName>,
     },
+    /// The tenants that were active last, one page of them: those that run first, then those that fell asleep lately.
+    Active {
+        /// Returned in the reply.
+        tag: u64,
+    },
     /// How the node is.
     Status {
         /// Returned in the reply.
@@ -146,7 +151,7 @@ pub enum ApiReply {
         /// For the log, not for the peer.
         reason: String,
     },
-    /// To [`ApiRequest::Tenants`].
+    /// To [`ApiRequest::Tenants`] and [`ApiRequest::Active`].
     Tenants {
         /// The request's.
         tag: u64,

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpSocket, TcpStream},
     sync::{mpsc, oneshot, watch},
@@ -26,6 +27,8 @@ use crate::suspended::Suspended;
 /// How long the launcher may take to tell what containers use, before the question is answered without.
 const INSPECTION: Duration = Duration::from_secs(2);
 
+/// How long a connection into a cell is silent before the kernel asks whether there still is a peer.
+const PROBE: Duration = Duration::from_secs(1);
 /// How late the performer may be.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -125,6 +128,7 @@ pub(super) enum Order {
     Inspect(Vec<CellId>, oneshot::Sender<Vec<CellUse>>),
     Cells(oneshot::Sender<Vec<(CellId, TenantName)>>),
     Suspension(TenantName),
+    Active(usize, oneshot::Sender<Vec<TenantName>>),
     Changed(Changes),
 }
 
@@ -178,8 +182,8 @@ impl Handle {
                     let cold = cold.map(|cold| ColdStart { connected: Instant::now(), ..cold });
                     return Ok(Connection { stream, cell, cold });
                 }
-                // The entrance is closed already: it was falling asleep.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => stale = Some(cell),
+                // The entrance was closed before, or just as we came: it was falling asleep.
+                Ok(Err(error)) if is_closed(&error) => stale = Some(cell),
                 Ok(Err(source)) => return Err(Unavailable::Connect { tenant: tenant.clone(), entrance, source }),
                 Err(_) => {
                     let why = Refusal::Late;
@@ -230,6 +234,13 @@ impl Handle {
             tenant.memory_bytes = found.iter().find(|found| Some(found.cell) == cell).and_then(|f| f.memory_bytes);
         }
         Ok(tenants)
+    }
+
+    /// At most so many tenants that were active last: those that run, the youngest first, then those that went.
+    pub async fn active(&self, most: usize) -> Result<Vec<TenantName>, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        self.order(Order::Active(most, sender)).await?;
+        receiver.await.map_err(|_| Unavailable::Ending)
     }
 
     /// Tenants whose container runs an image that was replaced since, by name.
@@ -291,6 +302,11 @@ impl Handle {
     }
 }
 
+/// A connection that waited to be accepted when its listener closed is reset.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
+}
+
 /// Connects a socket that was made in the cell. An image that listens itself refuses until it does, and says when; after that, and for
 /// every other image, a refusal means that it falls asleep.
 async fn dial(socket: OwnedFd, port: u16, mut serves: watch::Receiver<bool>) -> io::Result<TcpStream> {
@@ -301,7 +317,11 @@ async fn dial(socket: OwnedFd, port: u16, mut serves: watch::Receiver<bool>) -> 
     match dial_once(socket, port).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             serves.wait_for(|serves| *serves).await.map_err(|_| error)?;
-            dial_once(again, port).await
+            // Linux first tells once more that the earlier attempt came to nothing.
+            match dial_once(again.try_clone()?, port).await {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => dial_once(again, port).await,
+                dialled => dialled,
+            }
         }
         dialled => dialled,
     }
@@ -313,5 +333,8 @@ async fn dial_once(socket: OwnedFd, port: u16) -> io::Result<TcpStream> {
     socket.set_nonblocking(true)?;
     let stream = TcpSocket::from_std_stream(socket).connect((Ipv4Addr::LOCALHOST, port).into()).await?;
     stream.set_nodelay(true)?;
+    // A listener that closes within our handshake can leave us connected to nobody, without a word from the kernel. The first probe is
+    // answered by a reset, which means what any end before the banner does.
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE).with_interval(PROBE))?;
     Ok(stream)
 }

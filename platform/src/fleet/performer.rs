@@ -270,6 +270,7 @@ impl Performer {
                 let cells = self.cells.iter().map(|(id, cell)| (*id, cell.tenant.clone()));
                 let _ = reply.send(cells.collect());
             }
+            Order::Active(most, reply) => drop(reply.send(self.active(most))),
             // What is written down holds, in whatever order the orders of two operators come.
             Order::Suspension(tenant) if self.suspended.contains(&tenant) => {
                 self.events.push_back(Event::Suspended(tenant));
@@ -296,6 +297,15 @@ impl Performer {
     fn waiter(&mut self) -> Waiter {
         self.next_waiter += 1;
         Waiter(self.next_waiter)
+    }
+
+    fn active(&self, most: usize) -> Vec<TenantName> {
+        let started = |cell: &super::cells::Cell| cell.started.map(|started| started.at_unix_ms);
+        let mut running: Vec<_> = self.cells.values().map(|cell| (started(cell), &cell.tenant)).collect();
+        running.sort_unstable_by(|a, b| b.cmp(a));
+        let names: BTreeSet<&TenantName> = running.iter().map(|(_, tenant)| *tenant).collect();
+        let gone = self.recent.latest().filter(|tenant| !names.contains(tenant));
+        running.iter().map(|(_, tenant)| *tenant).chain(gone).take(most).cloned().collect()
     }
 
     fn status(&self) -> Status {

@@ -45,6 +45,11 @@ impl Recent {
         }
     }
 
+    /// Who left last, the latest first.
+    pub fn latest(&self) -> impl Iterator<Item = &TenantName> {
+        self.order.values().rev()
+    }
+
     /// What is remembered of it.
     pub fn of(&self, tenant: &TenantName) -> Option<Past> {
         self.of.get(tenant).map(|(_, past)| *past)
@@ -68,6 +73,7 @@ mod tests {
         for n in 1..=KEPT {
             recent.left(name(n), 4, None);
         }
+        assert_eq!(recent.latest().next(), Some(&name(KEPT)));
         assert_eq!((recent.of(&name(0)), recent.of.len(), recent.order.len()), (None, KEPT, KEPT));
     }
 }

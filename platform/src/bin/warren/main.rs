@@ -4,6 +4,7 @@
 //!   up, down            supervise a whole node; clean up after one that was killed        up/, down.rs
 //!   check               configuration and machine                                         check.rs, machine.rs
 //!   tenants, status     ask the running platform over $run/platform.sock                   platform.rs and one file each
+//!   top                 the fleet, live                                                    top.rs
 //!   plan, apply         what the files would change, and doing it                          plan.rs, reload.rs
 //!   tenant …            wake, suspend, look at, add, remove one tenant                     tenant/
 //!   sessions            read what the proxy recorded                                       sessions.rs
@@ -30,6 +31,7 @@ mod status;
 mod tell;
 mod tenant;
 mod tenants;
+mod top;
 mod up;
 
 use std::path::PathBuf;
@@ -63,6 +65,8 @@ enum Action {
     Check(check::Arguments),
     /// List the tenants and how they are
     Tenants(tenants::Arguments),
+    /// Watch the fleet live in the terminal
+    Top(top::Arguments),
     /// Show what the configuration would change about the running node
     Plan(plan::PlanArguments),
     /// Have the running node take up the configuration and replaced images, and wait until it has
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
         Action::Down(arguments) => down::run(&arguments),
         Action::Check(arguments) => check::run(&arguments),
         Action::Tenants(arguments) => tenants::run(&arguments),
+        Action::Top(arguments) => top::run(&arguments),
         Action::Plan(arguments) => plan::plan(&arguments),
         Action::Apply(arguments) => plan::apply(&arguments),
         Action::Tenant(action) => tenant::run(&action),

@@ -165,7 +165,13 @@ fn changed(text: &str, account: &str, hash: Option<&str>) -> anyhow::Result<Stri
             *old = hash.into();
             *old.decor_mut() = decor;
         }
-        (Some(hash), None) => drop(accounts.insert(account, value(hash))),
+        (Some(hash), None) => {
+            accounts.insert(account, value(hash));
+            // A table in one line knows of no place for another entry.
+            if let Some(Item::Value(toml_edit::Value::InlineTable(line))) = document.get_mut("accounts") {
+                line.fmt();
+            }
+        }
         (None, Some(_)) => {
             accounts.remove(account);
             // Addresses of an account that is no more would be an error.
