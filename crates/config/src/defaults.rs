@@ -21,9 +21,10 @@ pub const IDLE: Duration = Duration::from_secs(30);
 /// `[fleet] slots`: containers made ahead of need, about 1 MiB each. Enough for the bursts of a small node; the pool
 /// adapts.
 pub const SLOTS: u32 = 4;
-/// `[fleet] start_deadline`: how long a client waits for a container before 451. Starting takes milliseconds; a machine
-/// under load may need seconds, and clients give up after tens of them.
-pub const START_DEADLINE: Duration = Duration::from_secs(10);
+/// `[fleet] start_deadline`: how long a client waits for a container before 451. Starting takes milliseconds, but hundreds
+/// of tenants may be wanted in the same second of a small machine: some ten seconds then. Clients wait for minutes (RFC
+/// 5321, section 4.5.3.2), people for less.
+pub const START_DEADLINE: Duration = Duration::from_secs(30);
 
 /// `[limits] message_size`: large providers take 25 MB of attachments, which base64 and headers make 35 MB; a margin on
 /// top.

@@ -15,6 +15,7 @@
 //! | [`node`] | the running node |
 //! | [`leftovers`] | namespaces, mounts, cgroups, processes and state that a node must not leave |
 //! | [`dialogue`] | plain SMTP, command by command |
+//! | [`visits`] | many visitors of sleeping tenants at once |
 //! | [`corpus`] | real mail |
 #![forbid(unsafe_code)]
 // The harness of tests: what fails here fails the test, with its place.
@@ -25,6 +26,7 @@ pub mod dialogue;
 pub mod leftovers;
 pub mod node;
 pub mod setup;
+pub mod visits;
 
 pub use dialogue::Dialogue;
 pub use node::{Node, Sent};

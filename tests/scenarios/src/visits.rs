@@ -1,13 +1,15 @@
 //! Visitors of sleeping tenants, many at once, as the receiver comes: a connection to the relay entrance, asked of the platform's socket.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use warren_control::api::Status;
 use warren_control::{ApiReply, ApiRequest, CellId, Entrance, TenantName};
 use warren_packet::aio::AsyncPackets;
@@ -57,7 +59,7 @@ pub fn visit_all(node: &Node<'_>, tenants: &[String]) -> Vec<Visit> {
 pub fn status(node: &Node<'_>) -> Status {
     let socket = node.run_dir().join("platform.sock");
     runtime().block_on(async {
-        match Desk::open(&socket).ask(&ApiRequest::Status { tag: 0 }).await {
+        match Desk::open(&socket).ask(|tag| ApiRequest::Status { tag }).await {
             Ok((ApiReply::Status { status, .. }, _)) => *status,
             other => panic!("asked how the fleet is, the platform said {other:?}"),
         }
@@ -89,8 +91,8 @@ async fn visit(desk: &Desk, tenant: String, set_out: Instant) -> Visit {
 /// The cell that was reached, and whether it greeted.
 async fn one_try(desk: &Desk, tenant: &str, stale: Option<CellId>) -> Result<(CellId, bool), String> {
     let name = TenantName::new(tenant).map_err(|e| e.to_string())?;
-    let asked = ApiRequest::Connect { tag: 0, tenant: name, entrance: Entrance::Relay, stale, recipients: 1 };
-    match desk.ask(&asked).await? {
+    let wanted = |tag| ApiRequest::Connect { tag, tenant: name, entrance: Entrance::Relay, stale, recipients: 1 };
+    match desk.ask(wanted).await? {
         (ApiReply::Connected { cell, .. }, mut descriptors) => {
             let socket = descriptors.pop().ok_or("connected, but without a connection")?;
             Ok((cell, greeted(socket).await?))
@@ -126,9 +128,49 @@ async fn greeted(socket: OwnedFd) -> Result<bool, String> {
     }
 }
 
-/// A connection to the platform's socket for many questions. Answers come in any order; each question has a lane of its own, so that nothing
-/// needs to be told apart.
+type Answer = (ApiReply, Vec<OwnedFd>);
+
+/// A connection to the platform's socket for many questions, whose answers come in any order.
 struct Desk {
-    lanes: Semaphore,
-    socket: std::path::PathBuf,
+    packets: Arc<AsyncPackets>,
+    places: Semaphore,
+    asked: Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>,
+    tags: AtomicU64,
+    listens: tokio::task::JoinHandle<()>,
+}
+
+impl Desk {
+    fn open(socket: &Path) -> Desk {
+        let packets = Arc::new(AsyncPackets::connect(socket).expect("the node is up"));
+        let asked: Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>> = Arc::default();
+        let listens = tokio::spawn({
+            let (packets, asked) = (Arc::clone(&packets), Arc::clone(&asked));
+            async move {
+                while let Ok(Some((reply, descriptors))) = packets.recv::<ApiReply>().await {
+                    if let Some(who) = asked.lock().unwrap().remove(&reply.tag()) {
+                        let _ = who.send((reply, descriptors));
+                    }
+                }
+                // Whoever still waits hears that there will be nothing.
+                asked.lock().unwrap().clear();
+            }
+        });
+        Desk { packets, places: Semaphore::new(AT_ONCE), asked, tags: AtomicU64::new(1), listens }
+    }
+
+    async fn ask(&self, request: impl FnOnce(u64) -> ApiRequest) -> Result<Answer, String> {
+        let _place = self.places.acquire().await.map_err(|e| e.to_string())?;
+        let tag = self.tags.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        self.asked.lock().unwrap().insert(tag, sender);
+        self.packets.send(&request(tag), &[]).await.map_err(|e| e.to_string())?;
+        let answer = tokio::time::timeout(PATIENCE, answer).await.map_err(|_| "the platform gave no answer")?;
+        answer.map_err(|_| "the platform hung up".into())
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.listens.abort();
+    }
 }
