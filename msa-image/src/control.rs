@@ -44,7 +44,10 @@ struct Shared {
 
 #[derive(Debug)]
 struct Outbox {
+    /// To be said, once it is `open`.
     ready: bool,
+    /// Entrances are served.
+    open: bool,
     due: Option<Option<u64>>,
     stats: Option<Stats>,
     logs: VecDeque<FromMsa>,
@@ -62,6 +65,7 @@ impl Default for Control {
     fn default() -> Self {
         let outbox = Outbox {
             ready: false,
+            open: true,
             due: None,
             stats: None,
             logs: VecDeque::new(),
@@ -84,6 +88,19 @@ impl Default for Control {
 }
 
 impl Control {
+    /// For a program whose entrances do not listen yet: nothing is `Ready` before [`Control::ready`].
+    #[must_use]
+    pub fn not_ready() -> Self {
+        let control = Self::default();
+        control.outbox().open = false;
+        control
+    }
+
+    /// The entrances listen.
+    pub fn ready(&self) {
+        self.put(|outbox| (outbox.open, outbox.ready) = (true, true));
+    }
+
     /// The settings, `None` until the platform has sent them.
     #[must_use]
     pub fn settings(&self) -> watch::Receiver<Option<Arc<Settings>>> {
@@ -155,7 +172,7 @@ impl Control {
         }
     }
 
-    /// Writes a log line at once, from a panic hook: no waiting, no runtime.
+    /// Writes a log line at once, for the last words: no waiting, no runtime.
     pub fn log_at_once(&self, text: &str) {
         let Ok(outbox) = self.shared.outbox.try_lock() else { return };
         let message = FromMsa::Log { level: Level::Error, text: text.chars().take(MAX_TEXT).collect() };
@@ -241,7 +258,7 @@ impl Control {
 impl Outbox {
     fn take(&mut self) -> Vec<FromMsa> {
         let mut messages = Vec::new();
-        if std::mem::take(&mut self.ready) {
+        if self.open && std::mem::take(&mut self.ready) {
             messages.push(FromMsa::Ready);
         }
         messages.extend(self.logs.drain(..));

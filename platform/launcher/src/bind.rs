@@ -14,6 +14,7 @@ use warren_launcher_api::{CellId, Limits, VOLUME_PATH};
 
 use crate::layout;
 use crate::maker::BlankIdmap;
+use crate::sys::Content;
 use crate::volume::Volume;
 
 /// Puts the volume into the container: a detached copy of the mount, idmapped, so that files on disk belong to the tenant's own range
@@ -22,7 +23,8 @@ use crate::volume::Volume;
 pub fn mount_volume(volume: &Volume, idmap: BlankIdmap, base: u32, pidfd: &OwnedFd, home: &OwnedFd) -> io::Result<()> {
     let user = idmap.write(volume.disk_base, base).map_err(step("write id maps"))?;
     let tree = detached(&volume.path)?;
-    crate::sys::idmap_mount(tree.as_fd(), user.as_fd()).map_err(step("map ids of the volume's mount"))?;
+    crate::sys::idmap_mount(tree.as_fd(), user.as_fd(), Content::Files)
+        .map_err(step("map ids of the volume's mount"))?;
     move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::MOUNT)
         .map_err(|errno| step("enter the container's mounts")(errno.into()))?;
     let moved = move_mount(&tree, c"", CWD, VOLUME_PATH, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
@@ -35,7 +37,7 @@ pub fn mount_volume(volume: &Volume, idmap: BlankIdmap, base: u32, pidfd: &Owned
 pub fn probe_idmapped_mounts(directory: &Path) -> Result<(), String> {
     let probe = || -> io::Result<()> {
         let user = BlankIdmap::new()?.write(crate::ids::disk_base(0), crate::ids::disk_base(1))?;
-        crate::sys::idmap_mount(detached(directory)?.as_fd(), user.as_fd())
+        crate::sys::idmap_mount(detached(directory)?.as_fd(), user.as_fd(), Content::Files)
     };
     probe().map_err(|error| match error.raw_os_error() {
         Some(libc::EINVAL | libc::EPERM) => format!(
@@ -54,6 +56,8 @@ fn detached(directory: &Path) -> io::Result<OwnedFd> {
 /// Sets the limits that belong to the process; the others belong to its cgroups.
 pub fn limit_process(pid: i32, limits: &Limits) -> io::Result<()> {
     let pid = Pid::from_raw(pid);
+    // The node's programs may have priority; what runs in a container has none.
+    rustix::process::setpriority_process(pid, 0)?;
     // A slot has what we have ourselves, and more cannot be given without CAP_SYS_RESOURCE.
     let open_files = u64::from(limits.open_files).min(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX));
     for (resource, value) in [(Resource::Fsize, limits.file_bytes), (Resource::Nofile, open_files)] {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open, openat};
 use warren_launcher_api::{NEXT_DUE_FILE, TenantName};
 
-use crate::ids::{VOLUMES, disk_base};
+use crate::ids::{RANGE, VOLUMES, disk_base};
 
 /// `next-due` is 13 digits and a newline for the next three centuries.
 const MAX_DUE_FILE: usize = 32;
@@ -70,7 +70,11 @@ impl Volumes {
         let volume = Volume { path: self.volumes.join(number.to_string()), disk_base: disk_base(number) };
         let metadata = fs::symlink_metadata(&volume.path)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", volume.path.display())))?;
-        if !metadata.is_dir() || metadata.uid() != volume.disk_base + uid {
+        let range = volume.disk_base..volume.disk_base + RANGE;
+        if metadata.is_dir() && metadata.uid() != volume.disk_base + uid && range.contains(&metadata.uid()) {
+            // The tenant has another image now. What the earlier one kept stays, its own.
+            std::os::unix::fs::lchown(&volume.path, Some(volume.disk_base + uid), Some(volume.disk_base + gid))?;
+        } else if !metadata.is_dir() || metadata.uid() != volume.disk_base + uid {
             return Err(io::Error::other(format!(
                 "{} is not a directory of user {}: restore its owner, or remove {} to begin anew",
                 volume.path.display(),

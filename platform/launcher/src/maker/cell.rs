@@ -13,6 +13,7 @@ use warren_launcher_api::{CONTROL_NAME, RELAY_PORT, SUBMISSION_PORT};
 
 use super::netlink;
 use crate::ids::RANGE;
+use crate::image::Entrance;
 use crate::sys::Paused;
 
 /// Connections that wait for the MSA. The platform makes them, and while an MSA starts they all wait here.
@@ -26,13 +27,14 @@ pub struct Cell {
     pub user: OwnedFd,
     /// Network namespace, owned by the user namespace.
     pub net: OwnedFd,
-    /// 127.0.0.1:587, 127.0.0.1:24 and the control listener, in the order in which the program inherits them.
-    pub entrances: [OwnedFd; 3],
+    /// 127.0.0.1:587, 127.0.0.1:24 and the control listener, in the order in which the program inherits them; only control for a program
+    /// that listens itself.
+    pub entrances: Vec<OwnedFd>,
 }
 
 impl Cell {
     /// Makes one for the id range at `base`. `home` is the network namespace to return to.
-    pub fn new(base: u32, home: &OwnedFd) -> io::Result<Cell> {
+    pub fn new(base: u32, entrance: Entrance, home: &OwnedFd) -> io::Result<Cell> {
         let paused = Paused::new(libc::CLONE_NEWUSER | libc::CLONE_NEWNET)?;
         let pid = paused.pid();
         for map in ["uid_map", "gid_map"] {
@@ -43,7 +45,12 @@ impl Cell {
         drop(paused);
         let entrances = within(&net, home, || {
             netlink::make_everything_local()?;
-            Ok([tcp_listener(SUBMISSION_PORT)?, tcp_listener(RELAY_PORT)?, control_listener()?])
+            Ok(match entrance {
+                Entrance::Inherited => {
+                    vec![tcp_listener(SUBMISSION_PORT)?, tcp_listener(RELAY_PORT)?, control_listener()?]
+                }
+                Entrance::Own => vec![control_listener()?],
+            })
         })?;
         Ok(Cell { user, net, entrances })
     }

@@ -1,5 +1,6 @@
 //! The one call into libcontainer.
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -9,7 +10,7 @@ use std::rc::Rc;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
 use warren_launcher_api::CellId;
 
@@ -34,6 +35,12 @@ impl Executor for ConfineAndExec {
         Err(ExecutorError::Other(format!("exec {program:?}: {error}")))
     }
 
+    /// The last thing that happens ahead of need: after it, init waits to be started.
+    fn setup_envs(&self, envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        crate::sys::replace_environment(envs);
+        crate::sys::close_proc_handles().map_err(|error| ExecutorSetEnvsError::Other(format!("close /proc: {error}")))
+    }
+
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
         let program = arguments(spec).and_then(|arguments| arguments.into_iter().next());
         match program {
@@ -49,7 +56,7 @@ fn arguments(spec: &Spec) -> Option<Vec<CString>> {
 }
 
 /// Creates the container of `cell`, up to the point where only its start is missing; answers its init's pid. The entrances are in
-/// place as descriptors 3 to 5.
+/// place as descriptors from 3 on.
 pub fn create(
     run: &Path,
     cgroups: &Cgroups,
@@ -68,7 +75,7 @@ pub fn create(
         .with_root_path(layout::containers(run))
         .map_err(io::Error::other)?
         .with_executor(ConfineAndExec { filter })
-        .with_preserved_fds(3)
+        .with_preserved_fds(cell.entrances.len() as i32)
         .with_stdin(dev_null()?)
         .with_stdout(dev_null()?)
         .with_stderr(dev_null()?);

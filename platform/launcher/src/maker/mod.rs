@@ -17,6 +17,7 @@ mod container;
 mod netlink;
 mod seccomp;
 
+pub use bundle::standalone as bundle;
 pub use cell::BlankIdmap;
 
 use std::fs::File;
@@ -25,15 +26,19 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{Mode, OFlags, open};
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount};
+use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::mount::{
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change,
+    move_mount, open_tree, unmount,
+};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
 use serde::{Deserialize, Serialize};
 use warren_launcher_api::{CellId, ExitStatus};
 use warren_packet::Packets;
 
 use crate::cgroup::Cgroups;
-use crate::image::Image;
+use crate::image::{Entrance, Image};
+use crate::sys::Content;
 use cell::Cell;
 
 /// To the maker.
@@ -105,7 +110,7 @@ impl Handed {
         Ok(handed)
     }
 
-    fn set(&mut self, descriptors: &[OwnedFd; 3]) -> io::Result<()> {
+    fn set(&mut self, descriptors: &[OwnedFd]) -> io::Result<()> {
         for (place, descriptor) in self.0.iter_mut().zip(descriptors) {
             rustix::io::dup2(descriptor, place)?;
         }
@@ -134,18 +139,26 @@ pub fn run() -> io::Result<()> {
     let socket = Packets::from(socket);
     let Some((ToMaker::Begin { run, images, cgroups }, _)) = receive(&socket)? else { return Ok(()) };
     let view = enter_private_view(&cgroups, images)?;
-    let filter = Rc::new(seccomp::compile().map_err(io::Error::other)?);
+    let filters = [
+        Rc::new(seccomp::compile(Entrance::Inherited).map_err(io::Error::other)?),
+        Rc::new(seccomp::compile(Entrance::Own).map_err(io::Error::other)?),
+    ];
     let home: OwnedFd = File::open("/proc/self/ns/net")?.into();
     while let Some((request, _)) = receive(&socket)? {
         match request {
             ToMaker::Begin { .. } => return Err(io::Error::other("begun twice")),
             ToMaker::Make { cell, base, mut image } => {
                 image.rootfs = view.path_of(&image.rootfs);
+                let filter = &filters[usize::from(image.entrance == Entrance::Own)];
                 let made = make(
                     &mut handed,
                     &home,
-                    |cell_parts| container::create(&run, &cgroups, cell, &image, cell_parts, filter.clone()),
+                    |cell_parts| {
+                        let _owned = OwnedRoot::of(&image, cell_parts)?;
+                        container::create(&run, &cgroups, cell, &image, cell_parts, filter.clone())
+                    },
                     base,
+                    image.entrance,
                 );
                 handed.clear()?;
                 match made {
@@ -177,9 +190,10 @@ fn make(
     home: &OwnedFd,
     create: impl FnOnce(&Cell) -> io::Result<i32>,
     base: u32,
+    entrance: Entrance,
 ) -> io::Result<(i32, [OwnedFd; 4])> {
     let doing = |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
-    let cell = Cell::new(base, home).map_err(doing("make cell"))?;
+    let cell = Cell::new(base, entrance, home).map_err(doing("make cell"))?;
     handed.set(&cell.entrances).map_err(doing("hand entrances over"))?;
     let pid = create(&cell).map_err(doing("create container"))?;
     drop(cell);
@@ -196,6 +210,34 @@ fn reap(pid: i32) -> ExitStatus {
         Ok(Some((_, status))) => crate::process::exit_status(status),
         // Not ours: it was made by an earlier maker.
         _ => ExitStatus::Unknown,
+    }
+}
+
+/// The root of an image with users of its own, mounted over itself for as long as a container is made from it: the files of its ids 0 to
+/// 1,023 are those of the same ids in the container. (Other images own nothing in theirs.)
+struct OwnedRoot<'a> {
+    rootfs: &'a Path,
+}
+
+impl OwnedRoot<'_> {
+    fn of<'a>(image: &'a Image, cell: &Cell) -> io::Result<Option<OwnedRoot<'a>>> {
+        if image.entrance != Entrance::Own {
+            return Ok(None);
+        }
+        let rootfs = image.rootfs.as_path();
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(CWD, rootfs, flags)?;
+        crate::sys::idmap_mount(tree.as_fd(), cell.user.as_fd(), Content::Programs)
+            .map_err(|error| io::Error::new(error.kind(), format!("map ids of {}: {error}", rootfs.display())))?;
+        move_mount(&tree, c"", CWD, rootfs, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        Ok(Some(OwnedRoot { rootfs }))
+    }
+}
+
+impl Drop for OwnedRoot<'_> {
+    fn drop(&mut self) {
+        // The container has its own copy; at worst one mount more is seen by nobody but us.
+        let _ = unmount(self.rootfs, UnmountFlags::DETACH);
     }
 }
 

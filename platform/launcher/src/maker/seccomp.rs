@@ -1,4 +1,5 @@
-//! What a container may ask the kernel for: what a static Rust program with tokio needs, and nothing else.
+//! What a container may ask the kernel for: what a static Rust program with tokio needs, and nothing else. Images that listen themselves
+//! are foreign programs with users of their own (`Entrance::Own`); they get `FOREIGN` too.
 //!
 //! A list of what is allowed, so that a call the kernel learns tomorrow is refused. Refused calls answer EPERM; `clone3` answers
 //! ENOSYS, because its flags lie in memory that a filter cannot read and libc then falls back to `clone`, whose flags it can.
@@ -6,7 +7,9 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 
+use crate::image::Entrance;
 use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use serde_json::{Value, json};
 
 const ALLOWED: &[&str] = &[
     // memory
@@ -168,6 +171,49 @@ const ALLOWED: &[&str] = &[
     "uname",
 ];
 
+/// What programs from a distribution need beside it: processes and users of their own, older calls, the list of interfaces.
+const FOREIGN: &[&str] = &[
+    "alarm",
+    "capget",
+    "chown",
+    "epoll_create",
+    "eventfd",
+    "fchown",
+    "fchownat",
+    "fork",
+    "getdents",
+    "getitimer",
+    "getpgid",
+    "getpriority",
+    "getresgid",
+    "getresuid",
+    "getsid",
+    "inotify_init",
+    "lchown",
+    "msync",
+    "pipe",
+    "sched_getparam",
+    "sched_getscheduler",
+    "setfsgid",
+    "setfsuid",
+    "setgid",
+    "setgroups",
+    "setitimer",
+    "setpgid",
+    "setpriority",
+    "setregid",
+    "setresgid",
+    "setresuid",
+    "setreuid",
+    "setrlimit",
+    "setsid",
+    "setuid",
+    "tkill",
+    "utime",
+    "utimes",
+    "vfork",
+];
+
 /// Flags of `clone` that make namespaces. CLONE_NEWTIME is not among them: in `clone` its bit is part of the signal number.
 const NAMESPACE_FLAGS: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
@@ -187,38 +233,66 @@ const IOCTLS: [u64; 4] = [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TC
 const PRCTLS: [u64; 4] =
     [libc::PR_SET_NAME as u64, libc::PR_GET_NAME as u64, libc::PR_SET_PDEATHSIG as u64, libc::PR_SET_VMA as u64];
 
-/// Compiles the filter for this machine's architecture. Done once: it takes milliseconds.
-pub fn compile() -> Result<Vec<libc::sock_filter>, String> {
-    let failed = |error: libseccomp::error::SeccompError| format!("compile the seccomp filter: {error}");
-    let mut filter = ScmpFilterContext::new(ScmpAction::Errno(libc::EPERM)).map_err(failed)?;
-    for name in ALLOWED {
-        if let Some(call) = known(name) {
-            filter.add_rule(ScmpAction::Allow, call).map_err(failed)?;
-        }
-    }
-    let mut allow_if = |name: &str, conditions: &[ScmpArgCompare]| match known(name) {
-        Some(call) => filter.add_rule_conditional(ScmpAction::Allow, call, conditions).map(|_| ()).map_err(failed),
-        None => Ok(()),
-    };
-    allow_if("clone", &[masked(0, NAMESPACE_FLAGS, 0)])?;
+/// Something that is allowed: a call, and what its arguments must be. Several of one call: any of them.
+struct Rule {
+    call: &'static str,
+    arguments: Vec<Argument>,
+}
+
+/// `value` is what the argument must be, as far as `mask` covers it.
+#[derive(Clone, Copy)]
+struct Argument {
+    index: u32,
+    mask: Option<u64>,
+    value: u64,
+}
+
+/// Everything that is allowed.
+fn rules(entrance: Entrance) -> Vec<Rule> {
+    let foreign = if entrance == Entrance::Own { FOREIGN } else { &[] };
+    let plain = ALLOWED.iter().chain(foreign);
+    let mut rules: Vec<Rule> = plain.map(|call| Rule { call, arguments: Vec::new() }).collect();
+    let mut allow_if = |call, arguments: &[Argument]| rules.push(Rule { call, arguments: arguments.to_vec() });
+    allow_if("clone", &[masked(0, NAMESPACE_FLAGS, 0)]);
     for command in IOCTLS {
-        allow_if("ioctl", &[equal(1, command)])?;
+        allow_if("ioctl", &[equal(1, command)]);
     }
     for option in PRCTLS {
-        allow_if("prctl", &[equal(0, option)])?;
+        allow_if("prctl", &[equal(0, option)]);
     }
     for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
         for call in ["socket", "socketpair"] {
-            allow_if(call, &[equal(0, libc::AF_UNIX as u64), masked(1, SOCKET_TYPE, kind as u64), equal(2, 0)])?;
+            allow_if(call, &[equal(0, libc::AF_UNIX as u64), masked(1, SOCKET_TYPE, kind as u64), equal(2, 0)]);
         }
         let own = if kind == libc::SOCK_STREAM { libc::IPPROTO_TCP } else { libc::IPPROTO_UDP };
         for family in [libc::AF_INET, libc::AF_INET6] {
             for protocol in [0, own] {
                 let conditions =
                     [equal(0, family as u64), masked(1, SOCKET_TYPE, kind as u64), equal(2, protocol as u64)];
-                allow_if("socket", &conditions)?;
+                allow_if("socket", &conditions);
             }
         }
+    }
+    if entrance == Entrance::Own {
+        // A child tells by it that exec failed.
+        let unix = equal(0, libc::AF_UNIX as u64);
+        allow_if("socketpair", &[unix, masked(1, SOCKET_TYPE, libc::SOCK_SEQPACKET as u64), equal(2, 0)]);
+        // What interfaces are there, as getifaddrs asks. Nobody in the cell has the capability to change anything by it.
+        let family = equal(0, libc::AF_NETLINK as u64);
+        let kind = masked(1, SOCKET_TYPE, libc::SOCK_RAW as u64);
+        allow_if("socket", &[family, kind, equal(2, libc::NETLINK_ROUTE as u64)]);
+    }
+    rules
+}
+
+/// Compiles the filter for this machine's architecture. Done once: it takes milliseconds.
+pub fn compile(entrance: Entrance) -> Result<Vec<libc::sock_filter>, String> {
+    let failed = |error: libseccomp::error::SeccompError| format!("compile the seccomp filter: {error}");
+    let mut filter = ScmpFilterContext::new(ScmpAction::Errno(libc::EPERM)).map_err(failed)?;
+    for rule in rules(entrance) {
+        let Some(call) = known(rule.call) else { continue };
+        let conditions: Vec<_> = rule.arguments.iter().map(Argument::compare).collect();
+        filter.add_rule_conditional(ScmpAction::Allow, call, &conditions).map_err(failed)?;
     }
     if let Some(call) = known("clone3") {
         filter.add_rule(ScmpAction::Errno(libc::ENOSYS), call).map_err(failed)?;
@@ -226,17 +300,42 @@ pub fn compile() -> Result<Vec<libc::sock_filter>, String> {
     export(&filter)
 }
 
+/// The same filter as an OCI runtime's configuration has it.
+pub fn oci(entrance: Entrance) -> Value {
+    let allowed = rules(entrance).into_iter().filter(|rule| known(rule.call).is_some()).map(|rule| {
+        let arguments = rule.arguments.iter().map(|argument| match argument.mask {
+            Some(mask) => json!({
+                "index": argument.index, "op": "SCMP_CMP_MASKED_EQ", "value": mask, "valueTwo": argument.value,
+            }),
+            None => json!({ "index": argument.index, "op": "SCMP_CMP_EQ", "value": argument.value }),
+        });
+        json!({ "names": [rule.call], "action": "SCMP_ACT_ALLOW", "args": arguments.collect::<Vec<_>>() })
+    });
+    let clone3 = json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS });
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM,
+        "syscalls": allowed.chain([clone3]).collect::<Vec<_>>(),
+    })
+}
+
 /// The call, if this architecture has it.
 fn known(name: &str) -> Option<ScmpSyscall> {
     ScmpSyscall::from_name(name).ok().filter(|call| i32::from(*call) >= 0)
 }
 
-fn equal(argument: u32, value: u64) -> ScmpArgCompare {
-    ScmpArgCompare::new(argument, ScmpCompareOp::Equal, value)
+fn equal(index: u32, value: u64) -> Argument {
+    Argument { index, mask: None, value }
 }
 
-fn masked(argument: u32, mask: u64, value: u64) -> ScmpArgCompare {
-    ScmpArgCompare::new(argument, ScmpCompareOp::MaskedEqual(mask), value)
+fn masked(index: u32, mask: u64, value: u64) -> Argument {
+    Argument { index, mask: Some(mask), value }
+}
+
+impl Argument {
+    fn compare(&self) -> ScmpArgCompare {
+        let op = self.mask.map_or(ScmpCompareOp::Equal, ScmpCompareOp::MaskedEqual);
+        ScmpArgCompare::new(self.index, op, self.value)
+    }
 }
 
 fn export(filter: &ScmpFilterContext) -> Result<Vec<libc::sock_filter>, String> {
@@ -266,8 +365,10 @@ mod tests {
 
     #[test]
     fn it_compiles_to_a_program_the_kernel_can_take() {
-        let filter = compile().unwrap();
-        assert!((50..4096).contains(&filter.len()), "{} instructions", filter.len());
+        for entrance in [Entrance::Inherited, Entrance::Own] {
+            let filter = compile(entrance).unwrap();
+            assert!((50..4096).contains(&filter.len()), "{} instructions", filter.len());
+        }
     }
 
     #[test]
@@ -278,6 +379,8 @@ mod tests {
             pidfd_getfd setuid setgid setgroups capset chown fchownat clone3 clone socket prctl ioctl vmsplice";
         for name in refused.split_whitespace() {
             assert!(!ALLOWED.contains(&name), "{name}");
+            let users_own = ["setuid", "setgid", "setgroups", "chown", "fchownat"].contains(&name);
+            assert!(users_own || !FOREIGN.contains(&name), "{name}");
         }
     }
 }

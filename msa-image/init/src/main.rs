@@ -1,0 +1,79 @@
+//! `warren-init`: PID 1 of an image whose mail program was not written for Warren.
+//!
+//! ```text
+//!   control (descriptor 3) ◀──▶ warren-init ──▶ /warren/configure   settings in, configuration out
+//!                                  │     ├────▶ /warren/run         the mail program, in the foreground; its output is the log
+//!                                  │     ├────▶ /warren/reload      optional: the configuration has changed
+//!                                  │     └────▶ /warren/queue       a line for each message: when it is tried next
+//!                                  └ /proc: who is connected, what still runs
+//! ```
+//!
+//! It speaks for the program what CONTRACT.md asks of an image and knows nothing about it: what is particular stands in the image's hooks.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod children;
+mod freeze;
+mod hooks;
+mod life;
+mod traffic;
+
+use std::process::ExitCode;
+
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use warren_msa::control::Control;
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(1)
+        .thread_stack_size(256 * 1024)
+        .build();
+    let result = runtime.and_then(|runtime| runtime.block_on(serve()));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("warren-init: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> std::io::Result<()> {
+    let control = Control::not_ready();
+    // PID 1 ignores SIGTERM unless it is handled.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn({
+        let control = control.clone();
+        async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            control.drain();
+        }
+    });
+    std::panic::set_hook(Box::new({
+        let control = control.clone();
+        move |panic| control.log_at_once(&format!("panic: {panic}"))
+    }));
+    let children = children::Children::watch()?;
+    tokio::spawn(control.clone().serve(inherited()?));
+    let lived = life::live(&control, &children).await;
+    if let Err(error) = &lived {
+        control.log_at_once(&error.to_string());
+    }
+    lived
+}
+
+fn inherited() -> std::io::Result<UnixListener> {
+    let control = listenfd::ListenFd::from_env().take_unix_listener(0)?;
+    let control =
+        control.ok_or_else(|| std::io::Error::other("no control socket was inherited (LISTEN_FDS=1: control)"))?;
+    control.set_nonblocking(true)?;
+    UnixListener::from_std(control)
+}
