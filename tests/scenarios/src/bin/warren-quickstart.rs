@@ -1,22 +1,27 @@
 //! What `deploy/quickstart` shows once everything is built: a lab, a node in it, mail on both roads, and what was recorded.
 //!
 //! With `--once` it ends by itself, with exit status 0 only if every message was seen in its mailbox; otherwise it keeps the
-//! node running until Ctrl-C.
+//! node running until Ctrl-C. With `--tenants N` it provisions so many more and wants all of them awake in the same moment.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use warren_lab::{Lab, Message};
 use warren_scenarios::corpus::{kinds, note};
-use warren_scenarios::{Node, Setup};
+use warren_scenarios::visits::{Visit, counter, status, visit_all};
+use warren_scenarios::{Node, Setup, Tenant};
 
 const ALICE: &str = "alice@acme.example";
 const CAROL: &str = "carol@globex.example";
 const ARRIVES_WITHIN: Duration = Duration::from_secs(90);
+/// Of the tenants that `--tenants` provisions.
+const CROWD_IDLE: Duration = Duration::from_secs(15);
+/// So many of them are woken one after another.
+const ONE_BY_ONE: usize = 50;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A message that must arrive, and where it stands.
@@ -26,15 +31,15 @@ struct Letter {
     to: (&'static str, &'static str),
     accepted: bool,
     arrived: Option<Duration>,
-    sent_at: Instant,
+    /// When its submission began.
+    sent_at: SystemTime,
 }
 
 fn main() -> ExitCode {
-    let once = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
-        [] => false,
-        [once] if once == "--once" => true,
-        other => {
-            eprintln!("warren-quickstart: unknown arguments {other:?}, expected --once or nothing");
+    let (once, crowd) = match arguments(std::env::args().skip(1)) {
+        Ok(given) => given,
+        Err(problem) => {
+            eprintln!("warren-quickstart: {problem}; expected any of --once, --tenants N");
             return ExitCode::from(2);
         }
     };
@@ -54,9 +59,19 @@ fn main() -> ExitCode {
 
     heading("A node with two tenants");
     let started = Instant::now();
-    let node = Node::start(&lab, &Setup::default());
+    let mut setup = Setup::default();
+    let crowd: Vec<String> = (1..=crowd).map(|n| format!("tenant{n}")).collect();
+    setup.tenants.extend(crowd.iter().map(|name| {
+        // Long enough to see all of them awake.
+        Tenant { extra: format!("idle = \"{}s\"", CROWD_IDLE.as_secs()), ..Tenant::new(name, "user") }
+    }));
+    let node = Node::start(&lab, &setup);
     println!("  warren is up ({:.1?}), configuration in {}", started.elapsed(), node.config_dir().display());
-    print!("{}", indent(&node.ask(&["tenants"])));
+    if crowd.is_empty() {
+        print!("{}", indent(&node.ask(&["tenants"])));
+    } else {
+        println!("  and {} more, asleep: see below", crowd.len());
+    }
 
     heading("Mail on both roads");
     let over = AtomicBool::new(false);
@@ -89,7 +104,7 @@ fn main() -> ExitCode {
         println!("  {} {claim}", if held { "yes:" } else { "NO: " });
     }
     letters.retain(|l| l.arrived.is_none());
-    let good = letters.is_empty() && woken_alone && tls13;
+    let good = letters.is_empty() && woken_alone && tls13 && (crowd.is_empty() || storm(&node, &crowd));
 
     if !once {
         linger(&lab, &node);
@@ -98,9 +113,72 @@ fn main() -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+fn arguments(mut given: impl Iterator<Item = String>) -> Result<(bool, usize), String> {
+    let (mut once, mut tenants) = (false, 0);
+    while let Some(argument) = given.next() {
+        match argument.as_str() {
+            "--once" => once = true,
+            "--tenants" => {
+                let number = given.next().unwrap_or_default();
+                tenants = number.parse().map_err(|_| format!("--tenants {number:?} is not a number"))?;
+            }
+            other => return Err(format!("unknown argument {other:?}")),
+        }
+    }
+    Ok((once, tenants))
+}
+
+/// Everybody is wanted at once, sleeps again, and some are wanted one after another. Whether all were served.
+fn storm(node: &Node<'_>, crowd: &[String]) -> bool {
+    heading(&format!("{} sleeping tenants wanted in the same moment", crowd.len()));
+    let before = status(node);
+    let visits = visit_all(node, crowd);
+    let after = status(node);
+    let starts = |name| counter(&after, name) - counter(&before, name);
+    println!("  awake: {} of {}", after.awake, after.provisioned);
+    println!("  starts: {} from a warm slot, {} without", starts("starts_warm"), starts("starts_cold"));
+    let served = told("from the storm to the banner, waiting in line included", &visits, crowd.len());
+    let end = Instant::now() + CROWD_IDLE * 3 + Duration::from_secs(crowd.len() as u64 / 10);
+    let mut last = 0;
+    while Instant::now() < end {
+        let fleet = status(node);
+        let up = fleet.awake + fleet.starting + fleet.draining;
+        if up != last {
+            println!("  · {up} awake, {} asleep", fleet.provisioned - up);
+            last = up;
+        }
+        if up == 0 {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(500));
+    }
+    let some = &crowd[..crowd.len().min(ONE_BY_ONE)];
+    let visits: Vec<Visit> = some.iter().flat_map(|tenant| visit_all(node, std::slice::from_ref(tenant))).collect();
+    let alone = told("one after another, from asleep to the banner", &visits, some.len());
+    served && alone && last == 0
+}
+
+/// Says how long visitors waited for their banner; whether all got one.
+fn told(what: &str, visits: &[Visit], wanted: usize) -> bool {
+    let mut times: Vec<Duration> = visits.iter().filter_map(|visit| visit.banner.as_ref().ok().copied()).collect();
+    times.sort();
+    println!("  {what}: {} of {wanted} served", times.len());
+    if let (Some(first), Some(last)) = (times.first(), times.last()) {
+        let percentile = |percent: usize| times[(times.len() * percent).div_ceil(100).max(1) - 1];
+        let (p50, p99) = (percentile(50), percentile(99));
+        println!("    first {first:.1?}, median {p50:.1?}, 99th percentile {p99:.1?}, last {last:.1?}");
+    }
+    for visit in visits.iter().filter(|visit| visit.banner.is_err()).take(5) {
+        println!("    NOT SERVED: {visit:?}");
+    }
+    times.len() == wanted
+}
+
 /// Sends everything; says what each server answered.
 fn send(node: &Node<'_>) -> Vec<Letter> {
     let mut letters = Vec::new();
+    // Each submission begins when the one before was answered.
+    let mut began = SystemTime::now();
     let mut sent = |road, subject: String, to, accepted: bool, answer: &str| {
         println!(
             "  {road}: {subject:?} to {}@{}: {}",
@@ -108,7 +186,8 @@ fn send(node: &Node<'_>) -> Vec<Letter> {
             to_domain(to),
             answer.lines().last().unwrap_or_default().trim()
         );
-        letters.push(Letter { road, subject, to, accepted, arrived: None, sent_at: Instant::now() });
+        letters.push(Letter { road, subject, to, accepted, arrived: None, sent_at: began });
+        began = SystemTime::now();
     };
     for letter in kinds(ALICE) {
         let answer = node.submit(ALICE, ALICE, &["bob@postfix.example"], 587, &letter.raw);
@@ -163,8 +242,10 @@ fn await_all(lab: &Lab, letters: &mut [Letter]) {
     for letter in letters.iter_mut().filter(|l| l.accepted) {
         let fits = |m: &Message| m.header("Subject").as_deref() == Some(&letter.subject);
         match lab.mailbox(letter.to.1, letter.to.0).wait_for(fits, ARRIVES_WITHIN) {
-            Ok(_) => {
-                letter.arrived = Some(letter.sent_at.elapsed());
+            Ok(message) => {
+                // When its file was written, not when we looked.
+                let written = message.path.metadata().and_then(|about| about.modified()).unwrap();
+                letter.arrived = Some(written.duration_since(letter.sent_at).unwrap_or_default());
                 println!("  arrived: {:?} for {}@{}", letter.subject, letter.to.0, letter.to.1);
             }
             Err(e) => println!("  MISSING: {e}"),
@@ -205,7 +286,7 @@ fn session_ids(node: &Node<'_>) -> Vec<String> {
 
 /// A transcript of many messages is shown by its beginning and end.
 fn shortened(transcript: &str) -> String {
-    const SHOWN: usize = 44;
+    const SHOWN: usize = 60;
     let lines: Vec<&str> = transcript.lines().collect();
     if lines.len() <= SHOWN {
         return transcript.to_owned();
@@ -220,7 +301,7 @@ fn report(letters: &[Letter]) -> String {
     let mut text = String::from("\nmessages\n");
     for letter in letters {
         let end = match (letter.accepted, letter.arrived) {
-            (_, Some(time)) => format!("arrived, seen {time:.1?} after its submission"),
+            (_, Some(time)) => format!("arrived {time:.1?} after its submission began"),
             (true, None) => "ACCEPTED, BUT NEVER ARRIVED".into(),
             (false, None) => "REFUSED".into(),
         };
