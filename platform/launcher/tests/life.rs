@@ -286,5 +286,5 @@ fn check_names_what_is_wrong() {
     assert!(check("images").status.success());
     let output = check("nowhere");
     assert!(!output.status.success());
-    assert!(String::from_utf8(output.stderr).unwrap().contains("build it with msa-image/build"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("msa-image/build"));
 }

@@ -3,6 +3,7 @@
 //! A tenant is one file with a domain, an account and a forward, as `warren tenant add` writes it. Nothing else runs: no launcher, no
 //! client.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -85,9 +86,13 @@ fn provision(place: &Place, config: &Path, tenants: u32, interrupt: &Interrupt) 
     for directory in ["state", "run"] {
         std::fs::create_dir_all(place.run().join(directory)).context("make a directory")?;
     }
+    // Two ports that were free a moment ago: nobody connects to them.
+    let ports = [TcpListener::bind("127.0.0.1:0"), TcpListener::bind("127.0.0.1:0")];
+    let [one, other] = ports.map(|port| port.and_then(|port| port.local_addr()));
+    let (one, other) = (one.context("find a port")?, other.context("find a port")?);
     let text = format!(
         "hostname = \"mail.bench.example\"\n[egress]\naddresses = [\"203.0.113.10\"]\n\
-         [listen]\nsubmission = [\"127.0.0.1:0\"]\nsubmissions = [\"127.0.0.1:0\"]\n\
+         [listen]\nsubmission = [\"{one}\"]\nsubmissions = [\"{other}\"]\n\
          [paths]\nstate = {:?}\nrun = {:?}\nimages = {:?}\n",
         place.run().join("state").display().to_string(),
         place.run().join("run").display().to_string(),

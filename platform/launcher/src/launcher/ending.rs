@@ -19,6 +19,8 @@ const AGAIN: Duration = Duration::from_millis(5);
 const TRIES: u32 = 2000;
 /// When told to end, we go after the grace and this much, whatever is left.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// And so much more for each container: the kernel takes milliseconds for a control group.
+const PATIENCE_EACH: Duration = Duration::from_millis(50);
 
 /// The traces of one container, taken away in small steps so that no wake has to wait.
 pub(super) struct Removal {
@@ -166,7 +168,8 @@ impl Launcher {
         }
         log("ending all containers");
         let grace = self.options.grace_ms;
-        self.ending = Some(Instant::now() + Duration::from_millis(grace.into()) + PATIENCE);
+        let each = PATIENCE_EACH * u32::try_from(self.cells.len()).unwrap_or(u32::MAX);
+        self.ending = Some(Instant::now() + Duration::from_millis(grace.into()) + PATIENCE + each);
         for wake in std::mem::take(&mut self.waiting) {
             let error = LauncherError::Busy { reason: "the node is going down".to_owned() };
             self.say(wake.peer, &Event::Failed { tag: wake.tag, error }, &[]);
