@@ -91,7 +91,8 @@ async fn attempt(
     spool: &mut Spool,
     stale: Option<CellId>,
 ) -> Result<Reply, HandoverError> {
-    let (cell, stream) = platform.relay(tenant, u32::try_from(envelope.recipients.len()).unwrap_or(u32::MAX), stale).await?;
+    let (cell, stream) =
+        platform.relay(tenant, u32::try_from(envelope.recipients.len()).unwrap_or(u32::MAX), stale).await?;
     stream.set_nonblocking(true)?;
     let stream = TcpStream::from_std(stream)?;
     // Commands are small and answered one by one.

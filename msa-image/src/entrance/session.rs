@@ -139,7 +139,8 @@ impl<'a> Session<'a> {
         let Some(transaction) = self.transaction.take() else {
             return Err(Reply::new(503, (5, 5, 1), "MAIL first"));
         };
-        let incoming = self.msa.store.begin(self.settings.max_queue_bytes).await.map_err(|error| self.trouble(&error))?;
+        let incoming =
+            self.msa.store.begin(self.settings.max_queue_bytes).await.map_err(|error| self.trouble(&error))?;
         let trace = Trace {
             helo: self.client.helo.clone().or_else(|| self.hello.clone()),
             address: self.client.addr,

@@ -147,6 +147,7 @@ fn whoever_reaches_a_limit_is_told_so() {
         limited("talker", "account_messages_per_hour = 2\nmessages_per_hour = 1"),
         limited("spreader", "account_recipients_per_hour = 3"),
         limited("hoarder", "volume_size = \"1M\"\nmessage_size = \"900K\""),
+        limited("narrow", "memory = \"32M\""),
         Tenant::acme(),
     ];
     let node = Node::start(&lab, &Setup { tenants, idle: Duration::from_secs(30), ..Setup::default() });
@@ -178,6 +179,10 @@ fn whoever_reaches_a_limit_is_told_so() {
     accepted("hoarder", &stuck, 600_000);
     refused("hoarder", &stuck, 600_000, "452 4.3.1");
     accepted("hoarder", &stuck, 100_000);
+
+    // Messages stream, in and out: one larger than all memory of its container passes.
+    accepted("narrow", &["large@plain.example"], 36 << 20);
+    lab.mailbox("plain.example", "large").wait_for(|_| true, Duration::from_secs(180)).unwrap();
 
     // Forwarded mail has a count of its own, and the remote host brings it again.
     let inject = |to: &str| node.inject("x@elsewhere.example", &[to], &note("x@elsewhere.example", "in")).unwrap();
