@@ -169,7 +169,7 @@ impl Ledger {
     }
 
     /// The counts as lines of JSON, if they have changed since the last time.
-    fn to_save(&mut self, now_ms: u64) -> Option<Vec<u8>> {
+    fn take_unsaved(&mut self, now_ms: u64) -> Option<Vec<u8>> {
         if !std::mem::take(&mut self.changed) {
             return None;
         }
@@ -227,7 +227,7 @@ impl Counts {
     /// Writes the counts, if they have changed. Not synced: after a power loss an older hour will do.
     pub fn save(&self) {
         let Some(file) = &self.file else { return };
-        let Some(bytes) = self.ledger().to_save(now_ms()) else { return };
+        let Some(bytes) = self.ledger().take_unsaved(now_ms()) else { return };
         if let Err(error) = replace(file, &bytes) {
             tracing::error!(file = %file.display(), %error, "cannot write the hourly counts");
         }
