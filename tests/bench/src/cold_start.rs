@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
+use warren_launcher_api::TenantName;
 
 use crate::interrupt::Interrupt;
 use crate::launcher::{Launcher, Wake};
@@ -38,6 +39,8 @@ const COLD: &str = "no-slot";
 
 /// Rounds before those that count: page cache, volumes, branch predictors.
 const WARM_UP: u32 = 3;
+/// Before each measurement.
+const REST: Duration = Duration::from_millis(100);
 
 /// Measures and tells.
 pub fn run(options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
@@ -61,17 +64,14 @@ fn measure(options: &Options, place: &Place, interrupt: &Interrupt) -> anyhow::R
     let (mut warm, mut cold) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + options.n {
         let counts = round >= WARM_UP;
-        for (launcher, wakes, slot) in [(&mut with_slots, &mut warm, true), (&mut without, &mut cold, false)] {
-            interrupt.check()?;
-            launcher.settle()?;
-            let wake = launcher.wake(&tenant)?;
-            launcher.stop(wake.cell)?;
-            keep(wakes, counts, wake, slot)?;
-        }
-        // The pool fills again before others are measured.
-        with_slots.settle()?;
+        interrupt.check()?;
+        rest(&mut with_slots)?;
+        keep(&mut warm, counts, wake_and_stop(&mut with_slots, &tenant)?, true)?;
+        rest(&mut with_slots)?;
+        keep(&mut cold, counts, wake_and_stop(&mut without, &tenant)?, false)?;
         for (runtime, times) in &mut runtimes {
             interrupt.check()?;
+            rest(&mut with_slots)?;
             let time = runtime.start()?;
             if counts {
                 times.push(time);
@@ -86,6 +86,20 @@ fn measure(options: &Options, place: &Place, interrupt: &Interrupt) -> anyhow::R
         rows,
         stages: vec![stages(WARM, &warm), stages(COLD, &cold)],
     })
+}
+
+/// Before each measurement the pool is full, and then nothing happens for a while: the kernel still works at what ended before, and the
+/// first move into a control group waits for a grace period that one soon after another does not.
+fn rest(pool: &mut Launcher) -> anyhow::Result<()> {
+    pool.settle()?;
+    std::thread::park_timeout(REST);
+    Ok(())
+}
+
+fn wake_and_stop(launcher: &mut Launcher, tenant: &TenantName) -> anyhow::Result<Wake> {
+    let wake = launcher.wake(tenant)?;
+    launcher.stop(wake.cell)?;
+    Ok(wake)
 }
 
 /// What Warren promises, and whether this run held it.
