@@ -224,6 +224,13 @@ async fn woken_for_a_client_and_again_when_mail_is_due() {
     node.visited().await;
     let due = unix_ms() + 600;
     msa.say(&FromMsa::Sleeping { next_due_unix_ms: Some(due) }).await;
+    // Its last word and its end come by different ways: in this order nobody has to ask the volume.
+    let heard = async {
+        while platform.status().await.unwrap().draining == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(heard).await;
     launcher.exited(1).await;
     let tag = launcher.wake().await;
     assert!(unix_ms() >= due);

@@ -73,7 +73,9 @@ fn watch(terminal: &mut ratatui::DefaultTerminal, platform: Platform, config: &C
             }
             match event::read()? {
                 Event::Key(key) if ends(key) => return Ok(()),
-                Event::Resize(..) => drop(terminal.draw(|frame| draw(frame, &seen))?),
+                Event::Resize(..) => {
+                    terminal.draw(|frame| draw(frame, &seen))?;
+                }
                 _ => {}
             }
         }
