@@ -29,6 +29,9 @@ const INSPECTION: Duration = Duration::from_secs(2);
 
 /// How long a connection into a cell is silent before the kernel asks whether there still is a peer.
 const PROBE: Duration = Duration::from_secs(1);
+/// How often a connection is tried that finds the entrance closed. More than twice only where the machine is so busy that a
+/// container is idle again before its client gets a turn.
+const TRIES: usize = 4;
 /// How late the performer may be.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -45,8 +48,8 @@ pub enum Unavailable {
         /// What went wrong last time, if something did.
         cause: Option<String>,
     },
-    /// The MSA's entrance closed twice before its banner.
-    #[error("tenant {tenant}'s MSA hung up before its banner, twice")]
+    /// The MSA's entrance was closed at every try.
+    #[error("tenant {tenant}'s entrance was closed at every try")]
     HungUp {
         /// Whose.
         tenant: TenantName,
@@ -166,7 +169,7 @@ impl Handle {
     ) -> Result<Connection, Unavailable> {
         let wanted = Instant::now();
         let deadline = wanted + self.start_deadline;
-        for _ in 0..2 {
+        for _ in 0..TRIES {
             let (sender, receiver) = oneshot::channel();
             let reply = Reply::Socket(entrance, sender);
             self.order(Order::Want { tenant: tenant.clone(), stale, wanted, deadline, reply }).await?;

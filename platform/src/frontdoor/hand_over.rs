@@ -33,6 +33,9 @@ use crate::{
 /// How long an MSA may take to greet: it waits ten seconds for its settings itself.
 const GREETING: Duration = Duration::from_secs(15);
 
+/// How often an MSA is dialled again that hung up before its banner: it was falling asleep. More than once only on a very busy machine.
+const REDIALS: u8 = 3;
+
 /// Whose session it is.
 pub(super) struct Client {
     pub address: SocketAddr,
@@ -62,7 +65,7 @@ pub(super) async fn hand_over<S, W>(
             login: Some(identity.login.clone()),
             ..Xclient::default()
         }),
-        redials: 1,
+        redials: REDIALS,
         ehlo_reply: door.carried().to_reply(&hostname),
         ehlo_name: hostname,
         deadlines: Deadlines { greeting: GREETING, ..Deadlines::default() },
