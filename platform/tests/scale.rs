@@ -77,7 +77,11 @@ async fn a_hundred_thousand_tenants_asleep() {
     let reload = began.elapsed();
     // A forward is nothing to a running MSA, and all others are what they were, not equals of it.
     assert_eq!(changes, fleet::Changes::default());
-    let others: Vec<_> = before.directory.differences(&books.current().directory).map(|(_, new)| new.unwrap().name.to_string()).collect();
+    let others: Vec<_> = before
+        .directory
+        .differences(&books.current().directory)
+        .map(|(_, new)| new.unwrap().name.to_string())
+        .collect();
     assert_eq!(others, ["tenant77777"]);
     println!("{TENANTS} tenants: read in {read:.2?}, {resident} MiB in all; one changed: read again in {reload:.2?}");
 }
