@@ -148,6 +148,23 @@ fn a_crash_asks_the_volume_and_backs_off() {
 }
 
 #[test]
+fn starts_follow_the_order_of_wishes_and_one_that_fails_queues_again_at_the_end() {
+    let mut fleet = Fleet::new(Policy { parallel_starts: 1, ..Policy::default() });
+    fleet.on(Event::LauncherBack(vec![]), at(0));
+    assert_eq!(fleet.on(wanted(1, 1, 60_000), at(0)), [Step::Start(tenant(1))]);
+    for n in 2..=4 {
+        assert_eq!(fleet.on(wanted(n, n.into(), 60_000), at(0)), []);
+    }
+    // While it backs off it holds no place.
+    assert_eq!(fleet.on(Event::StartFailed { tenant: tenant(1) }, at(1)), [Step::Start(tenant(2))]);
+    assert_eq!(fleet.on(Event::Tick, at(150)), []);
+    for (done, next) in [(2, 3), (3, 4), (4, 1)] {
+        let steps = fleet.on(started(done, u64::from(done) + 10), at(200));
+        assert_eq!(steps.last(), Some(&Step::Start(tenant(next))));
+    }
+}
+
+#[test]
 fn another_image_is_tried_at_once() {
     let mut fleet = awake();
     fleet.on(Event::Exited(CellId(7)), at(10));
