@@ -1,6 +1,7 @@
 //! The platform's socket: answers the receiver and the command line.
 //!
-//! Who may ask is judged by the kernel's word on the peer: root, the receiver's user, ourselves. Requests of one connection are answered
+//! Who may ask is judged by the kernel's word on the peer: root and ourselves anything, the receiver's user what a receiver
+//! needs and no more, over connections of its own, so that a receiver gone wild shuts nobody out. Requests of one connection are answered
 //! concurrently (a recipient does not wait behind a tenant that is being woken), `AT_ONCE` at a time.
 
 use std::{collections::BTreeSet, net::TcpStream, os::fd::AsFd, sync::Arc, time::Duration};
@@ -26,7 +27,7 @@ use crate::{
 
 /// Requests of one connection under way; the next is read when one is answered.
 const AT_ONCE: usize = 256;
-/// Connections. The receiver has a few, the command line one at a time.
+/// Connections of operators, and as many of the receiver. The receiver has a few, the command line one at a time.
 const CONNECTIONS: usize = 64;
 /// Tenants in one page: with their longest domains it fits a packet.
 const PAGE: usize = 100;
@@ -49,14 +50,33 @@ pub struct Api {
     pub readings: Arc<Readings>,
     /// The configuration with which the node's programs were started.
     pub started: Arc<Node>,
-    /// Who may ask.
-    pub uids: BTreeSet<u32>,
+    /// Users who may ask anything.
+    pub operators: BTreeSet<u32>,
+    /// The receiver's user, if there is one.
+    pub receiver: Option<u32>,
+}
+
+/// Who a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    Operator,
+    Receiver,
+}
+
+impl Caller {
+    fn may(self, request: &ApiRequest) -> bool {
+        match self {
+            Caller::Operator => true,
+            Caller::Receiver => matches!(request, ApiRequest::Recipient { .. } | ApiRequest::Connect { .. }),
+        }
+    }
 }
 
 impl Api {
     /// Answers until the program drains.
     pub async fn serve(self: Arc<Self>, listener: AsyncListener, mut draining: Draining) {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let operators = Arc::new(Semaphore::new(CONNECTIONS));
+        let receivers = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -70,39 +90,43 @@ impl Api {
                     continue;
                 }
             };
-            match (self.may_ask(&peer), Arc::clone(&connections).try_acquire_owned()) {
-                (true, Ok(place)) => {
-                    let api = Arc::clone(&self);
-                    tokio::spawn(async move {
-                        api.converse(Arc::new(peer)).await;
-                        drop(place);
-                    });
-                }
-                (true, Err(_)) => tracing::warn!("too many connections to the platform's socket"),
-                (false, _) => {}
-            }
+            let Some(caller) = self.caller(&peer) else { continue };
+            let places = if caller == Caller::Operator { &operators } else { &receivers };
+            let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+                tracing::warn!(?caller, "too many connections to the platform's socket");
+                continue;
+            };
+            let api = Arc::clone(&self);
+            tokio::spawn(async move {
+                api.converse(Arc::new(peer), caller).await;
+                drop(place);
+            });
         }
     }
 
-    fn may_ask(&self, peer: &AsyncPackets) -> bool {
+    fn caller(&self, peer: &AsyncPackets) -> Option<Caller> {
         match peer.peer() {
-            Ok(peer) if self.uids.contains(&peer.uid) => true,
+            Ok(peer) if self.operators.contains(&peer.uid) => Some(Caller::Operator),
+            Ok(peer) if self.receiver == Some(peer.uid) => Some(Caller::Receiver),
             Ok(peer) => {
                 tracing::warn!(uid = peer.uid, pid = peer.pid, "stranger at the platform's socket");
-                false
+                None
             }
             Err(error) => {
                 tracing::warn!(%error, "a peer at the platform's socket cannot be told");
-                false
+                None
             }
         }
     }
 
-    async fn converse(self: Arc<Self>, peer: Arc<AsyncPackets>) {
+    async fn converse(self: Arc<Self>, peer: Arc<AsyncPackets>, caller: Caller) {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match peer.recv::<ApiRequest>().await {
+                Ok(Some((request, _))) if !caller.may(&request) => {
+                    return tracing::warn!(?caller, "a request at the platform's socket that is not its business");
+                }
                 Ok(Some((request, _))) => {
                     let (api, peer) = (Arc::clone(&self), Arc::clone(&peer));
                     tokio::spawn(async move {
@@ -343,6 +367,19 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn a_receiver_asks_what_receivers_need() {
+        let tenant = TenantName::new("acme").unwrap();
+        let recipient = ApiRequest::Recipient { tag: 1, address: "info@acme.example".into() };
+        let suspend = ApiRequest::Suspend { tag: 1, tenant: tenant.clone() };
+        let logs = ApiRequest::Logs { tag: 1, tenant, after: 0, wait: false };
+        assert!(Caller::Receiver.may(&recipient));
+        for request in [suspend, logs, ApiRequest::Status { tag: 1 }] {
+            assert!(!Caller::Receiver.may(&request), "{request:?}");
+            assert!(Caller::Operator.may(&request), "{request:?}");
+        }
+    }
 
     #[test]
     fn verdicts() {

@@ -125,7 +125,7 @@ impl Folder {
     fn look_at_all(&mut self, node: &Node, same_defaults: bool, known: &Directory) -> Result<Vec<Found>, Problems> {
         // First the watch: what changes while we read is seen by it.
         self.watch = self.again.then(|| Watch::new(&self.path)).flatten();
-        let (files, mut problems) = self.files()?;
+        let (files, mut problems) = self.files(known)?;
         let mut found: Vec<Found> = {
             let mut there = files.iter().map(|file| &file.name).peekable();
             let gone = known.tenants().map(|tenant| &tenant.name).filter(|name| {
@@ -149,11 +149,18 @@ impl Folder {
     }
 
     /// The tenants' files, by name. Where files are reached by links, what happens to them does not show here: then there is no watch.
-    fn files(&mut self) -> Result<(Vec<File>, Problems), Problem> {
+    fn files(&mut self, known: &Directory) -> Result<(Vec<File>, Problems), Problem> {
         let unreadable = |error: io::Error| Problem::of_file(&self.path, format!("cannot be read: {error}"));
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
-            Err(error) if missing(&error) => return Ok((Vec::new(), Problems::default())),
+            // A folder that is not there yet holds nobody; one that is gone was hardly meant to take everybody along.
+            Err(error) if missing(&error) && known.tenants().len() == 0 => {
+                return Ok((Vec::new(), Problems::default()));
+            }
+            Err(error) if missing(&error) => {
+                let gone = "the folder is gone, expected the tenants' files (an empty folder, if there are to be none)";
+                return Err(Problem::of_file(&self.path, gone));
+            }
             Err(error) => return Err(unreadable(error)),
         };
         let (mut files, mut problems) = (Vec::new(), Problems::default());

@@ -147,3 +147,17 @@ fn a_problem_stays_until_it_is_repaired() {
     let told = folder.read(&node, &known).unwrap_err().to_string();
     assert!(told.contains("tenants/a.toml:3:6: y@b.example has no forward"), "{told}");
 }
+
+#[test]
+fn a_folder_that_is_gone_does_not_take_everybody_along() {
+    let (directory, node) = empty();
+    write(directory.path(), "acme", "domains = [\"acme.example\"]\n");
+    let mut folder = Folder::new(directory.path());
+    let known = folder.read(&node, &Directory::default()).unwrap();
+    fs::rename(directory.path().join("tenants"), directory.path().join("moved")).unwrap();
+    let said = folder.read(&node, &known).unwrap_err().to_string();
+    assert!(said.contains("tenants") && said.contains("the folder is gone"), "{said}");
+    // Put back, all is as it was.
+    fs::rename(directory.path().join("moved"), directory.path().join("tenants")).unwrap();
+    assert!(folder.read(&node, &known).unwrap().tenant(&TenantName::new("acme").unwrap()).is_some());
+}

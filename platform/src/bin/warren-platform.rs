@@ -77,7 +77,8 @@ async fn start(arguments: Arguments, diary: Diary) -> anyhow::Result<()> {
         diary,
         readings: Arc::clone(&readings),
         started: Arc::new(book.node.clone()),
-        uids: who_may_ask(&book.node),
+        operators: [0, rustix::process::geteuid().as_raw()].into(),
+        receiver: receiver(&book.node),
     };
     tokio::spawn(Arc::new(api).serve(sockets.api, lifecycle.draining()));
     let plain = sockets.submission.into_iter().map(|socket| Listener { socket, tls_first: false });
@@ -163,16 +164,20 @@ async fn bind(node: &Node) -> anyhow::Result<Sockets> {
     })
 }
 
-/// Root, ourselves, and the receiver.
-fn who_may_ask(node: &Node) -> std::collections::BTreeSet<u32> {
-    let mut uids = [0, rustix::process::geteuid().as_raw()].into();
+/// The receiver's user.
+fn receiver(node: &Node) -> Option<u32> {
     match nix::unistd::User::from_name(&node.users.receiver) {
-        Ok(Some(user)) => drop(std::collections::BTreeSet::insert(&mut uids, user.uid.as_raw())),
+        Ok(Some(user)) => Some(user.uid.as_raw()),
         // A node without inbound mail needs no such user.
-        Ok(None) => tracing::warn!(user = node.users.receiver, "there is no such user: the receiver cannot ask us"),
-        Err(error) => tracing::error!(user = node.users.receiver, %error, "looking up the receiver's user"),
+        Ok(None) => {
+            tracing::warn!(user = node.users.receiver, "there is no such user: the receiver cannot ask us");
+            None
+        }
+        Err(error) => {
+            tracing::error!(user = node.users.receiver, %error, "looking up the receiver's user");
+            None
+        }
     }
-    uids
 }
 
 /// A broken configuration changes nothing; what is wrong with it stands in the log, and is given back.
