@@ -8,7 +8,7 @@
 //!
 //! Submitted mail counts for its account and for its tenant, forwarded mail in a count of the tenant's own: whoever floods a forward from
 //! outside uses up nothing of what the tenant's people may send. In no 60 minutes does more pass than the limit. An attempt counts from
-//! MAIL and RCPT on; what the MSA refuses is given back. An orderly restart forgets nothing, `kill -9` at most the last [`SAVE`].
+//! MAIL and RCPT on; what the MSA refuses is given back. An orderly restart forgets nothing, `kill -9` at most the last ten seconds of them.
 
 mod window;
 
