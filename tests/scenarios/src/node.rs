@@ -256,10 +256,15 @@ impl<'lab> Node<'lab> {
         if containers {
             pids.extend(self.pids("warren-msa"));
         }
-        for pid in pids {
-            kill(pid, rustix::process::Signal::KILL);
+        for pid in &pids {
+            kill(*pid, rustix::process::Signal::KILL);
         }
         self.wait_for_end();
+        // A process that was told to die holds its ports until it has.
+        self.wait_until("their end", || {
+            let left = leftovers::processes();
+            (!left.iter().any(|(pid, _)| pids.contains(pid))).then_some(())
+        });
     }
 
     /// What a power cut and a boot leave: nothing runs, the run directory is empty, and of the state directory only what was synced is

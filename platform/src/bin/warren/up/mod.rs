@@ -69,6 +69,8 @@ pub fn lock_file(node: &Node) -> PathBuf {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let site = Site::enter(arguments)?;
+    // First: what a killed `warren up` left may still hold the ports.
+    leftovers::end(&site.node)?;
     let problems = machine::problems(&site.node, &site.config, &site.tenants, &site.programs);
     if !problems.is_empty() {
         return Err(tell::Several(problems).into());
@@ -77,7 +79,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         // It may come later, as addresses that wander do; until then mail leaves from the others.
         tell::warning(&problem);
     }
-    leftovers::end(&site.node)?;
     // The children inherit it.
     if let Err(errno) = rustix::process::setpriority_process(None, PRIORITY) {
         tell::warning(&format!("the node's programs get no priority over containers: {errno}"));
