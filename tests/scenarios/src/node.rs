@@ -67,12 +67,23 @@ impl<'lab> Node<'lab> {
         Node { lab, folder, cgroup, up, log, letters: AtomicU32::new(0) }
     }
 
-    /// Runs `warren up` again, after the node ended in whatever way.
+    /// Runs `warren up` again, after the node ended in whatever way; as its keeper would, until what is dying has let go of the ports.
     pub fn restart(&mut self) {
         assert!(self.up.try_wait().unwrap().is_some(), "it still runs");
-        self.log.lines.lock().unwrap().clear();
-        self.up = run_up(self.lab, self.folder.path(), &self.log);
-        self.wait_for_log(UP);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            self.log.lines.lock().unwrap().clear();
+            self.up = run_up(self.lab, self.folder.path(), &self.log);
+            while !self.log().contains(UP) && self.up.try_wait().unwrap().is_none() {
+                assert!(Instant::now() < end, "it does not come up:\n{}", self.log());
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            if self.up.try_wait().unwrap().is_none() {
+                return;
+            }
+            assert!(Instant::now() < end, "it does not come up:\n{}", self.log());
+            std::thread::park_timeout(Duration::from_millis(200));
+        }
     }
 
     /// The configuration directory.
