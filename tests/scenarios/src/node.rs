@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -9,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use warren_lab::{Lab, find_program};
 
 use crate::dialogue::Dialogue;
@@ -67,23 +70,12 @@ impl<'lab> Node<'lab> {
         Node { lab, folder, cgroup, up, log, letters: AtomicU32::new(0) }
     }
 
-    /// Runs `warren up` again, after the node ended in whatever way; as its keeper would, until what is dying has let go of the ports.
+    /// Runs `warren up` again, after the node ended in whatever way.
     pub fn restart(&mut self) {
         assert!(self.up.try_wait().unwrap().is_some(), "it still runs");
-        let end = Instant::now() + PATIENCE;
-        loop {
-            self.log.lines.lock().unwrap().clear();
-            self.up = run_up(self.lab, self.folder.path(), &self.log);
-            while !self.log().contains(UP) && self.up.try_wait().unwrap().is_none() {
-                assert!(Instant::now() < end, "it does not come up:\n{}", self.log());
-                std::thread::park_timeout(Duration::from_millis(20));
-            }
-            if self.up.try_wait().unwrap().is_none() {
-                return;
-            }
-            assert!(Instant::now() < end, "it does not come up:\n{}", self.log());
-            std::thread::park_timeout(Duration::from_millis(200));
-        }
+        self.log.lines.lock().unwrap().clear();
+        self.up = run_up(self.lab, self.folder.path(), &self.log);
+        self.wait_for_log(UP);
     }
 
     /// The configuration directory.
@@ -233,7 +225,7 @@ impl<'lab> Node<'lab> {
     /// `kill -9`, of one program; returns when that process is gone.
     pub fn kill(&self, program: &str) {
         let pid = self.wait_until(program, || self.pids(program).first().copied());
-        kill(pid, rustix::process::Signal::KILL);
+        kill(pid, Signal::KILL);
         self.wait_until("its end", || (!self.pids(program).contains(&pid)).then_some(()));
     }
 
@@ -249,7 +241,7 @@ impl<'lab> Node<'lab> {
 
     /// SIGTERM; then nothing of the node may be left but its configuration, volumes and records.
     pub fn stop(mut self) {
-        kill(self.up.id(), rustix::process::Signal::TERM);
+        kill(self.up.id(), Signal::TERM);
         let status = self.wait_for_end();
         assert!(status.success(), "warren up ended with {status}:\n{}", self.log());
         let left = leftovers::of(self.folder.path(), &self.run_dir(), &self.cgroup);
@@ -258,6 +250,12 @@ impl<'lab> Node<'lab> {
 
     /// `kill -9` of `warren up` and everything that it runs, at once; containers too if asked.
     pub fn crash(&mut self, containers: bool) {
+        self.kill_all(containers);
+    }
+
+    /// Returns when `warren up` is dead, as a service manager would learn it. The others may still be dying, and hold what they
+    /// have open until their last thread is gone: the next `warren up` must cope. Their pidfds tell when it is over.
+    fn kill_all(&mut self, containers: bool) -> Vec<OwnedFd> {
         let mut pids = vec![self.up.id()];
         for program in
             ["warren-platform", "warren-proxy", "warren-resolver", "warren-receiver", "warren-launcher", "maker"]
@@ -267,27 +265,27 @@ impl<'lab> Node<'lab> {
         if containers {
             pids.extend(self.pids("warren-msa"));
         }
+        let killed = pids.iter().filter_map(|pid| pidfd_open(raw(*pid), PidfdFlags::empty()).ok()).collect();
         for pid in &pids {
-            kill(*pid, rustix::process::Signal::KILL);
+            kill(*pid, Signal::KILL);
         }
         self.wait_for_end();
-        // A process that was told to die holds its ports until it has.
-        self.wait_until("their end", || {
-            let left = leftovers::processes();
-            (!left.iter().any(|(pid, _)| pids.contains(pid))).then_some(())
-        });
+        killed
     }
 
     /// What a power cut and a boot leave: nothing runs, the run directory is empty, and of the state directory only what was synced is
     /// there, which the platform's journal is not.
     pub fn reboot(&mut self) {
-        self.crash(true);
+        for process in self.kill_all(true) {
+            let patience = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+            assert!(poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)).unwrap() > 0, "it does not die");
+        }
         // Waiting slots too.
         self.wait_until("the end of everything", || {
             let group = [format!("/{}/", self.cgroup), format!("/{}\n", self.cgroup)];
             let ours = |p: &leftovers::Process| group.iter().any(|group| p.cgroups.contains(group));
             let left: Vec<u32> = leftovers::processes().iter().filter(|(_, p)| ours(p)).map(|(pid, _)| *pid).collect();
-            left.iter().for_each(|pid| kill(*pid, rustix::process::Signal::KILL));
+            left.iter().for_each(|pid| kill(*pid, Signal::KILL));
             left.is_empty().then_some(())
         });
         std::fs::remove_dir_all(self.run_dir()).unwrap();
@@ -320,7 +318,7 @@ impl Drop for Node<'_> {
             eprintln!("the node's log:\n{}", self.log());
         }
         if let Ok(None) = self.up.try_wait() {
-            kill(self.up.id(), rustix::process::Signal::TERM);
+            kill(self.up.id(), Signal::TERM);
             let end = Instant::now() + Duration::from_secs(30);
             while let Ok(None) = self.up.try_wait() {
                 if Instant::now() > end {
@@ -336,9 +334,12 @@ impl Drop for Node<'_> {
     }
 }
 
-fn kill(pid: u32, signal: rustix::process::Signal) {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
-    let _ = rustix::process::kill_process(pid, signal);
+fn kill(pid: u32, signal: Signal) {
+    let _ = kill_process(raw(pid), signal);
+}
+
+fn raw(pid: u32) -> Pid {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid")
 }
 
 fn run_up(lab: &Lab, folder: &Path, log: &Arc<Log>) -> Child {

@@ -24,7 +24,9 @@ pub fn end(node: &Node) -> anyhow::Result<()> {
     for name in STOP_ORDER {
         let file = pid_file(&node.paths.run, name);
         if let Some((pid, process)) = running(&file) {
-            eprintln!("warren: ending {name} (process {pid}) of a node that was killed");
+            if !ended(&process, Duration::ZERO)? {
+                eprintln!("warren: ending {name} (process {pid}) of a node that was killed");
+            }
             finish(&process).with_context(|| format!("ending {name}, process {pid}"))?;
         }
         // Absent after an orderly end.
@@ -35,7 +37,8 @@ pub fn end(node: &Node) -> anyhow::Result<()> {
 
 /// Removes the node's socket files; nobody listens any more.
 pub fn remove_sockets(node: &Node) {
-    let named = [node.paths.launcher_socket(), node.paths.platform_socket(), node.paths.names_socket()];
+    let paths = &node.paths;
+    let named = [paths.launcher_socket(), paths.platform_socket(), paths.names_socket(), paths.proxy_socket()];
     let notify = fs::read_dir(node.paths.run.join("notify")).into_iter().flatten().flatten().map(|entry| entry.path());
     for socket in named.into_iter().chain(notify) {
         // A socket file that stays does no harm: the next start replaces it.
@@ -65,14 +68,14 @@ fn running(file: &Path) -> Option<(u32, OwnedFd)> {
     (start_time(pid)? == born).then_some((pid, process))
 }
 
-/// When a process started, in clock ticks since boot; `None` if it has ended, reaped or not.
+/// When a process started, in clock ticks since boot; `None` if it is reaped.
+///
+/// Its state tells nothing: a killed process whose first thread is dead is a zombie by its `stat`, while its other threads have yet to
+/// end and still hold its ports. Only its pidfd says when all is over.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // Behind the name, which may hold anything, stand the state (field 3) and, 19 further, the start time (field 22).
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    let state = fields.next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    (state != "Z" && state != "X").then_some(started)
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
 }
 
 /// SIGTERM, and SIGKILL past the grace.
@@ -82,13 +85,18 @@ fn finish(process: &OwnedFd) -> io::Result<()> {
             Err(rustix::io::Errno::SRCH) => return Ok(()),
             other => other?,
         }
-        let mut ended = [PollFd::new(process, PollFlags::IN)];
-        let wait = Timespec { tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: 0 };
-        if poll(&mut ended, Some(&wait))? > 0 {
+        if ended(process, wait)? {
             return Ok(());
         }
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, "it does not end, not even by SIGKILL"))
+}
+
+/// Whether a process ends within this time, all its threads and with them its descriptors.
+fn ended(process: &OwnedFd, within: Duration) -> io::Result<bool> {
+    let mut ended = [PollFd::new(process, PollFlags::IN)];
+    let within = Timespec { tv_sec: within.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: 0 };
+    Ok(poll(&mut ended, Some(&within))? > 0)
 }
 
 #[cfg(test)]
@@ -108,6 +116,12 @@ mod tests {
         fs::write(&file, format!("{pid} 1\n")).unwrap();
         assert!(running(&file).is_none(), "the pid is somebody else's now");
         finish(&process).unwrap();
+        // Ended, and not yet reaped: as a process may be while its other threads still end.
+        note(directory.path(), "x", pid).unwrap();
+        let (_, process) = running(&file).unwrap();
+        assert!(ended(&process, Duration::ZERO).unwrap());
+        finish(&process).unwrap();
         assert!(!child.wait().unwrap().success());
+        assert!(running(&file).is_none());
     }
 }
