@@ -41,7 +41,8 @@ fn program() {
         }
         if name == "warren-proxy" {
             inherited.take_datagram("names")?;
-            eprintln!("has names");
+            inherited.take_seqpacket("control")?;
+            eprintln!("has names and control");
         }
         inherited.finish()?;
         warren_daemon::ready();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::egress::Budget;
+
 /// `[listen] submission`: RFC 6409, all IPv4 and IPv6 addresses are one's own choice; IPv4 is everywhere.
 pub const SUBMISSION: &str = "0.0.0.0:587";
 /// `[listen] submissions`: RFC 8314 implicit TLS.
@@ -14,6 +16,10 @@ pub const SMTP: &str = "0.0.0.0:25";
 pub const MAX_SESSIONS: u32 = 2_000;
 /// `[egress] max_sessions_per_tenant`: a twentieth, so that one tenant's tarpitted mail leaves room for everybody.
 pub const MAX_SESSIONS_PER_TENANT: u32 = 100;
+
+/// `[egress.budgets]`, of one address towards one destination. 20 sessions at once is what Postfix opens to a destination, so receivers
+/// know it; 600 in a minute is ten a second, more than any but the largest nodes need, and few enough that a flood becomes a queue.
+pub const EGRESS_BUDGET: Budget = Budget { sessions: 20, sessions_per_minute: 600 };
 
 /// `[fleet] idle`: how long an MSA waits before it sleeps. People send in bursts; waking costs milliseconds, so there
 /// is little to gain by waiting longer.

@@ -19,6 +19,8 @@ mod accounts;
 mod checker;
 pub mod defaults;
 mod directory;
+pub mod egress;
+mod egress_file;
 mod folder;
 mod forwards;
 mod node;
@@ -31,9 +33,10 @@ mod watch;
 
 pub use accounts::{Account, Accounts, PasswordHash};
 pub use directory::{Changes, Directory, Login, Recipient};
+pub use egress::Egress;
 pub use folder::Folder;
 pub use node::{
-    CertificateFiles, Cgroup, Egress, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
+    CertificateFiles, Cgroup, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
     Standalone, TlsPolicy, Users,
 };
 pub use problem::{Problem, Problems};

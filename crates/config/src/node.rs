@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::egress::Egress;
 use crate::problem::Problems;
-use crate::values::Network;
 use crate::{NODE_FILE, TenantName, node_file};
 use warren_launcher_api::Limits as ContainerLimits;
 
@@ -40,21 +40,6 @@ pub struct Node {
     pub paths: Paths,
     /// The outbound proxy.
     pub proxy: Proxy,
-}
-
-/// `[egress]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Egress {
-    /// Addresses of this host that mail leaves from; at least one.
-    pub addresses: Vec<IpAddr>,
-    /// Networks that may be dialled though they are internal, such as a lab's.
-    pub allow_networks: Vec<Network>,
-    /// Addresses of the node's own receiver as given; see [`Node::receiver_addresses`].
-    pub receiver: Vec<IpAddr>,
-    /// Outbound sessions at once.
-    pub max_sessions: u32,
-    /// Of one tenant.
-    pub max_sessions_per_tenant: u32,
 }
 
 /// `[listen]`; an empty list switches that entrance off.
@@ -284,6 +269,11 @@ impl Paths {
         self.run.join("names.sock")
     }
 
+    /// Where the proxy answers `warren egress`.
+    pub fn proxy_socket(&self) -> PathBuf {
+        self.run.join("proxy.sock")
+    }
+
     /// A program's own directory below the state directory, writable by its user only: `platform`, `receiver`,
     /// `sessions` …
     pub fn own(&self, name: &str) -> PathBuf {
@@ -298,6 +288,11 @@ impl Paths {
     /// The session database.
     pub fn sessions_database(&self) -> PathBuf {
         self.state.join("sessions").join("sessions.db")
+    }
+
+    /// What the proxy remembers of its egress addresses.
+    pub fn egress_database(&self) -> PathBuf {
+        self.state.join("sessions").join("egress.db")
     }
 
     /// The key that signs rewritten envelope senders.

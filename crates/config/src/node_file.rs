@@ -10,20 +10,21 @@ use serde_spanned::Spanned;
 use warren_launcher_api::Limits as ContainerLimits;
 
 use crate::checker::{Checker, Text};
+use crate::egress_file::{EgressFile, egress};
 use crate::node::{
-    CertificateFiles, Cgroup, Egress, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
+    CertificateFiles, Cgroup, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
     Standalone, TlsPolicy, Users,
 };
 use crate::problem::Problems;
 use crate::values::{
     parse_address, parse_domain, parse_duration, parse_ip, parse_name, parse_nameserver, parse_path, parse_size,
-    parse_socket, parse_unicast,
+    parse_socket,
 };
 use crate::{TenantName, defaults};
 
-type Value = Option<Spanned<Text>>;
-type List = Vec<Spanned<Text>>;
-type Number = Option<Spanned<i64>>;
+pub(crate) type Value = Option<Spanned<Text>>;
+pub(crate) type List = Vec<Spanned<Text>>;
+pub(crate) type Number = Option<Spanned<i64>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,18 +51,6 @@ struct NodeFile {
     paths: PathsFile,
     #[serde(default)]
     proxy: ProxyFile,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EgressFile {
-    addresses: Spanned<List>,
-    #[serde(default)]
-    allow_networks: List,
-    #[serde(default)]
-    receiver: List,
-    max_sessions: Number,
-    max_sessions_per_tenant: Number,
 }
 
 #[derive(Deserialize, Default)]
@@ -232,22 +221,6 @@ fn parse_run_path(text: &str) -> Result<PathBuf, String> {
         return Err(format!("{text:?} is too long for the sockets in it, expected at most {LONGEST} characters"));
     }
     parse_path(text)
-}
-
-fn egress(check: &mut Checker, raw: &EgressFile) -> Egress {
-    if raw.addresses.get_ref().is_empty() {
-        check.problem(raw.addresses.span(), "no egress address, expected at least one of this host's addresses");
-    }
-    let max_sessions = check.number(raw.max_sessions.as_ref(), defaults::MAX_SESSIONS, 1..=100_000);
-    Egress {
-        addresses: check.list(raw.addresses.get_ref(), parse_unicast),
-        allow_networks: check.list(&raw.allow_networks, str::parse),
-        receiver: check.list(&raw.receiver, parse_unicast),
-        max_sessions,
-        max_sessions_per_tenant: check
-            .number(raw.max_sessions_per_tenant.as_ref(), defaults::MAX_SESSIONS_PER_TENANT, 1..=100_000)
-            .min(max_sessions),
-    }
 }
 
 fn listen(check: &mut Checker, raw: &ListenFile) -> Listen {

@@ -8,6 +8,7 @@ use tokio::net::UnixDatagram;
 use tokio::task::JoinSet;
 use warren_config::Node;
 use warren_daemon::{Inherited, Lifecycle, Signal};
+use warren_packet::PacketListener;
 use warren_proxy::{
     launcher,
     places::PATIENCE,
@@ -41,6 +42,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let mut inherited = Inherited::adopt()?;
     let mut lifecycle = Lifecycle::start().context("cannot listen for signals")?;
     let node = Node::load(&arguments.config)?;
+    let _control = control_socket(&mut inherited, &node)?;
     let notes = names_socket(&mut inherited, &node)?;
     inherited.finish()?;
     let directory = node.paths.own("sessions");
@@ -70,6 +72,21 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     proxy.drain(DRAIN).await;
     recording.finish(LAST_RECORDS).await;
     Ok(())
+}
+
+/// Where `warren egress` asks: the inherited socket, or one of our own when started by hand. Mail needs none.
+fn control_socket(inherited: &mut Inherited, node: &Node) -> anyhow::Result<Option<PacketListener>> {
+    if !inherited.is_empty() {
+        return Ok(Some(PacketListener::from(inherited.take_seqpacket("control")?)));
+    }
+    let path = node.paths.proxy_socket();
+    match PacketListener::listen(&path) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "`warren egress` will find nobody: its socket cannot be made");
+            Ok(None)
+        }
+    }
 }
 
 /// Where the resolver tells names: the inherited socket, or one of our own when started by hand.
