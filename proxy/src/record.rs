@@ -7,12 +7,11 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use warren_session::{
-    CertificateFacts, Class, Dir, Leg, Message, Outcome, Recipient, Said, SessionLog, Text, TlsFacts, Verdict, classify,
+    Class, Dir, Leg, Message, Outcome, Recipient, Said, SessionLog, Text, TlsFacts, Verdict, classify,
 };
 use warren_smtp::Reply;
 use warren_smtp::command::Verb;
 use warren_smtp::mediator::{Ending, Event, Flow, Observer, Topic};
-use warren_wire::client::Facts;
 
 use crate::message_id::MessageId;
 
@@ -125,8 +124,8 @@ impl SessionRecord {
     }
 
     /// TLS is established.
-    pub fn secured(&mut self, facts: Facts) {
-        self.change_leg(|leg| leg.tls = Some(tls_facts(facts)));
+    pub fn secured(&mut self, facts: TlsFacts) {
+        self.change_leg(|leg| leg.tls = Some(facts));
     }
 
     /// The session is over.
@@ -368,26 +367,5 @@ fn dir(flow: Flow) -> Dir {
         Flow::ReplyPassed => Dir::ReplyPassed,
         Flow::ReplyEnded => Dir::ReplyEnded,
         Flow::ReplyMade => Dir::AnsweredByProxy,
-    }
-}
-
-fn tls_facts(facts: Facts) -> TlsFacts {
-    TlsFacts {
-        version: facts.version,
-        cipher: facts.cipher,
-        group: facts.group,
-        sni: facts.sni,
-        resumed: facts.resumed,
-        handshake_us: u64::try_from(facts.took.as_micros()).unwrap_or(u64::MAX),
-        trusted: facts.trusted,
-        objection: facts.objection,
-        certificate: facts.certificate.map(|certificate| CertificateFacts {
-            subject: certificate.subject,
-            issuer: certificate.issuer,
-            names: certificate.names,
-            not_before: certificate.not_before,
-            not_after: certificate.not_after,
-            sha256: certificate.sha256,
-        }),
     }
 }

@@ -154,10 +154,10 @@ impl Upstream for Mx<'_> {
     async fn secure(&mut self, stream: Self::Stream) -> Option<(Self::Stream, bool)> {
         let address = self.to.ip().to_canonical();
         match self.proxy.tls().connect(stream, self.mx_name.as_deref(), address, HANDSHAKE).await {
-            Ok((stream, facts)) => {
-                let trusted = facts.trusted;
-                self.record.secured(facts);
-                Some((stream, trusted))
+            Ok(secured) => {
+                let trusted = secured.facts.trusted;
+                self.record.secured(secured.facts);
+                Some((secured.stream, trusted))
             }
             Err(error) => {
                 self.record.failed(&error.to_string());

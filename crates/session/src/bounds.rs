@@ -1,6 +1,6 @@
 //! Peers choose names, certificates and extensions, tenants choose addresses: every record is cut to size before it is kept.
 
-use crate::{CertificateFacts, Record, TlsFacts, text::truncate};
+use crate::{CertificateFacts, PolicyFacts, Record, TlsFacts, text::truncate};
 
 /// Longest name, path or line kept, in bytes. The longest that SMTP allows is 254, X.509 has no limit.
 pub const FIELD_LIMIT: usize = 1_000;
@@ -44,12 +44,18 @@ pub fn bound(record: &mut Record) {
 }
 
 fn tls(facts: &mut TlsFacts) {
-    let TlsFacts { version, cipher, group, sni, objection, certificate, .. } = facts;
+    let TlsFacts { version, cipher, group, sni, objection, certificate, chain_sha256, policies, .. } = facts;
     [version, cipher].into_iter().for_each(field);
     [group, sni, objection].into_iter().for_each(optional);
     if let Some(CertificateFacts { subject, issuer, names, sha256, .. }) = certificate {
         [subject, issuer, sha256].into_iter().for_each(field);
         list(names);
+    }
+    list(chain_sha256);
+    policies.truncate(LIST_LIMIT);
+    for PolicyFacts { domain, policy, reason, .. } in policies {
+        [domain, policy].into_iter().for_each(field);
+        optional(reason);
     }
 }
 
@@ -98,6 +104,8 @@ mod tests {
                 trusted: false,
                 objection: Some(long()),
                 certificate: Some(certificate),
+                chain_sha256: Vec::new(),
+                policies: Vec::new(),
             }),
             error: Some(long()),
             ehlo_name: Some(long()),

@@ -38,10 +38,8 @@ pub use classify::{Class, Said, Verdict, classify};
 pub use id::SessionId;
 pub use log::SessionLog;
 pub use reader::{Filter, Reader};
-pub use record::{
-    CertificateFacts, Dir, Door, Exchange, Gap, Leg, Message, Outcome, Recipient, Record, SessionEnd, SessionStart,
-    TlsFacts,
-};
+pub use record::{Dir, Door, Exchange, Gap, Leg, Message, Outcome, Recipient, Record, SessionEnd, SessionStart};
 pub use recorder::{Recorder, RecorderSettings, RecorderThread, Stats};
 pub use store::{SessionStore, StoreError};
 pub use text::{TEXT_LIMIT, Text};
+pub use warren_wire::client::{CertificateFacts, PolicyFacts, TlsFacts};

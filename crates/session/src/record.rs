@@ -9,6 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use warren_launcher_api::{CellId, TenantName};
 
+use warren_wire::client::TlsFacts;
+
 use crate::{Class, SessionId, Text, Verdict};
 
 /// One thing to remember. Every record names its session and its place in it, so writing it twice changes nothing.
@@ -99,46 +101,6 @@ pub struct Leg {
     pub extensions: Vec<String>,
     /// Why this egress address: candidates, scores, reasons.
     pub decision: serde_json::Value,
-}
-
-/// What was negotiated with an MX.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TlsFacts {
-    /// The protocol, as in `TLSv1.3`.
-    pub version: String,
-    /// The cipher suite by its IANA name.
-    pub cipher: String,
-    /// The key exchange group.
-    pub group: Option<String>,
-    /// The server name that was asked for.
-    pub sni: Option<String>,
-    /// Whether an earlier session was resumed.
-    pub resumed: bool,
-    /// How long the handshake took.
-    pub handshake_us: u64,
-    /// Whether the chain leads to a trusted root and the certificate names the MX.
-    pub trusted: bool,
-    /// What the verifier objected to.
-    pub objection: Option<String>,
-    /// The MX's own certificate.
-    pub certificate: Option<CertificateFacts>,
-}
-
-/// What a certificate says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CertificateFacts {
-    /// Its subject.
-    pub subject: String,
-    /// Its issuer.
-    pub issuer: String,
-    /// The DNS names it is for.
-    pub names: Vec<String>,
-    /// Valid from, in seconds of Unix time.
-    pub not_before: i64,
-    /// Valid until, in seconds of Unix time.
-    pub not_after: i64,
-    /// SHA-256 of the certificate, in hexadecimal.
-    pub sha256: String,
 }
 
 /// Which way something went at the proxy, in the notation of the original research. The bar is the proxy.

@@ -51,6 +51,8 @@ pub fn leg(id: SessionId) -> Leg {
             trusted: false,
             objection: Some("self-signed".into()),
             certificate: None,
+            chain_sha256: vec!["00".repeat(32)],
+            policies: Vec::new(),
         }),
         error: None,
         ehlo_name: Some("out1.warren.example".into()),

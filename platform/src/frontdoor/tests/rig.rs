@@ -219,7 +219,7 @@ impl Rig {
 
     async fn shake_hands(&self, stream: MaybeTls<TcpStream>) -> MaybeTls<TcpStream> {
         let address = self.submission.ip();
-        self.tls.connect(stream, Some("mail.example.net"), address, Duration::from_secs(10)).await.unwrap().0
+        self.tls.connect(stream, Some("mail.example.net"), address, Duration::from_secs(10)).await.unwrap().stream
     }
 
     pub fn commands(&self) -> Vec<String> {

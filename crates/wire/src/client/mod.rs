@@ -1,0 +1,174 @@
+//! The client's side of TLS, towards MX hosts.
+//!
+//! ```text
+//!   STARTTLS ─▶ handshake: any certificate, but its key proven ─▶ chain and name verified ─▶ Facts{trusted, objection, …}
+//! ```
+//!
+//! Most MXs have certificates that no authority vouches for, and mail must flow to them: encryption against onlookers is worth having
+//! by itself (RFC 7435). So the handshake takes every certificate whose key the server proves to hold, and the verdict of a proper verification is a fact
+//! that is recorded, and that policy may insist on. Sessions are resumed where the server allows it; the chain is judged again then.
+
+mod chain;
+mod facts;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, CommonState, DigitallySignedStruct, HandshakeKind, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+use crate::deadline::Expired;
+use crate::stream::{HandshakeError, MaybeTls};
+
+pub use chain::{Chain, Kind, MAX_CERTIFICATES, Objection, anchored};
+pub use facts::{CertificateFacts, PolicyFacts, TlsFacts};
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub struct Secured<S> {
+    /// The connection.
+    pub stream: MaybeTls<S>,
+    /// What was negotiated, for the record.
+    pub facts: TlsFacts,
+    /// Who the server says it is, for whoever insists on something.
+    pub chain: Arc<Chain>,
+}
+
+/// TLS towards servers. Clones share the resumption cache.
+#[derive(Debug, Clone)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+    /// Without any, nobody is trusted.
+    roots: Arc<RootCertStore>,
+}
+
+impl ClientTls {
+    /// Judges certificates by the system's roots (or those of `SSL_CERT_FILE`). A system without any trusts nobody; TLS works all the same.
+    pub fn with_system_roots() -> Self {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "cannot read a trusted root");
+        }
+        let mut roots = RootCertStore::empty();
+        let (added, ignored) = roots.add_parsable_certificates(found.certs);
+        tracing::debug!(added, ignored, "trusted roots");
+        Self::with_roots(roots)
+    }
+
+    /// Judges certificates by these roots.
+    pub fn with_roots(roots: RootCertStore) -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .expect("the provider has suites for both versions")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth();
+        Self { config: Arc::new(config), roots: Arc::new(roots) }
+    }
+
+    /// Does the client's side of a handshake, at most for `limit`. `name` is the server's name for SNI and verification; where it is unknown or no
+    /// host name, its `address` stands for it and no SNI is sent. Everything read in the clear must have been consumed or dropped.
+    pub async fn connect<S>(
+        &self,
+        stream: MaybeTls<S>,
+        name: Option<&str>,
+        address: IpAddr,
+        limit: Duration,
+    ) -> Result<Secured<S>, HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let MaybeTls::Plain(stream) = stream else { return Err(HandshakeError::Already) };
+        let sni =
+            name.map(|name| name.trim_end_matches('.')).filter(|name| ServerName::try_from(*name).is_ok_and(is_dns));
+        let server = match sni {
+            Some(name) => ServerName::try_from(name.to_owned()).unwrap_or(ServerName::IpAddress(address.into())),
+            None => ServerName::IpAddress(address.into()),
+        };
+        let began = Instant::now();
+        let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(server.clone(), stream);
+        let stream = match tokio::time::timeout(limit, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(HandshakeError::Failed(error)),
+            Err(_) => return Err(Expired { what: "TLS handshake", limit }.into()),
+        };
+        let took = began.elapsed();
+        let state = stream.get_ref().1;
+        let sent = state.peer_certificates().unwrap_or_default();
+        let chain = Arc::new(Chain::judged(sent, &self.roots, UnixTime::now()));
+        let facts = facts(state, &chain, &server, sni, took);
+        Ok(Secured { stream: MaybeTls::Client(Box::new(stream)), facts, chain })
+    }
+}
+
+fn facts(state: &CommonState, chain: &Chain, server: &ServerName<'_>, sni: Option<&str>, took: Duration) -> TlsFacts {
+    let objection = chain.verify(server).err();
+    TlsFacts {
+        version: match state.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2".into(),
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3".into(),
+            other => format!("{other:?}"),
+        },
+        cipher: state.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown").into(),
+        group: state.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).map(Into::into),
+        sni: sni.map(Into::into),
+        resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
+        handshake_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        trusted: objection.is_none(),
+        objection: objection.map(|objection| objection.text),
+        certificate: chain.certificates().first().and_then(CertificateFacts::read),
+        chain_sha256: chain.certificates().iter().map(|certificate| facts::sha256(certificate)).collect(),
+        policies: Vec::new(),
+    }
+}
+
+fn is_dns(name: ServerName<'_>) -> bool {
+    matches!(name, ServerName::DnsName(_))
+}
+
+/// Takes every certificate, but not every signature: the server proves that it holds the key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
