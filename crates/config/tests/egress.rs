@@ -1,0 +1,121 @@
+//! `[egress]`: what it means, and what a broken one is told.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::net::IpAddr;
+
+use warren_config::Node;
+use warren_config::egress::{Budget, Egress, MailClass};
+
+/// The egress of a node with three addresses, and whatever else is written behind them.
+fn load(more: &str) -> Result<Egress, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let text = format!(
+        "hostname = \"mail.example.net\"\n[egress]\naddresses = [\"203.0.113.10\", \"203.0.113.11\", \"2001:db8::10\"]\n{more}"
+    );
+    fs::write(directory.path().join("warren.toml"), text).unwrap();
+    let told = |problems: warren_config::Problems| {
+        problems.to_string().replace(&format!("{}/warren.toml:", directory.path().display()), "")
+    };
+    Node::load(directory.path()).map(|node| node.egress).map_err(told)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn addresses_alone_are_one_pool_with_the_hosts_name() {
+    let egress = load("").unwrap();
+    assert_eq!(egress.pools.len(), 1);
+    assert_eq!(egress.pools["default"], egress.addresses);
+    assert!(egress.rules.is_empty());
+    assert_eq!(egress.budgets.every, Budget { sessions: 20, sessions_per_minute: 600 });
+    assert_eq!(egress.ehlo_name(ip("203.0.113.10"), "mail.example.net"), "mail.example.net");
+}
+
+#[test]
+fn pools_rules_and_names_can_be_set() {
+    let egress = load(
+        r#"
+names = { "203.0.113.11" = "OUT2.example.net" }
+[egress.pools]
+letters = ["203.0.113.11"]
+[[egress.rules]]
+pool = "letters"
+tenants = ["acme", "globex"]
+accounts = ["News@Acme.example"]
+destinations = ["google.com"]
+class = "forwarded"
+[[egress.rules]]
+pool = "default"
+[egress.budgets]
+sessions = 10
+[egress.budgets.destinations]
+"Google.com" = { sessions = 50 }
+"#,
+    )
+    .unwrap();
+    assert_eq!(egress.ehlo_name(ip("::ffff:203.0.113.11"), "mail.example.net"), "out2.example.net");
+    assert_eq!(egress.pools["letters"], [ip("203.0.113.11")]);
+    assert_eq!(egress.pools["default"], [ip("203.0.113.10"), ip("2001:db8::10")], "what no pool names");
+    let rule = &egress.rules[0];
+    assert_eq!((rule.pool.as_str(), rule.class), ("letters", Some(MailClass::Forwarded)));
+    assert_eq!((&*rule.accounts[0], &*rule.destinations[0]), ("news@acme.example", "google.com"));
+    assert!(!rule.takes_all() && egress.rules[1].takes_all());
+    assert_eq!(egress.named_tenants().len(), 2);
+    assert_eq!(egress.budgets.destinations["google.com"], Budget { sessions: 50, sessions_per_minute: 600 });
+}
+
+#[test]
+fn what_is_wrong_is_told_where_and_what() {
+    for (text, told) in [
+        (
+            "names = { \"203.0.113.99\" = \"out.example.net\" }",
+            "4:11: 203.0.113.99 is not in [egress] addresses, expected one of 203.0.113.10, 203.0.113.11, 2001:db8::10",
+        ),
+        (
+            "names = { \"203.0.113.10\" = \"out\" }",
+            "4:28: \"out\" is not a domain: it has one label only; expected a name such as \"example.com\"",
+        ),
+        (
+            "names = { \"2001:db8:0::10\" = \"a.example\", \"2001:db8::10\" = \"b.example\" }",
+            "4:43: 2001:db8::10 has a name already",
+        ),
+        ("pools = { a = [] }", "4:15: a pool without an address, expected at least one of [egress] addresses"),
+        (
+            "pools = { \"A!\" = [\"203.0.113.10\"] }",
+            "4:11: \"A!\" is not a name, expected up to 32 of a-z, 0-9, - and _, beginning with a letter",
+        ),
+        (
+            "pools = { a = [\"203.0.113.10\", \"203.0.113.11\", \"2001:db8::10\"] }",
+            "3:13: every address is in a pool, expected one that is in none, or a pool named \"default\": it is for mail that \
+             no rule sends elsewhere",
+        ),
+        (
+            "pools = { a = [\"203.0.113.10\"] }\nrules = [{ pool = \"b\" }]",
+            "5:19: there is no pool \"b\", expected one of a, default",
+        ),
+        (
+            "pools = { a = [\"203.0.113.10\"] }\nrules = [{ pool = \"a\" }, { pool = \"default\", class = \"forwarded\" }]",
+            "5:35: this rule is never reached: one before it takes all mail",
+        ),
+        ("rules = [{ tenants = [\"acme\"] }]", "4:10: missing field `pool`"),
+        (
+            "rules = [{ pool = \"default\", class = \"bulk\" }]",
+            "4:38: unknown variant `bulk`, expected `submitted` or `forwarded`",
+        ),
+        (
+            "rules = [{ pool = \"default\", accounts = [\"bob\"] }]",
+            "4:42: \"bob\" is not an address, expected one such as \"someone@example.com\"",
+        ),
+        ("budgets = { sessions = 0 }", "4:24: 0 is out of bounds, expected 1 to 100000"),
+        (
+            "budgets = { destinations = { gmail = { sessions = 5 } } }",
+            "4:30: \"gmail\" is not a domain: it has one label only; expected a name such as \"example.com\"",
+        ),
+    ] {
+        assert_eq!(load(text).unwrap_err(), told, "{text}");
+    }
+}
