@@ -29,6 +29,7 @@
 pub mod dial;
 pub mod door;
 pub mod egress;
+pub mod egress_store;
 pub mod launcher;
 pub mod message_id;
 pub mod names;
@@ -42,3 +43,4 @@ pub mod resolver;
 pub mod session;
 pub mod settings;
 pub mod standalone;
+pub mod tls;
