@@ -256,7 +256,7 @@ impl SessionRecord {
             open.message.code = Some(reply.code);
             open.message.reply_us = Some(at_us);
         } else if open.message.code.is_none() && !matches!(self.ending, None | Some(Ending::Quit)) {
-            open.message.verdict = Verdict { class: Class::Network, list: None };
+            open.message.verdict = Verdict::of(Class::Network);
         }
         let delivered = reply.is_some_and(|(reply, _)| reply.is_positive());
         for n in std::mem::take(&mut open.accepted) {

@@ -34,7 +34,7 @@ pub mod store;
 mod text;
 pub mod transcript;
 
-pub use classify::{Class, Said, Verdict, classify};
+pub use classify::{About, Class, Said, Verdict, classify};
 pub use id::SessionId;
 pub use log::SessionLog;
 pub use reader::{Filter, Reader};

@@ -350,7 +350,7 @@ impl Message {
             content_us: None,
             sent_us: None,
             reply_us: None,
-            verdict: Verdict { class: Class::Other, list: None },
+            verdict: Verdict::of(Class::Other),
             code: None,
         }
     }

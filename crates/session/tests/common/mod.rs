@@ -83,7 +83,7 @@ pub fn tell(recorder: &Recorder, id: SessionId, tenant: &str) {
     let mut message = Message::begun(id, 1, 1, "alice@acme.example".into(), 6_400);
     message.size = 5_123;
     message.message_id = Some("<1@acme.example>".into());
-    message.verdict = Verdict { class: Class::Delivered, list: None };
+    message.verdict = Verdict::of(Class::Delivered);
     message.code = Some(250);
     log.message(message);
     log.recipient(Recipient {
@@ -91,7 +91,7 @@ pub fn tell(recorder: &Recorder, id: SessionId, tenant: &str) {
         message: 1,
         n: 1,
         forward_path: "bob@postfix.example".into(),
-        verdict: Verdict { class: Class::Delivered, list: None },
+        verdict: Verdict::of(Class::Delivered),
         code: Some(250),
         enhanced: Some("2.0.0".into()),
         text: "2.0.0 Ok: queued as 4Xq8k01xwz".into(),

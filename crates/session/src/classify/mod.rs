@@ -4,7 +4,7 @@
 //! stands for unknown users, block lists, content and policy at different operators, so most rules look for words.
 //! [`Class::Tarpit`] is told by time, not by words, except where a server says so itself.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,42 +16,57 @@ pub enum Class {
     Delivered,
     /// A positive reply on the way there.
     Accepted,
-    /// There is no such mailbox.
+    /// There is no such mailbox, or no longer.
     UnknownUser,
+    /// The mailbox is there, and full.
+    MailboxFull,
     /// Come back later, to prove that you queue.
     Greylisted,
     /// Too much or too fast.
     RateLimited,
-    /// The sending address is on a list, or of bad reputation.
+    /// On a list, or of bad reputation; [`Verdict::about`] says what is.
     BlockListed,
-    /// A rule of the site: authentication, rights, sizes, names.
+    /// A rule of the site that none of the others names: sizes, names, rights.
     Policy,
-    /// The message itself displeased.
+    /// SPF, DKIM or DMARC, or forward-confirmed reverse DNS.
+    Authentication,
+    /// The message itself displeased: spam, malware, form.
     Content,
+    /// This server takes no mail for that domain from us.
+    Relay,
     /// TLS is demanded, or does not work.
     Tls,
     /// Answers are slowed on purpose.
     Tarpit,
     /// A connection or a deadline broke.
     Network,
+    /// The site has a problem of its own: disk full, lookup failed, going down.
+    Trouble,
+    /// One side does not follow the protocol, as the other sees it.
+    Protocol,
     /// None of these.
     Other,
 }
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::Delivered,
         Self::Accepted,
         Self::UnknownUser,
+        Self::MailboxFull,
         Self::Greylisted,
         Self::RateLimited,
         Self::BlockListed,
         Self::Policy,
+        Self::Authentication,
         Self::Content,
+        Self::Relay,
         Self::Tls,
         Self::Tarpit,
         Self::Network,
+        Self::Trouble,
+        Self::Protocol,
         Self::Other,
     ];
 
@@ -62,14 +77,19 @@ impl Class {
             Self::Delivered => "delivered",
             Self::Accepted => "accepted",
             Self::UnknownUser => "unknown_user",
+            Self::MailboxFull => "mailbox_full",
             Self::Greylisted => "greylisted",
             Self::RateLimited => "rate_limited",
             Self::BlockListed => "block_listed",
             Self::Policy => "policy",
+            Self::Authentication => "authentication",
             Self::Content => "content",
+            Self::Relay => "relay",
             Self::Tls => "tls",
             Self::Tarpit => "tarpit",
             Self::Network => "network",
+            Self::Trouble => "trouble",
+            Self::Protocol => "protocol",
             Self::Other => "other",
         }
     }
@@ -81,13 +101,88 @@ impl fmt::Display for Class {
     }
 }
 
-/// What a reply means, and which list it names.
+/// Whom or what a reply objects to. Decides what would help: another address, another sender, another message, or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum About {
+    /// The address that we came from: another one may do better.
+    Egress,
+    /// The sender: its domain, its address, or what it publishes in DNS.
+    Sender,
+    /// The message.
+    Content,
+    /// The recipient.
+    Recipient,
+    /// The session: its commands, its TLS.
+    Session,
+    /// The receiving site itself.
+    Site,
+    /// It does not say.
+    #[default]
+    Unclear,
+}
+
+impl About {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::Egress,
+        Self::Sender,
+        Self::Content,
+        Self::Recipient,
+        Self::Session,
+        Self::Site,
+        Self::Unclear,
+    ];
+
+    /// The name used in the store and shown to people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Sender => "sender",
+            Self::Content => "content",
+            Self::Recipient => "recipient",
+            Self::Session => "session",
+            Self::Site => "site",
+            Self::Unclear => "unclear",
+        }
+    }
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What a reply means, which list it names, and how that is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// The class.
     pub class: Class,
     /// The block list or reputation service that the reply names.
     pub list: Option<String>,
+    /// Whom or what it objects to.
+    #[serde(default)]
+    pub about: About,
+    /// The rule that said so; empty where none was needed.
+    #[serde(default)]
+    pub rule: Cow<'static, str>,
+}
+
+impl Verdict {
+    /// A verdict that no rule gave.
+    #[must_use]
+    pub const fn of(class: Class) -> Self {
+        Self { class, list: None, about: About::Unclear, rule: Cow::Borrowed("") }
+    }
+
+    /// Whether it was the egress address that was refused for its reputation: the one refusal that another address of the
+    /// same node may not meet.
+    #[must_use]
+    pub fn rejects_egress(&self) -> bool {
+        self.class == Class::BlockListed && self.about == About::Egress
+    }
 }
 
 /// A reply, and what it answers.
@@ -367,8 +462,8 @@ const RULES: &[Rule] = &[
 pub fn classify(said: &Said<'_>) -> Verdict {
     let after_content = matches!(said.verb, "." | "BDAT");
     match said.code {
-        200..=299 if after_content => return Verdict { class: Class::Delivered, list: None },
-        200..=399 => return Verdict { class: Class::Accepted, list: None },
+        200..=299 if after_content => return Verdict::of(Class::Delivered),
+        200..=399 => return Verdict::of(Class::Accepted),
         _ => {}
     }
     let text = said.text.to_lowercase();
@@ -382,7 +477,7 @@ pub fn classify(said: &Said<'_>) -> Verdict {
         (Some(_), Class::Content | Class::RateLimited | Class::Greylisted) | (None, _) => class,
         (Some(_), _) => Class::BlockListed,
     };
-    Verdict { class, list }
+    Verdict { list, ..Verdict::of(class) }
 }
 
 impl Rule {
@@ -411,5 +506,5 @@ fn contains_word(text: &str, word: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "classify_samples.rs"]
+#[path = "samples.rs"]
 mod tests;
