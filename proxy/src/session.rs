@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use warren_launcher_api::{CellId, TenantName};
 use warren_session::{Door, SessionId, SessionStart};
 use warren_smtp::Reply;
-use warren_smtp::mediator::{Deadlines, Event, Mediator, Observer, Outbound, StandIn, Transparent};
+use warren_smtp::mediator::{Deadlines, Event, Leg, Mediator, Observer, Outbound, Policy, StandIn};
 use warren_wire::MaybeTls;
 use warren_wire::relay::{Upstream, relay};
 
@@ -99,14 +99,14 @@ impl Mx<'_> {
     fn mediator(&mut self, place: bool) -> Mediator {
         let (deadlines, now) = (Deadlines::default(), Instant::now());
         if place {
-            let outbound = Outbound { ehlo_name: self.settings.ehlo_name.clone(), tls: self.settings.tls, deadlines };
-            return Mediator::outbound(outbound, Transparent, now);
+            let leg = Leg { ehlo_name: self.settings.ehlo_name.clone(), tls: self.settings.tls };
+            return Mediator::outbound(Outbound { leg, deadlines }, now);
         }
         self.record.crowded();
         let name = self.mx_name.clone().unwrap_or_else(|| format!("[{}]", self.to.ip().to_canonical()));
         let refusal = Reply::new(451, (4, 3, 2), "too many sessions at once; try again later");
         let deadlines = Deadlines { client: STAND_IN_SILENCE, content: STAND_IN_SILENCE, ..deadlines };
-        Mediator::stand_in(StandIn { name, refusal, deadlines }, Transparent, now, self)
+        Mediator::stand_in(StandIn { name, refusal, deadlines }, now, self)
     }
 
     async fn try_dial(&mut self) -> Result<TcpStream, Reply> {
@@ -143,6 +143,8 @@ impl Mx<'_> {
         }
     }
 }
+
+impl Policy for Mx<'_> {}
 
 impl Upstream for Mx<'_> {
     type Stream = MaybeTls<TcpStream>;

@@ -19,12 +19,14 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use warren_smtp::Reply;
-use warren_smtp::mediator::{Action, Mediator, Observer, Outgoing, Policy};
+use warren_smtp::mediator::{Action, Host, Mediator, Outgoing};
 
 /// Bytes read at once: a full TLS record and a pipe's worth of content.
 const SCRATCH: usize = 32 * 1024;
 /// How long last words may take to be written.
 const FAREWELL: Duration = Duration::from_secs(10);
+/// The same, while a client waits for another server.
+const BRIEF_FAREWELL: Duration = Duration::from_millis(500);
 /// How long, and how many bytes, a client may go on sending after its last reply before the connection is reset under it.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
@@ -33,8 +35,8 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
-/// The server's side: how to get there. It also hears what happens.
-pub trait Upstream: Observer + Send {
+/// The server's side: how to get there. It also hears what happens, and decides what the mediator cannot know.
+pub trait Upstream: Host + Send {
     /// A connection to the server.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send;
 
@@ -49,13 +51,8 @@ pub trait Upstream: Observer + Send {
 }
 
 /// Runs a session to its end. `drain` resolves when the program is going down: the session then ends behind its open transaction.
-pub async fn relay<P, C, U>(
-    mediator: &mut Mediator<P>,
-    client: C,
-    upstream: &mut U,
-    drain: impl Future<Output = ()> + Send,
-) where
-    P: Policy + Send,
+pub async fn relay<C, U>(mediator: &mut Mediator, client: C, upstream: &mut U, drain: impl Future<Output = ()> + Send)
+where
     C: AsyncRead + AsyncWrite + Unpin + Send,
     U: Upstream,
 {
@@ -64,6 +61,7 @@ pub async fn relay<P, C, U>(
         mediator,
         client: Side::open(client),
         server: Side::none(),
+        aside: None,
         upstream,
         alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
         drained: false,
@@ -74,6 +72,9 @@ pub async fn relay<P, C, U>(
             Some(Action::Dial) => relay.dial().await,
             Some(Action::Handshake) => relay.handshake().await,
             Some(Action::DropServer) => relay.server = Side::none(),
+            Some(Action::SetAside) => relay.aside = Some(Box::new(std::mem::replace(&mut relay.server, Side::none()))),
+            Some(Action::TakeBack) => relay.server = relay.aside.take().map_or_else(Side::none, |side| *side),
+            Some(Action::LeaveAside { quit }) => relay.leave_aside(quit).await,
             Some(Action::CloseServer) => {
                 let last = relay.mediator.to_server().bytes().to_vec();
                 let length = last.len();
@@ -182,18 +183,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
     }
 }
 
-struct Relay<'a, P, C, U: Upstream> {
-    mediator: &'a mut Mediator<P>,
+struct Relay<'a, C, U: Upstream> {
+    mediator: &'a mut Mediator,
     client: Side<C>,
     server: Side<U::Stream>,
+    /// A server that may be gone back to: not read, not written.
+    aside: Option<Box<Side<U::Stream>>>,
     upstream: &'a mut U,
     alarm: Pin<Box<Sleep>>,
     drained: bool,
 }
 
-impl<P, C, U> Relay<'_, P, C, U>
+impl<C, U> Relay<'_, C, U>
 where
-    P: Policy + Send,
     C: AsyncRead + AsyncWrite + Unpin + Send,
     U: Upstream,
 {
@@ -201,7 +203,7 @@ where
         match self.upstream.dial().await {
             Ok(stream) => {
                 self.server = Side::open(stream);
-                self.mediator.connected(Instant::now());
+                self.mediator.connected(Instant::now(), self.upstream);
             }
             Err(reply) => self.mediator.not_connected(Instant::now(), reply, self.upstream),
         }
@@ -220,6 +222,13 @@ where
             }
             None => self.mediator.handshake_failed(now, self.upstream),
         }
+    }
+
+    async fn leave_aside(&mut self, quit: bool) {
+        let Some(stream) = self.aside.take().and_then(|side| side.stream) else { return };
+        let farewell: &[u8] = if quit { b"QUIT\r\n" } else { b"" };
+        // A session goes on meanwhile; a server that takes no farewell at once gets none.
+        let _ = tokio::time::timeout(BRIEF_FAREWELL, part(stream, farewell)).await;
     }
 
     /// Moves what can be moved. Ready when the mediator may have something to do.
@@ -294,7 +303,7 @@ where
 mod tests {
     use super::*;
     use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream, duplex, split};
-    use warren_smtp::mediator::{Deadlines, Event, Outbound, TlsPolicy, Transparent};
+    use warren_smtp::mediator::{Deadlines, Event, Leg, Observer, Outbound, Policy, TlsPolicy};
 
     /// A server that answers each line with the next of its answers, and then closes.
     struct Script(Option<&'static [&'static str]>);
@@ -302,6 +311,8 @@ mod tests {
     impl Observer for Script {
         fn event(&mut self, _: Instant, _: Event<'_>) {}
     }
+
+    impl Policy for Script {}
 
     impl Upstream for Script {
         type Stream = DuplexStream;
@@ -325,9 +336,9 @@ mod tests {
         }
     }
 
-    fn mediator() -> Mediator<Transparent> {
-        let (ehlo_name, tls) = ("out.example".to_owned(), TlsPolicy::Off);
-        Mediator::outbound(Outbound { ehlo_name, tls, deadlines: Deadlines::default() }, Transparent, Instant::now())
+    fn mediator() -> Mediator {
+        let leg = Leg { ehlo_name: "out.example".to_owned(), tls: TlsPolicy::Off };
+        Mediator::outbound(Outbound { leg, deadlines: Deadlines::default() }, Instant::now())
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use warren_control::CellId;
 use warren_smtp::{
     ForwardPath, Reply, ReversePath,
     command::{Verb, Xclient, XclientProtocol},
-    mediator::{Deadlines, Event, Flow, HandOver, Mediator, Observer, Policy, Topic},
+    mediator::{Deadlines, Event, Flow, HandOver, Judgement, Mediator, Observer, Policy, Topic},
 };
 use warren_wire::{
     MaybeTls,
@@ -70,8 +70,7 @@ pub(super) async fn hand_over<S, W>(
         ehlo_name: hostname,
         deadlines: Deadlines { greeting: GREETING, ..Deadlines::default() },
     };
-    let rights = Rights { door, identity, session: &client.session, open: false };
-    let mut mediator = Mediator::hand_over(settings, rights, Instant::now());
+    let mut mediator = Mediator::hand_over(settings, Instant::now());
     let mut msa = Msa {
         door,
         identity,
@@ -80,6 +79,7 @@ pub(super) async fn hand_over<S, W>(
         cell: None,
         cold: None,
         messages: 0,
+        rights: Rights { door, identity, session: &client.session, open: false },
         open: None,
     };
     mediator.client_bytes(Instant::now(), held, &mut msa);
@@ -126,16 +126,21 @@ impl<W> Rights<'_, W> {
     }
 }
 
-impl<W> Policy for Rights<'_, W> {
-    fn mail(&mut self, from: &ReversePath, _: &[u8]) -> Option<Reply> {
-        let refused = refusal(&self.identity.addresses, from).or_else(|| self.count(MESSAGE));
-        self.open = refused.is_none();
-        refused
+impl<W> Policy for Msa<'_, W> {
+    fn mail(&mut self, from: &ReversePath, _: &[u8]) -> Judgement {
+        let rights = &mut self.rights;
+        let refused = refusal(&rights.identity.addresses, from).or_else(|| rights.count(MESSAGE));
+        rights.open = refused.is_none();
+        refused.into()
     }
 
-    fn rcpt(&mut self, _: &ForwardPath, _: &[u8]) -> Option<Reply> {
+    fn rcpt(&mut self, _: &ForwardPath, _: &[u8]) -> Judgement {
         // What was not counted must not be passed on, or else its refusal would be given back.
-        if self.open { self.count(RECIPIENT) } else { Some(Reply::new(503, (5, 5, 1), "MAIL first")) }
+        let refused = match self.rights.open {
+            true => self.rights.count(RECIPIENT),
+            false => Some(Reply::new(503, (5, 5, 1), "MAIL first")),
+        };
+        refused.into()
     }
 }
 
@@ -162,6 +167,7 @@ struct Msa<'a, W> {
     cell: Option<CellId>,
     cold: Option<ColdStart>,
     messages: u64,
+    rights: Rights<'a, W>,
     /// The present transaction, as the MSA has accepted it: what is given back should it refuse the message.
     open: Option<Mail>,
 }

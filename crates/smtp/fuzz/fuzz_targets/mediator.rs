@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use warren_smtp::mediator::{Action, Deadlines, Event, Mediator, Outbound, TlsPolicy, Transparent};
+use warren_smtp::mediator::{Action, Deadlines, Event, Leg, Mediator, Outbound, TlsPolicy};
 
 fuzz_target!(|moves: Vec<(u8, Vec<u8>)>| {
     let mut now = Instant::now();
@@ -14,14 +14,14 @@ fuzz_target!(|moves: Vec<(u8, Vec<u8>)>| {
             ends += 1;
         }
     };
-    let settings =
-        Outbound { ehlo_name: "out.example".into(), tls: TlsPolicy::Opportunistic, deadlines: Deadlines::default() };
-    let mut mediator = Mediator::outbound(settings, Transparent, now);
+    let leg = Leg { ehlo_name: "out.example".into(), tls: TlsPolicy::Opportunistic };
+    let mut mediator = Mediator::outbound(Outbound { leg, deadlines: Deadlines::default() }, now);
     for (kind, bytes) in moves {
         while let Some(action) = mediator.next_action() {
             match action {
-                Action::Dial => mediator.connected(now),
+                Action::Dial => mediator.connected(now, &mut observer),
                 Action::Handshake => mediator.handshake_done(now, false, &mut observer),
+                Action::SetAside | Action::TakeBack | Action::LeaveAside { .. } => {}
                 Action::DropServer | Action::CloseServer => {
                     let length = mediator.to_server().len();
                     mediator.to_server().wrote(length);

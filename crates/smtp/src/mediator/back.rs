@@ -7,7 +7,6 @@ use super::front::{Front, Verdict};
 use super::machine::{Action, Back, Context, Mediator};
 use super::opening::Step;
 use super::replies;
-use super::settings::Policy;
 use super::waiting::By;
 use crate::body::DataScanner;
 use crate::command::Verb;
@@ -21,7 +20,7 @@ pub(super) enum Silent {
     Client,
 }
 
-impl<P: Policy> Mediator<P> {
+impl Mediator {
     pub(super) fn read_replies(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
         if matches!(self.back, Back::Gone) {
             return;
@@ -277,6 +276,8 @@ impl<P: Policy> Mediator<P> {
             (_, Some(head)) => {
                 let limit = match head.topic {
                     Topic::Command(Verb::Data) => self.deadlines.data,
+                    Topic::Command(Verb::Mail) => self.deadlines.mail,
+                    Topic::Command(Verb::Rcpt) => self.deadlines.rcpt,
                     Topic::EndOfData | Topic::LastChunk => self.deadlines.end_of_data,
                     _ => self.deadlines.command,
                 };

@@ -3,7 +3,7 @@
 use super::event::{Ending, Event, Flow, Topic};
 use super::machine::{Back, Context, Mediator};
 use super::replies;
-use super::settings::{HIGH_WATER, MAX_ERRORS, MAX_HELD, MAX_PIPELINE, Policy};
+use super::settings::{HIGH_WATER, Judgement, MAX_ERRORS, MAX_HELD, MAX_PIPELINE};
 use super::waiting::{Awaited, By};
 use crate::Reply;
 use crate::body::{BdatCounter, DataScanner};
@@ -45,7 +45,7 @@ impl Front {
     }
 }
 
-impl<P: Policy> Mediator<P> {
+impl Mediator {
     /// Takes in `bytes` and goes as far as it can with what is there.
     pub(super) fn pump(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) {
         loop {
@@ -191,17 +191,17 @@ impl<P: Policy> Mediator<P> {
     fn command(&mut self, cx: &mut Context<'_>, command: &Command, line: &[u8]) {
         let verb = command.verb();
         match command {
-            Command::Mail { from, .. } => match self.policy.mail(from, line) {
-                Some(refusal) => self.refuse(cx, verb, line, refusal),
-                None => {
+            Command::Mail { from, .. } => match cx.host.mail(from, line) {
+                Judgement::Refuse(refusal) => self.refuse(cx, verb, line, refusal),
+                _ => {
                     self.in_transaction = true;
                     self.pass_envelope(cx, command, line);
                     cx.tell(Event::Mail(from));
                 }
             },
-            Command::Rcpt { to, .. } => match self.policy.rcpt(to, line) {
-                Some(refusal) => self.refuse(cx, verb, line, refusal),
-                None => {
+            Command::Rcpt { to, .. } => match cx.host.rcpt(to, line) {
+                Judgement::Refuse(refusal) => self.refuse(cx, verb, line, refusal),
+                _ => {
                     self.pass_envelope(cx, command, line);
                     cx.tell(Event::Rcpt(to));
                 }

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::event::{Ending, Event, Flow, Observer, Topic};
+use super::event::{Ending, Event, Flow, Topic};
 use super::front::Front;
 use super::opening::{HandedOver, Hello, Mx, Opening};
-use super::settings::{Deadlines, HIGH_WATER, HandOver, MAX_HELD, Outbound, Policy, StandIn, Transparent};
+use super::settings::{Deadlines, HIGH_WATER, HandOver, Host, MAX_HELD, Outbound, StandIn};
 use super::waiting::Waiting;
 use super::{replies, settings};
 use crate::Reply;
@@ -28,6 +28,15 @@ pub enum Action {
     DropServer,
     /// Write what is in [`Mediator::to_server`], then close in order.
     CloseServer,
+    /// Keep the connection to the server as it is, neither read nor written: another is dialled.
+    SetAside,
+    /// Drop the connection to the server, if there is one: that which was set aside is the server's again.
+    TakeBack,
+    /// Close what was set aside, in order or at once.
+    LeaveAside {
+        /// Say QUIT first.
+        quit: bool,
+    },
     /// Write what is in [`Mediator::to_client`], then close in order. The session is over.
     CloseClient,
 }
@@ -92,8 +101,7 @@ impl Back {
 
 /// A session that passes through. See the [module](super).
 #[derive(Debug)]
-pub struct Mediator<P = Transparent> {
-    pub(super) policy: P,
+pub struct Mediator {
     pub(super) deadlines: Deadlines,
     pub(super) front: Front,
     pub(super) back: Back,
@@ -126,31 +134,30 @@ pub struct Mediator<P = Transparent> {
 /// What every step needs: the time, and who is told.
 pub(super) struct Context<'a> {
     pub(super) now: Instant,
-    pub(super) observer: &'a mut dyn Observer,
+    pub(super) host: &'a mut dyn Host,
 }
 
 impl Context<'_> {
     pub(super) fn tell(&mut self, event: Event<'_>) {
-        self.observer.event(self.now, event);
+        self.host.event(self.now, event);
     }
 }
 
-impl<P: Policy> Mediator<P> {
+impl Mediator {
     /// A session of an MSA towards an MX. The client is greeted once the MX is.
-    pub fn outbound(settings: Outbound, policy: P, now: Instant) -> Self {
+    pub fn outbound(settings: Outbound, now: Instant) -> Self {
         let deadlines = settings.deadlines;
-        Self::new(Back::opening(Opening::Mx(Box::new(settings), Mx::Greeting)), policy, deadlines, None, now)
+        Self::new(Back::opening(Opening::Mx(Box::new(settings.leg), Mx::Greeting)), deadlines, None, now)
     }
 
     /// A session of a client, greeted and authenticated, towards the MSA that serves it.
-    pub fn hand_over(settings: HandOver, policy: P, now: Instant) -> Self {
+    pub fn hand_over(settings: HandOver, now: Instant) -> Self {
         let deadlines = settings.deadlines;
         let hello = Hello::given(settings.ehlo_reply.clone());
         Self {
             exact: true,
             ..Self::new(
                 Back::opening(Opening::HandOver(Box::new(settings), HandedOver::Greeting)),
-                policy,
                 deadlines,
                 Some(hello),
                 now,
@@ -158,9 +165,8 @@ impl<P: Policy> Mediator<P> {
         }
     }
 
-    pub(super) fn new(back: Back, policy: P, deadlines: Deadlines, hello: Option<Hello>, now: Instant) -> Self {
+    pub(super) fn new(back: Back, deadlines: Deadlines, hello: Option<Hello>, now: Instant) -> Self {
         Self {
-            policy,
             deadlines,
             front: Front::Waiting { hello: None },
             back,
@@ -231,23 +237,26 @@ impl<P: Policy> Mediator<P> {
     }
 
     /// The connection that [`Action::Dial`] asked for stands.
-    pub fn connected(&mut self, now: Instant) {
-        if let Back::Opening { connected, .. } = &mut self.back {
+    pub fn connected(&mut self, now: Instant, host: &mut dyn Host) {
+        if let Back::Opening { connected, opening } = &mut self.back {
             *connected = true;
+            if let (Opening::Mx(leg, _), Some(new)) = (opening, host.leg()) {
+                **leg = new;
+            }
             self.server_heard = now;
         }
     }
 
     /// The connection that [`Action::Dial`] asked for cannot be had; the client gets `reply`.
-    pub fn not_connected(&mut self, now: Instant, reply: Reply, observer: &mut dyn Observer) {
-        let cx = &mut Context { now, observer };
+    pub fn not_connected(&mut self, now: Instant, reply: Reply, host: &mut dyn Host) {
+        let cx = &mut Context { now, host };
         self.give_up(cx, Ending::Unreachable, reply);
     }
 
     /// The handshake that [`Action::Handshake`] asked for succeeded; `verified`: the certificate names the server and leads to a
     /// trusted root.
-    pub fn handshake_done(&mut self, now: Instant, verified: bool, observer: &mut dyn Observer) {
-        let cx = &mut Context { now, observer };
+    pub fn handshake_done(&mut self, now: Instant, verified: bool, host: &mut dyn Host) {
+        let cx = &mut Context { now, host };
         self.server_heard = now;
         if let Back::Opening { opening, .. } = &mut self.back {
             let step = opening.secured(verified);
@@ -256,51 +265,51 @@ impl<P: Policy> Mediator<P> {
     }
 
     /// The handshake failed; its connection is dropped already.
-    pub fn handshake_failed(&mut self, now: Instant, observer: &mut dyn Observer) {
-        let cx = &mut Context { now, observer };
+    pub fn handshake_failed(&mut self, now: Instant, host: &mut dyn Host) {
+        let cx = &mut Context { now, host };
         self.opening_lost(cx, Ending::ServerLost, replies::server_lost());
     }
 
     /// The client sent these.
-    pub fn client_bytes(&mut self, now: Instant, bytes: &[u8], observer: &mut dyn Observer) {
-        let cx = &mut Context { now, observer };
+    pub fn client_bytes(&mut self, now: Instant, bytes: &[u8], host: &mut dyn Host) {
+        let cx = &mut Context { now, host };
         self.pump(cx, bytes);
         self.settle(cx);
     }
 
     /// The client will send no more: it closed, or its connection broke.
-    pub fn client_closed(&mut self, now: Instant, observer: &mut dyn Observer) {
-        let cx = &mut Context { now, observer };
+    pub fn client_closed(&mut self, now: Instant, host: &mut dyn Host) {
+        let cx = &mut Context { now, host };
         self.client_closed = true;
         self.settle(cx);
     }
 
     /// The server sent these.
-    pub fn server_bytes(&mut self, now: Instant, bytes: &[u8], observer: &mut dyn Observer) {
-        let cx = &mut Context { now, observer };
+    pub fn server_bytes(&mut self, now: Instant, bytes: &[u8], host: &mut dyn Host) {
+        let cx = &mut Context { now, host };
         self.read_replies(cx, bytes);
         self.pump(cx, &[]);
         self.settle(cx);
     }
 
     /// The server closed, or its connection broke.
-    pub fn server_closed(&mut self, now: Instant, observer: &mut dyn Observer) {
-        let cx = &mut Context { now, observer };
+    pub fn server_closed(&mut self, now: Instant, host: &mut dyn Host) {
+        let cx = &mut Context { now, host };
         self.server_lost(cx, Ending::ServerLost, replies::server_lost());
         self.pump(cx, &[]);
         self.settle(cx);
     }
 
     /// Bytes were written: there may be room for commands that are held.
-    pub fn wrote(&mut self, now: Instant, observer: &mut dyn Observer) {
-        let cx = &mut Context { now, observer };
+    pub fn wrote(&mut self, now: Instant, host: &mut dyn Host) {
+        let cx = &mut Context { now, host };
         self.pump(cx, &[]);
         self.settle(cx);
     }
 
     /// End soon: at once if no transaction is open, else behind it.
-    pub fn drain(&mut self, now: Instant, observer: &mut dyn Observer) {
-        let cx = &mut Context { now, observer };
+    pub fn drain(&mut self, now: Instant, host: &mut dyn Host) {
+        let cx = &mut Context { now, host };
         self.draining = true;
         self.settle(cx);
     }
@@ -311,8 +320,8 @@ impl<P: Policy> Mediator<P> {
     }
 
     /// Time passed.
-    pub fn tick(&mut self, now: Instant, observer: &mut dyn Observer) {
-        let cx = &mut Context { now, observer };
+    pub fn tick(&mut self, now: Instant, host: &mut dyn Host) {
+        let cx = &mut Context { now, host };
         if let Some((at, silent)) = self.due()
             && at <= now
         {

@@ -46,6 +46,6 @@ mod waiting;
 pub use event::{Ending, Event, Flow, Observer, Topic};
 pub use machine::{Action, Mediator, Outgoing};
 pub use settings::{
-    Deadlines, HIGH_WATER, HandOver, MAX_ERRORS, MAX_HELD, MAX_PIPELINE, Outbound, Policy, StandIn, TlsPolicy,
-    Transparent,
+    Deadlines, HIGH_WATER, HandOver, Host, Judgement, Leg, MAX_ERRORS, MAX_HELD, MAX_PIPELINE, MAX_REPLAY, Outbound,
+    Policy, StandIn, TlsPolicy,
 };

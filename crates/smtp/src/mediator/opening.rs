@@ -10,7 +10,7 @@
 
 use super::event::{Ending, Topic};
 use super::replies;
-use super::settings::{HandOver, Outbound, TlsPolicy};
+use super::settings::{HandOver, Leg, TlsPolicy};
 use crate::command::Verb;
 use crate::reply::Severity;
 use crate::{Extensions, Reply};
@@ -72,7 +72,7 @@ impl Hello {
 /// Where the opening stands: what the next reply answers.
 #[derive(Debug)]
 pub(super) enum Opening {
-    Mx(Box<Outbound>, Mx),
+    Mx(Box<Leg>, Mx),
     HandOver(Box<HandOver>, HandedOver),
 }
 
@@ -83,8 +83,8 @@ pub(super) enum Mx {
     Greeting,
     /// The client's turn to say EHLO.
     Greeted,
-    Ehlo(Leg),
-    Helo(Leg),
+    Ehlo(Wire),
+    Helo(Wire),
     /// In the clear, the hello would be this.
     StartTls(Hello),
     Handshake,
@@ -94,7 +94,7 @@ pub(super) enum Mx {
 
 /// What is known of the connection's security.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leg {
+pub(super) enum Wire {
     /// TLS may still be tried.
     Fresh,
     Secured,
@@ -123,7 +123,7 @@ impl Opening {
     pub(super) fn hello(&mut self) -> Step {
         match self {
             Self::Mx(outbound, state) => {
-                *state = Mx::Ehlo(Leg::Fresh);
+                *state = Mx::Ehlo(Wire::Fresh);
                 ehlo(&outbound.ehlo_name)
             }
             Self::HandOver(..) => Step::Relay,
@@ -136,14 +136,14 @@ impl Opening {
         if outbound.tls == TlsPolicy::Verify && !verified {
             return Step::Fail(Ending::TlsFailed, replies::tls_failed());
         }
-        *state = Mx::Ehlo(Leg::Secured);
+        *state = Mx::Ehlo(Wire::Secured);
         ehlo(&outbound.ehlo_name)
     }
 
     /// The connection was lost, stalled, or failed in its handshake.
     pub(super) fn lost(&mut self, ending: Ending, reply: Reply) -> Step {
         if let Self::Mx(outbound, state) = self
-            && matches!(state, Mx::StartTls(_) | Mx::Handshake | Mx::Ehlo(Leg::Secured) | Mx::Helo(Leg::Secured))
+            && matches!(state, Mx::StartTls(_) | Mx::Handshake | Mx::Ehlo(Wire::Secured) | Mx::Helo(Wire::Secured))
         {
             if outbound.tls.allows_clear() {
                 *state = Mx::ClearGreeting;
@@ -177,7 +177,7 @@ impl Opening {
 }
 
 impl Mx {
-    fn reply(&mut self, outbound: &Outbound, reply: &Reply) -> Step {
+    fn reply(&mut self, outbound: &Leg, reply: &Reply) -> Step {
         let positive = reply.severity() == Severity::Positive;
         match std::mem::replace(self, Self::Greeted) {
             // The same words as for a lost connection: STARTTLS did not come about.
@@ -192,7 +192,7 @@ impl Mx {
             Self::StartTls(hello) if outbound.tls.allows_clear() => Step::Answer(hello),
             Self::StartTls(_) => Step::Fail(Ending::TlsFailed, replies::tls_failed()),
             Self::ClearGreeting if positive => {
-                *self = Self::Ehlo(Leg::Clear);
+                *self = Self::Ehlo(Wire::Clear);
                 ehlo(&outbound.ehlo_name)
             }
             // 421 whatever the MX said: it had taken the session before.
@@ -206,11 +206,11 @@ impl Mx {
                 Step::Send(Verb::Helo, format!("HELO {}", outbound.ehlo_name))
             }
             Self::Helo(leg) if positive => {
-                if leg != Leg::Secured && !outbound.tls.allows_clear() {
+                if leg != Wire::Secured && !outbound.tls.allows_clear() {
                     return Step::Fail(Ending::TlsFailed, replies::tls_not_offered());
                 }
                 let name = reply.lines.first().and_then(|line| line.split(' ').next()).unwrap_or_default();
-                Step::Answer(Hello::new(name, Extensions::default(), leg == Leg::Secured))
+                Step::Answer(Hello::new(name, Extensions::default(), leg == Wire::Secured))
             }
             Self::Ehlo(_) | Self::Helo(_) => Step::RejectHello,
             // Nothing was asked.
@@ -220,15 +220,15 @@ impl Mx {
         }
     }
 
-    fn offered(&mut self, outbound: &Outbound, leg: Leg, reply: &Reply) -> Step {
+    fn offered(&mut self, outbound: &Leg, leg: Wire, reply: &Reply) -> Step {
         let (name, offered) = Extensions::parse(reply);
         let starttls = offered.starttls;
-        let hello = Hello::new(&name, offered, leg == Leg::Secured);
-        if leg == Leg::Fresh && starttls && outbound.tls != TlsPolicy::Off {
+        let hello = Hello::new(&name, offered, leg == Wire::Secured);
+        if leg == Wire::Fresh && starttls && outbound.tls != TlsPolicy::Off {
             *self = Self::StartTls(hello);
             return Step::Send(Verb::StartTls, "STARTTLS".to_owned());
         }
-        if leg != Leg::Secured && !outbound.tls.allows_clear() {
+        if leg != Wire::Secured && !outbound.tls.allows_clear() {
             return Step::Fail(Ending::TlsFailed, replies::tls_not_offered());
         }
         Step::Answer(hello)

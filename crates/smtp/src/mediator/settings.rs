@@ -1,7 +1,8 @@
 //! What the mediator's user decides: policy hooks, TLS policy, bounds and deadlines.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::event::{Event, Observer, Topic};
 use crate::command::Xclient;
 use crate::{ForwardPath, Reply, ReversePath};
 
@@ -14,33 +15,67 @@ pub const HIGH_WATER: usize = 64 * 1024;
 /// Refusals of our own that one session gets before it is closed.
 pub const MAX_ERRORS: usize = 50;
 
-/// Decides about the envelope before the server sees it. `Some` refuses with this reply.
+/// Bytes of commands kept, at most, to be played again on another leg. A pipeline that is longer stays where it is.
+pub const MAX_REPLAY: usize = 32 * 1024;
+
+/// What becomes of a MAIL or RCPT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is passed.
+    Pass,
+    /// The client gets this reply, the server nothing.
+    Refuse(Reply),
+    /// It is passed on another leg: the present one is left, and [`Action::Dial`](super::Action::Dial) follows. Of RCPTs only the first of a MAIL that
+    /// was held may do so; for others it is [`Pass`](Self::Pass).
+    Move,
+    /// Of MAIL: it is answered here, and passed with the first RCPT. Should the server refuse it then, RCPT gets that reply.
+    Hold,
+}
+
+impl From<Option<Reply>> for Judgement {
+    /// Refuses with this reply, if there is one.
+    fn from(refusal: Option<Reply>) -> Self {
+        refusal.map_or(Self::Pass, Self::Refuse)
+    }
+}
+
+/// Decides what the mediator cannot know. The defaults pass everything, and never move.
 pub trait Policy {
     /// About MAIL. `line` is the whole command.
-    fn mail(&mut self, from: &ReversePath, line: &[u8]) -> Option<Reply> {
+    fn mail(&mut self, from: &ReversePath, line: &[u8]) -> Judgement {
         let _ = (from, line);
-        None
+        Judgement::Pass
     }
 
     /// About RCPT. `line` is the whole command.
-    fn rcpt(&mut self, to: &ForwardPath, line: &[u8]) -> Option<Reply> {
+    fn rcpt(&mut self, to: &ForwardPath, line: &[u8]) -> Judgement {
         let _ = (to, line);
+        Judgement::Pass
+    }
+
+    /// The server refused `topic`, and the session could go on over another leg, as far as SMTP is concerned. Whether it shall: the next dial leads
+    /// there then.
+    fn fail_over(&mut self, topic: Topic, reply: &Reply) -> bool {
+        let _ = (topic, reply);
+        false
+    }
+
+    /// How to open the leg that was dialled just now; `None`: as the session's settings say.
+    fn leg(&mut self) -> Option<Leg> {
         None
     }
 }
 
+/// Whoever drives a mediator: hears what happens, and decides.
+pub trait Host: Observer + Policy {}
+
+impl<T: Observer + Policy> Host for T {}
+
 /// Passes every envelope.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Transparent;
+impl Policy for () {}
 
-impl Policy for Transparent {}
-
-/// A check of MAIL alone, as the front door has it.
-impl<F: FnMut(&ReversePath) -> Option<Reply>> Policy for F {
-    fn mail(&mut self, from: &ReversePath, _: &[u8]) -> Option<Reply> {
-        self(from)
-    }
-}
+/// Whoever only listens passes every envelope.
+impl<F: FnMut(Instant, Event<'_>)> Policy for F {}
 
 /// What a session towards an MX does about STARTTLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -71,7 +106,11 @@ pub struct Deadlines {
     /// Replies to EHLO, HELO, STARTTLS and XCLIENT. The client waits for all of them behind one EHLO, so each is shorter than
     /// the five minutes that it grants.
     pub hello: Duration,
-    /// Replies to MAIL, RCPT, RSET and the like.
+    /// The reply to MAIL.
+    pub mail: Duration,
+    /// The reply to RCPT.
+    pub rcpt: Duration,
+    /// Replies to RSET, NOOP, QUIT and the like.
     pub command: Duration,
     /// The reply to DATA.
     pub data: Duration,
@@ -83,6 +122,8 @@ pub struct Deadlines {
     pub end_of_data: Duration,
     /// The client's next command, whole.
     pub client: Duration,
+    /// Another leg, from the wish for it to its first use, dials not counted: the client waits for the reply to its MAIL or RCPT meanwhile.
+    pub moving: Duration,
 }
 
 impl Default for Deadlines {
@@ -91,23 +132,33 @@ impl Default for Deadlines {
         Self {
             greeting: minutes(5),
             hello: minutes(1),
+            mail: minutes(5),
+            rcpt: minutes(5),
             command: minutes(5),
             data: minutes(2),
             content: minutes(3),
             transfer: minutes(60),
             end_of_data: minutes(10),
             client: minutes(5),
+            moving: minutes(2),
         }
     }
+}
+
+/// How one leg, a connection to an MX, is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leg {
+    /// The name to give in EHLO: that of the egress address.
+    pub ehlo_name: String,
+    /// What to do about STARTTLS.
+    pub tls: TlsPolicy,
 }
 
 /// A session towards an MX: EHLO is withheld until TLS is settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outbound {
-    /// The name to give in EHLO: that of the egress address.
-    pub ehlo_name: String,
-    /// What to do about STARTTLS.
-    pub tls: TlsPolicy,
+    /// How legs are opened, where [`Policy::leg`] says nothing else.
+    pub leg: Leg,
     /// How long to wait.
     pub deadlines: Deadlines,
 }

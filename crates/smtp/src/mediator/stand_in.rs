@@ -10,24 +10,24 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::event::{Ending, Flow, Observer, Topic};
+use super::event::{Ending, Flow, Topic};
 use super::front::{Front, Verdict};
 use super::machine::{Back, Context, Mediator};
 use super::replies;
-use super::settings::{Policy, StandIn};
+use super::settings::{Host, StandIn};
 use crate::body::BdatCounter;
 use crate::command::{Command, Verb};
 use crate::{Extensions, Reply};
 
-impl<P: Policy> Mediator<P> {
+impl Mediator {
     /// A session that is served here, without a server: it is greeted at once, and its messages are refused.
-    pub fn stand_in(settings: StandIn, policy: P, now: Instant, observer: &mut dyn Observer) -> Self {
+    pub fn stand_in(settings: StandIn, now: Instant, host: &mut dyn Host) -> Self {
         let greeting = Reply::plain(220, format!("{} ESMTP", settings.name));
-        let mut mediator = Self::new(Back::Gone, policy, settings.deadlines, None, now);
+        let mut mediator = Self::new(Back::Gone, settings.deadlines, None, now);
         mediator.stand_in = Some(Arc::new(settings));
         mediator.front = Front::Hello;
         mediator.actions.clear();
-        mediator.say(&mut Context { now, observer }, Flow::ReplyMade, Topic::Greeting, &greeting);
+        mediator.say(&mut Context { now, host }, Flow::ReplyMade, Topic::Greeting, &greeting);
         mediator
     }
 

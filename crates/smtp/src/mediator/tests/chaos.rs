@@ -63,7 +63,7 @@ proptest! {
     fn every_session_stays_within_its_promises(moves in moves(), policy in 0usize..4) {
         let policy = [TlsPolicy::Off, TlsPolicy::Opportunistic, TlsPolicy::Require, TlsPolicy::Verify][policy];
         let mut now = Instant::now();
-        let mut mediator = Mediator::outbound(outbound(policy), Transparent, now);
+        let mut mediator = Mediator::outbound(outbound(policy), now);
         let (mut accepted, mut ends, mut ended, mut closed) = (0u32, 0u32, 0u32, 0u32);
         let mut observer = |_: Instant, event: Event<'_>| match event {
             Event::ContentEnd => ends += 1,
@@ -86,7 +86,7 @@ proptest! {
                 },
                 Move::Drain => mediator.drain(now, &mut observer),
                 Move::Driver(well) => match mediator.next_action() {
-                    Some(Action::Dial) if well => mediator.connected(now),
+                    Some(Action::Dial) if well => mediator.connected(now, &mut observer),
                     Some(Action::Dial) => mediator.not_connected(now, Reply::new(421, (4, 4, 1), "no"), &mut observer),
                     Some(Action::Handshake) if well => mediator.handshake_done(now, true, &mut observer),
                     Some(Action::Handshake) => mediator.handshake_failed(now, &mut observer),

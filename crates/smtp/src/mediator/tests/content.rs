@@ -15,7 +15,7 @@ fn in_data() -> Talk {
         S 354 go
         c 354 go",
     );
-    talk.events.clear();
+    talk.host.events.clear();
     talk
 }
 
@@ -154,7 +154,7 @@ fn chunks_are_opaque() {
         );
         talk.told_server();
         talk.run("S 250 a\nS 250 b\nS 250 c\nS 250 d\nS 250 e\nc 250 a\nc 250 b\nc 250 c\nc 250 d\nc 250 e");
-        assert_eq!(talk.events.iter().filter(|event| *event == "content end").count(), 1);
+        assert_eq!(talk.host.events.iter().filter(|event| *event == "content end").count(), 1);
         assert!(!talk.mediator.in_transaction());
     }
 }

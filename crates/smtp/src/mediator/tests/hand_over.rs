@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::*;
+use crate::Extensions;
 use crate::command::Xclient;
-use crate::{Extensions, ReversePath};
 
-fn hand_over(redials: u8) -> Talk<impl Policy> {
+fn hand_over(redials: u8) -> Talk {
     let now = Instant::now();
     let settings = HandOver {
         xclient: Some(Xclient { login: Some("alice@acme.example".into()), ..Xclient::default() }),
@@ -15,11 +15,11 @@ fn hand_over(redials: u8) -> Talk<impl Policy> {
         ehlo_reply: Extensions { pipelining: true, ..Extensions::default() }.to_reply("mail.example"),
         deadlines: Deadlines::default(),
     };
-    let own = |from: &ReversePath| {
-        let own = "alice@acme.example".parse().ok();
-        (from.mailbox() != own.as_ref()).then(|| Reply::new(553, (5, 7, 1), "not your address"))
+    let judge = |line: &str| {
+        let theirs = line.contains("eve@");
+        theirs.then(|| Reply::new(553, (5, 7, 1), "not your address")).into()
     };
-    Talk::new(Mediator::hand_over(settings, own, now), now)
+    Talk { host: Scribe { judge, ..Scribe::default() }, ..Talk::new(Mediator::hand_over(settings, now), now) }
 }
 
 const OPENED: &str = "

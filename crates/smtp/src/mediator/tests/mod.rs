@@ -11,28 +11,74 @@ mod relay;
 mod silence;
 mod stand_in;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::Reply;
+use crate::{ForwardPath, Reply, ReversePath};
+
+/// The driver: writes down what it hears, and decides as it was told to.
+pub(super) struct Scribe {
+    pub(super) events: Vec<String>,
+    /// About a MAIL or RCPT, as it was written.
+    pub(super) judge: fn(&str) -> Judgement,
+    /// About a refusal.
+    pub(super) fail_over: fn(&Reply) -> bool,
+    /// How the next legs are opened; past them, as the settings say.
+    pub(super) legs: VecDeque<Leg>,
+}
+
+impl Default for Scribe {
+    fn default() -> Self {
+        Self { events: Vec::new(), judge: |_| Judgement::Pass, fail_over: |_| false, legs: VecDeque::new() }
+    }
+}
+
+impl Observer for Scribe {
+    fn event(&mut self, _: Instant, event: Event<'_>) {
+        self.events.push(show(&event));
+    }
+}
+
+impl Policy for Scribe {
+    fn mail(&mut self, _: &ReversePath, line: &[u8]) -> Judgement {
+        (self.judge)(&String::from_utf8_lossy(line))
+    }
+
+    fn rcpt(&mut self, _: &ForwardPath, line: &[u8]) -> Judgement {
+        (self.judge)(&String::from_utf8_lossy(line))
+    }
+
+    fn fail_over(&mut self, _: Topic, reply: &Reply) -> bool {
+        (self.fail_over)(reply)
+    }
+
+    fn leg(&mut self) -> Option<Leg> {
+        self.legs.pop_front()
+    }
+}
 
 /// A mediator between two scripted sides.
-pub(super) struct Talk<P: Policy = Transparent> {
-    pub(super) mediator: Mediator<P>,
+pub(super) struct Talk {
+    pub(super) mediator: Mediator,
     pub(super) now: Instant,
-    pub(super) events: Vec<String>,
+    pub(super) host: Scribe,
     /// How many bytes at a time.
     pub(super) chunk: usize,
 }
 
+pub(super) fn leg(tls: TlsPolicy) -> Leg {
+    Leg { ehlo_name: "out.example".into(), tls }
+}
+
 pub(super) fn outbound(tls: TlsPolicy) -> Outbound {
-    Outbound { ehlo_name: "out.example".into(), tls, deadlines: Deadlines::default() }
+    Outbound { leg: leg(tls), deadlines: Deadlines::default() }
 }
 
 impl Talk {
     pub(super) fn outbound(tls: TlsPolicy) -> Self {
         let now = Instant::now();
-        Self::new(Mediator::outbound(outbound(tls), Transparent, now), now)
+        Self::new(Mediator::outbound(outbound(tls), now), now)
     }
 
     /// Past EHLO, relaying in the clear.
@@ -51,14 +97,12 @@ impl Talk {
             c 250-PIPELINING
             c 250 CHUNKING",
         );
-        talk.events.clear();
+        talk.host.events.clear();
         talk
     }
-}
 
-impl<P: Policy> Talk<P> {
-    pub(super) fn new(mediator: Mediator<P>, now: Instant) -> Self {
-        Self { mediator, now, events: Vec::new(), chunk: usize::MAX }
+    pub(super) fn new(mediator: Mediator, now: Instant) -> Self {
+        Self { mediator, now, host: Scribe::default(), chunk: usize::MAX }
     }
 
     /// Runs a dialogue; every line must hold.
@@ -82,53 +126,53 @@ impl<P: Policy> Talk<P> {
     fn expect(&mut self, line: &str, text: &str, client: bool) {
         let out = if client { &mut self.mediator.to_client } else { &mut self.mediator.to_server };
         let rest = String::from_utf8_lossy(out.bytes()).into_owned();
-        assert!(rest.starts_with(text), "expected: {line}\nbut there is: {rest:?}\nevents: {:#?}", self.events);
+        assert!(rest.starts_with(text), "expected: {line}\nbut there is: {rest:?}\nevents: {:#?}", self.host.events);
         out.wrote(text.len());
     }
 
     fn driver(&mut self, what: &str) {
-        let (mediator, now) = (&mut self.mediator, self.now);
-        let events = &mut self.events;
-        let mut observer = |_: Instant, event: Event<'_>| events.push(show(&event));
+        let (mediator, now, host) = (&mut self.mediator, self.now, &mut self.host);
         match what {
             "dial" => {
                 assert_eq!(mediator.next_action(), Some(Action::Dial));
-                mediator.connected(now);
+                mediator.connected(now, host);
             }
             "dial fails" => {
                 assert_eq!(mediator.next_action(), Some(Action::Dial));
-                mediator.not_connected(now, Reply::new(421, (4, 4, 1), "no way"), &mut observer);
+                mediator.not_connected(now, Reply::new(421, (4, 4, 1), "no way"), host);
             }
             "handshake" | "handshake verified" => {
                 assert_eq!(mediator.next_action(), Some(Action::Handshake));
-                mediator.handshake_done(now, what.ends_with("verified"), &mut observer);
+                mediator.handshake_done(now, what.ends_with("verified"), host);
             }
             "handshake fails" => {
                 assert_eq!(mediator.next_action(), Some(Action::Handshake));
-                mediator.handshake_failed(now, &mut observer);
+                mediator.handshake_failed(now, host);
             }
             "drop server" => assert_eq!(mediator.next_action(), Some(Action::DropServer)),
+            "set aside" => assert_eq!(mediator.next_action(), Some(Action::SetAside)),
+            "take back" => assert_eq!(mediator.next_action(), Some(Action::TakeBack)),
+            "leave aside" => assert_eq!(mediator.next_action(), Some(Action::LeaveAside { quit: false })),
+            "quit aside" => assert_eq!(mediator.next_action(), Some(Action::LeaveAside { quit: true })),
             "close server" => assert_eq!(mediator.next_action(), Some(Action::CloseServer)),
             "close client" => assert_eq!(mediator.next_action(), Some(Action::CloseClient)),
             "nothing" => assert_eq!(mediator.next_action(), None),
-            "server closes" => mediator.server_closed(now, &mut observer),
-            "client closes" => mediator.client_closed(now, &mut observer),
-            "drain" => mediator.drain(now, &mut observer),
+            "server closes" => mediator.server_closed(now, host),
+            "client closes" => mediator.client_closed(now, host),
+            "drain" => mediator.drain(now, host),
             other => panic!("no driver does {other}"),
         }
     }
 
     pub(super) fn client(&mut self, bytes: &[u8]) {
         for bytes in bytes.chunks(self.chunk) {
-            let events = &mut self.events;
-            self.mediator.client_bytes(self.now, bytes, &mut |_: Instant, event: Event<'_>| events.push(show(&event)));
+            self.mediator.client_bytes(self.now, bytes, &mut self.host);
         }
     }
 
     pub(super) fn server(&mut self, bytes: &[u8]) {
         for bytes in bytes.chunks(self.chunk) {
-            let events = &mut self.events;
-            self.mediator.server_bytes(self.now, bytes, &mut |_: Instant, event: Event<'_>| events.push(show(&event)));
+            self.mediator.server_bytes(self.now, bytes, &mut self.host);
         }
     }
 
@@ -137,8 +181,7 @@ impl<P: Policy> Talk<P> {
         let deadline = self.mediator.deadline().expect("somebody is waited for");
         assert_eq!(deadline.saturating_duration_since(self.now), expected);
         self.now = deadline;
-        let events = &mut self.events;
-        self.mediator.tick(self.now, &mut |_: Instant, event: Event<'_>| events.push(show(&event)));
+        self.mediator.tick(self.now, &mut self.host);
     }
 
     pub(super) fn told_client(&mut self) -> String {
@@ -154,7 +197,7 @@ impl<P: Policy> Talk<P> {
     }
 
     pub(super) fn told(&self, event: &str) -> bool {
-        self.events.iter().any(|told| told == event)
+        self.host.events.iter().any(|told| told == event)
     }
 }
 

@@ -42,7 +42,7 @@ fn ehlo_is_answered_with_what_holds_under_tls() {
     let mut talk = Talk::outbound(TlsPolicy::Opportunistic);
     talk.run(TLS_ROAD);
     assert_eq!(
-        talk.events,
+        talk.host.events,
         [
             "<- 220 mx.example ESMTP",
             ">| EHLO msa.example",
@@ -298,7 +298,7 @@ fn before_ehlo_only_quit_noop_and_rset() {
         !close server
         !close client",
     );
-    assert!(talk.told(">| AUTH PLAIN"), "{:?}", talk.events);
+    assert!(talk.told(">| AUTH PLAIN"), "{:?}", talk.host.events);
 }
 
 #[test]

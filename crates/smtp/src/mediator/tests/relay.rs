@@ -136,7 +136,7 @@ fn lines_that_are_none_are_refused() {
     talk.client(&[b'x'; 60_000]);
     talk.client(b" QUIT\r\n");
     talk.run("c 500 5.5.6 line too long\nC NOOP\ns NOOP\nS 250 ok\nc 250 ok");
-    assert!(!talk.events.iter().any(|event| event.contains("AGEAYg")));
+    assert!(!talk.host.events.iter().any(|event| event.contains("AGEAYg")));
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Talk, show};
+use super::{Scribe, Talk};
 use crate::Reply;
-use crate::mediator::{Deadlines, Event, Mediator, StandIn, Transparent};
+use crate::mediator::{Deadlines, Mediator, StandIn};
 
 fn talk() -> Talk {
     let now = Instant::now();
@@ -13,10 +13,9 @@ fn talk() -> Talk {
         refusal: Reply::new(451, (4, 3, 2), "busy"),
         deadlines: Deadlines::default(),
     };
-    let mut events = Vec::new();
-    let mediator =
-        Mediator::stand_in(settings, Transparent, now, &mut |_: Instant, event: Event<'_>| events.push(show(&event)));
-    Talk { events, ..Talk::new(mediator, now) }
+    let mut host = Scribe::default();
+    let mediator = Mediator::stand_in(settings, now, &mut host);
+    Talk { host, ..Talk::new(mediator, now) }
 }
 
 const HELLO: &str = "
@@ -58,7 +57,7 @@ fn a_message_is_delayed_and_the_session_lives() {
             c 221 2.0.0 bye
             !close client",
         );
-        assert!(talk.told("<| 451 4.3.2 busy") && talk.told("ended Quit"), "{:?}", talk.events);
+        assert!(talk.told("<| 451 4.3.2 busy") && talk.told("ended Quit"), "{:?}", talk.host.events);
     }
 }
 
@@ -94,7 +93,7 @@ fn helo_and_senseless_clients() {
         C WHATEVER
         c 500 5.5.2 command not recognized",
     );
-    assert!(!talk.events.iter().any(|event| event.contains("c2VjcmV0")));
+    assert!(!talk.host.events.iter().any(|event| event.contains("c2VjcmV0")));
     for _ in 0..46 {
         talk.client(b"MAIL FROM:<a@b.example>\r\n");
     }
