@@ -1,9 +1,12 @@
 //! `warren check`: everything that can be known to be wrong before the node runs.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use warren_config::{Directory, Node};
+use warren_config::{Directory, Node, TenantName};
 
+use crate::dns::{Dns, Own};
 use crate::{Config, machine, tell, up};
 
 #[derive(clap::Args)]
@@ -44,6 +47,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ));
     }
     tell_of_missing_postmasters(&node, &tenants);
+    tell_of_strange_tenants(&node, &tenants);
+    if !arguments.files_only {
+        tell_of_egress_names(&node);
+    }
     let accounts: usize = tenants.tenants().map(|tenant| tenant.accounts.len()).sum();
     let forwards: usize = tenants.tenants().map(|tenant| tenant.forward_count()).sum();
     tell::line(&format!(
@@ -66,5 +73,121 @@ fn tell_of_missing_postmasters(node: &Node, tenants: &Directory) {
     match missing.count() {
         0 => {}
         more => tell::warning(&format!("and {more} more domains without a postmaster")),
+    }
+}
+
+/// A rule for a tenant that there is not (yet) does no harm.
+fn tell_of_strange_tenants(node: &Node, tenants: &Directory) {
+    // Beside an existing MTA tenants are named where it connects from.
+    let standalone: BTreeSet<&TenantName> = node.proxy.standalone.iter().flat_map(|s| s.tenants.values()).collect();
+    for name in node.egress.named_tenants() {
+        if tenants.tenant(name).is_none() && !standalone.contains(name) {
+            tell::warning(&format!("[[egress.rules]] names tenant {name}, and there is none of that name"));
+        }
+    }
+}
+
+/// Receivers distrust an address whose names do not lead to it and back, and nothing else here would tell.
+fn tell_of_egress_names(node: &Node) {
+    let name = |address: &IpAddr| (*address, node.egress.ehlo_name(*address, &node.hostname).to_owned());
+    // A private one is translated on its way out: what the world sees is not known here.
+    let names: Vec<_> = node.egress.addresses.iter().filter(|address| is_public(**address)).map(name).collect();
+    if names.is_empty() {
+        return;
+    }
+    let asked = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from);
+    let asked = asked.and_then(|runtime| runtime.block_on(async { Ok(Dns::of(node)?.own(names).await) }));
+    match asked {
+        Ok(all) => all.iter().filter_map(name_problem).for_each(|problem| tell::warning(&problem)),
+        Err(error) => tell::warning(&format!("the names of the egress addresses cannot be looked up: {error:#}")),
+    }
+}
+
+fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => !(v4.is_private() || v4.is_loopback() || v4.is_link_local()),
+        IpAddr::V6(v6) => !(v6.is_unique_local() || v6.is_loopback() || v6.is_unicast_link_local()),
+    }
+}
+
+/// What keeps the world from believing an address's name, and what to do.
+fn name_problem(own: &Own) -> Option<String> {
+    let Own { address, name, said } = own;
+    let (addresses, names) = match said {
+        Ok(said) => said,
+        Err(reason) => return Some(format!("egress address {address}: its name {name} cannot be looked up: {reason}")),
+    };
+    let told = |found: String, todo: String| {
+        Some(format!("egress address {address} says EHLO {name}, {found}: receivers will distrust its mail; {todo}"))
+    };
+    if !addresses.contains(address) {
+        let found = if addresses.is_empty() {
+            "which has no address".to_owned()
+        } else {
+            format!("which is {}", shown(addresses))
+        };
+        return told(found, format!("give {name} the address {address} in its DNS zone, or set [egress.names]"));
+    }
+    if !names.iter().any(|found| found == name) {
+        let found = if names.is_empty() {
+            "and has no reverse DNS name".to_owned()
+        } else {
+            format!("and its reverse DNS name is {}", shown(names))
+        };
+        return told(found, "have whoever gave you the address set its PTR record, or set [egress.names]".into());
+    }
+    None
+}
+
+fn shown<T: ToString>(all: &[T]) -> String {
+    const SHOWN: usize = 3;
+    let all: Vec<String> = all.iter().take(SHOWN).map(T::to_string).collect();
+    all.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_do_not_lead_there_and_back_are_told() {
+        let told = |addresses: &[&str], names: &[&str]| {
+            let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+            let names = names.iter().map(|text| (*text).to_owned()).collect();
+            let address = "203.0.113.10".parse().unwrap();
+            name_problem(&Own { address, name: "out.example.net".into(), said: Ok((addresses, names)) })
+        };
+        assert_eq!(told(&["203.0.113.10"], &["out.example.net"]), None);
+        for (addresses, names, expected) in [
+            (
+                &[][..],
+                &[][..],
+                "which has no address: receivers will distrust its mail; give out.example.net the address",
+            ),
+            (&["203.0.113.9"], &[], "which is 203.0.113.9: receivers will distrust"),
+            (
+                &["203.0.113.10"],
+                &[],
+                "and has no reverse DNS name: receivers will distrust its mail; have whoever gave",
+            ),
+            (&["203.0.113.10"], &["isp.example"], "and its reverse DNS name is isp.example: receivers will"),
+        ] {
+            let told = told(addresses, names).unwrap();
+            let begins = format!("egress address 203.0.113.10 says EHLO out.example.net, {expected}");
+            assert!(told.starts_with(&begins), "{told}");
+        }
+    }
+
+    #[test]
+    fn private_addresses_have_no_name_in_the_world() {
+        for (text, public) in [
+            ("203.0.113.10", true),
+            ("2001:db8::1", true),
+            ("10.0.0.1", false),
+            ("127.0.0.1", false),
+            ("fd00::1", false),
+        ] {
+            assert_eq!(is_public(text.parse().unwrap()), public, "{text}");
+        }
     }
 }

@@ -19,6 +19,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod check;
+mod dns;
 mod down;
 mod machine;
 mod passwd;
