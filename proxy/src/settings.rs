@@ -6,6 +6,7 @@ use warren_config::Node;
 use warren_smtp::mediator::TlsPolicy;
 
 use crate::reach::Reach;
+use crate::tls::Rules;
 
 /// What every session needs to know.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// What is asked of an MX's TLS.
     pub tls: TlsPolicy,
+    /// What is asked of it by recipient domain.
+    pub tls_rules: Rules,
 }
 
 impl Settings {
@@ -38,6 +41,7 @@ impl Settings {
                 warren_config::TlsPolicy::Require => TlsPolicy::Require,
                 warren_config::TlsPolicy::Verify => TlsPolicy::Verify,
             },
+            tls_rules: Rules::of(node),
         }
     }
 }

@@ -28,6 +28,7 @@ mod node_file;
 mod places;
 mod problem;
 mod tenant;
+mod tls_rules;
 mod values;
 mod watch;
 
@@ -41,6 +42,7 @@ pub use node::{
 };
 pub use problem::{Problem, Problems};
 pub use tenant::Tenant;
+pub use tls_rules::TlsRule;
 pub use values::{Network, parse_address, parse_domain, parse_duration, parse_size};
 pub use warren_launcher_api::{ImageName, TenantName};
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::egress::Egress;
 use crate::problem::Problems;
+use crate::tls_rules::TlsRule;
 use crate::{NODE_FILE, TenantName, node_file};
 use warren_launcher_api::Limits as ContainerLimits;
 
@@ -162,10 +163,16 @@ pub struct Paths {
 pub struct Proxy {
     /// How long dialling an MX may take.
     pub connect_timeout: Duration,
-    /// What is asked of an MX's TLS.
+    /// What is asked of an MX's TLS where no rule says otherwise.
     pub tls: TlsPolicy,
+    /// What is asked by recipient domain, first match first.
+    pub tls_rules: Vec<TlsRule>,
+    /// PEM file of authorities that are trusted beside the system's, for MXs and MTA-STS policy hosts.
+    pub ca_file: Option<PathBuf>,
     /// How long records of sessions are kept; none keeps them for ever.
     pub keep_sessions: Option<Duration>,
+    /// Whether sessions are recorded at all.
+    pub record: bool,
     /// Doors beside an existing MTA, without a platform.
     pub standalone: Option<Standalone>,
 }
@@ -231,6 +238,8 @@ impl Node {
                 self.egress.max_sessions_per_tenant != new.egress.max_sessions_per_tenant,
             ),
             ("[proxy] keep_sessions", self.proxy.keep_sessions != new.proxy.keep_sessions),
+            ("[proxy] record", self.proxy.record != new.proxy.record),
+            ("[proxy] ca_file", self.proxy.ca_file != new.proxy.ca_file),
             ("[proxy.standalone]", self.proxy.standalone != new.proxy.standalone),
         ];
         changed.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect()

@@ -16,6 +16,7 @@ use crate::node::{
     Standalone, TlsPolicy, Users,
 };
 use crate::problem::Problems;
+use crate::tls_rules::{TlsRuleFile, tls_rules};
 use crate::values::{
     parse_address, parse_domain, parse_duration, parse_ip, parse_name, parse_nameserver, parse_path, parse_size,
     parse_socket,
@@ -140,7 +141,11 @@ struct PathsFile {
 struct ProxyFile {
     connect_timeout: Value,
     tls: Option<TlsPolicy>,
+    #[serde(default)]
+    tls_rules: Vec<TlsRuleFile>,
+    ca_file: Value,
     keep_sessions: Value,
+    record: Option<bool>,
     standalone: Option<StandaloneFile>,
 }
 
@@ -377,7 +382,10 @@ fn proxy(check: &mut Checker, raw: ProxyFile) -> Proxy {
             defaults::CONNECT_TIMEOUT,
         ),
         tls: raw.tls.unwrap_or(TlsPolicy::Opportunistic),
+        tls_rules: tls_rules(check, &raw.tls_rules),
+        ca_file: raw.ca_file.as_ref().and_then(|raw| check.value(raw, parse_path)),
         keep_sessions: check.value_or(raw.keep_sessions.as_ref(), Some(defaults::KEEP_SESSIONS), parse_keep),
+        record: raw.record.unwrap_or(defaults::RECORD),
         standalone: raw.standalone.map(|raw| standalone(check, &raw)),
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use warren_config::{Directory, Node, Problems, Rates, Recipient, TenantName};
+use warren_config::{Directory, Node, Problems, Rates, Recipient, TenantName, TlsPolicy};
 
 const NODE: &str = "hostname = \"mail.example.net\"\n[egress]\naddresses = [\"203.0.113.10\"]\n";
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNo";
@@ -115,6 +115,10 @@ images = "/tmp/i"
 connect_timeout = "5s"
 keep_sessions = "30d"
 tls = "verify"
+ca_file = "/etc/warren/roots.pem"
+[[proxy.tls_rules]]
+domains = ["Bank.example", "*.bank.example"]
+policy = "require"
 [proxy.standalone]
 listen = ["127.0.0.1:10025"]
 mode = "tproxy"
@@ -128,6 +132,10 @@ tenants = { "10.0.0.5" = "acme" }
     assert_eq!(node.limits.rates, expected);
     assert_eq!(node.resolver.nameservers[1].port(), 5353);
     assert_eq!(node.proxy.keep_sessions, Some(Duration::from_secs(30 * 86_400)));
+    let rules = &node.proxy.tls_rules;
+    assert_eq!((rules.len(), rules[0].policy), (1, TlsPolicy::Require));
+    assert_eq!(rules[0].domains, ["bank.example", "*.bank.example"]);
+    assert_eq!(node.proxy.ca_file.as_deref(), Some(Path::new("/etc/warren/roots.pem")));
     assert_eq!(node.proxy.standalone.unwrap().tenants.len(), 1);
     assert!(node.listen.submissions.is_empty());
 }
@@ -357,5 +365,32 @@ fn at_a_terminal_a_mark_stands_under_the_place() {
     assert!(
         shown.contains("hostname = \"mail\"") && shown.contains("warren.toml:1:12") && shown.contains("──"),
         "{shown}"
+    );
+}
+
+#[test]
+fn tls_rules_are_told_where_and_what_is_wrong() {
+    let rule = |lines: &str| node_error(&format!("{NODE}[[proxy.tls_rules]]\n{lines}"));
+    assert_eq!(
+        rule("domains = []\npolicy = \"verify\"\n"),
+        "warren.toml:5:11: no domain, expected at least one such as \"bank.example\""
+    );
+    assert_eq!(
+        rule("domains = [\"*bank.example\"]\npolicy = \"verify\"\n"),
+        "warren.toml:5:12: \"*bank.example\" is not a domain: its labels are 1 to 63 letters, digits and hyphens each, \
+         with no hyphen at an end; expected a name such as \"example.com\""
+    );
+    assert_eq!(
+        rule("domains = [\"*.\"]\npolicy = \"verify\"\n"),
+        "warren.toml:5:12: \"*.\" is not a pattern of domains, expected a name such as \"bank.example\" or \"*.bank.example\""
+    );
+    assert_eq!(
+        rule(
+            "domains = [\"a.example\"]\npolicy = \"off\"\n[[proxy.tls_rules]]\ndomains = [\"A.example\"]\npolicy = \"off\"\n"
+        ),
+        "warren.toml:8:12: \"a.example\" has a rule above, which is the one that counts"
+    );
+    assert!(
+        rule("domains = [\"a.example\"]\npolicy = \"dane\"\n").contains("`off`, `opportunistic`, `require`, `verify`")
     );
 }

@@ -42,24 +42,29 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let mut inherited = Inherited::adopt()?;
     let mut lifecycle = Lifecycle::start().context("cannot listen for signals")?;
     let node = Node::load(&arguments.config)?;
+    let exits = inherited.take_tcp("exit")?;
     let _control = control_socket(&mut inherited, &node)?;
     let notes = names_socket(&mut inherited, &node)?;
     inherited.finish()?;
     let directory = node.paths.own("sessions");
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let recording = RecorderSettings { keep: node.proxy.keep_sessions, ..RecorderSettings::new(&directory) };
-    let (recorder, recording) = Recorder::in_directory(&directory, recording).context("cannot start recording")?;
+    let (recorder, recording) = if node.proxy.record {
+        Recorder::in_directory(&directory, recording).context("cannot start recording")?
+    } else {
+        Recorder::off()
+    };
     let proxy = Proxy::new(Parts {
         settings: Settings::of(&node),
         egress: node.egress.addresses.clone(),
         notes,
-        tls: ClientTls::with_system_roots(),
+        tls: ClientTls::with_system_roots(node.proxy.ca_file.as_deref()).context("[proxy] ca_file")?,
         recorder,
         max_sessions: node.egress.max_sessions,
         max_per_tenant: node.egress.max_sessions_per_tenant,
         patience: PATIENCE,
     });
-    let mut doors = open_doors(&proxy, &node)?;
+    let mut doors = open_doors(&proxy, &node, exits)?;
     warren_daemon::ready();
     while lifecycle.next().await == Signal::Reload {
         match Node::load(&arguments.config) {

@@ -83,7 +83,7 @@ impl Requirement {
     #[must_use]
     pub fn of(known: &Known<'_>, rules: &Rules, require_tls: bool) -> Self {
         let domain = known.domain.trim_end_matches('.').to_ascii_lowercase();
-        let (configured, by_rule) = rules.of(&domain);
+        let (configured, by_rule) = rules.for_domain(&domain);
         let source = if by_rule { Source::Rule } else { Source::Default };
         let policy = Policy {
             policy_type: PolicyType::NoPolicyFound,

@@ -162,7 +162,13 @@ impl Node {
             Recorder::in_directory(directory.path(), RecorderSettings::new(directory.path())).unwrap();
         let reach = Reach { allow: allow.iter().map(|network| network.parse().unwrap()).collect(), ..Reach::default() };
         let proxy = Proxy::new(Parts {
-            settings: Settings { ehlo_name: "out.example".into(), reach, connect_timeout: SOON, tls },
+            settings: Settings {
+                ehlo_name: "out.example".into(),
+                reach,
+                connect_timeout: SOON,
+                tls,
+                tls_rules: warren_proxy::tls::Rules { rules: Vec::new(), default: warren_config::TlsPolicy::Opportunistic },
+            },
             egress: vec![[127, 0, 0, 9].into(), [127, 0, 0, 10].into()],
             notes: Some(notes),
             tls: ClientTls::with_roots(rustls::RootCertStore::empty()),

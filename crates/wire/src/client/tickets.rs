@@ -1,0 +1,181 @@
+//! What is remembered of servers: tickets to resume sessions with, and the judgement of their certificates.
+//!
+//! Kept by server name **and address**: hosts behind one name rarely share ticket keys, and a ticket that the host cannot read costs the resumption.
+//! Tenants share it. A ticket vouches for nothing but this proxy's earlier handshake, and a resumed session is judged by the same
+//! certificates as that one, so no tenant gains or loses trust by another's; what a server learns from a ticket, that two sessions come from the same
+//! node, its egress address tells already. Bounded in servers, in tickets of one server, and in what a ticket may hold on to.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustls::NamedGroup;
+use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
+use rustls_pki_types::{CertificateDer, ServerName};
+
+use super::chain::Chain;
+use super::facts::CertificateFacts;
+
+/// Most servers remembered.
+const MAX_SERVERS: usize = 2_048;
+/// Most TLS 1.3 tickets of one server: each is good for one session.
+const MAX_TICKETS: usize = 8;
+/// A ticket keeps the chain of its first handshake in memory. That of a server whose chain is longer is not kept.
+const MAX_CHAIN_BYTES: usize = 16 * 1024;
+/// How long a judgement of certificates holds. Within it the same chain is not judged again.
+const JUDGED_FOR: Duration = Duration::from_secs(60);
+
+/// A server: the name it is asked for, and its address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Server {
+    pub(super) name: ServerName<'static>,
+    pub(super) address: IpAddr,
+}
+
+/// A chain, judged, and what its first certificate says.
+#[derive(Debug, Clone)]
+pub(super) struct Judged {
+    pub(super) chain: Arc<Chain>,
+    pub(super) certificate: Option<CertificateFacts>,
+    pub(super) sha256: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    used: u64,
+    group: Option<NamedGroup>,
+    tls12: Option<Tls12ClientSessionValue>,
+    tls13: VecDeque<Tls13ClientSessionValue>,
+    judged: Option<(Instant, Judged)>,
+}
+
+/// All servers.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    known: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    servers: HashMap<Server, Known>,
+    /// Counts uses: the least lately used makes room.
+    clock: u64,
+}
+
+impl Book {
+    fn of(&mut self, server: &Server) -> &mut Known {
+        if self.servers.len() >= MAX_SERVERS && !self.servers.contains_key(server) {
+            let oldest = self.servers.iter().min_by_key(|(_, known)| known.used).map(|(server, _)| server.clone());
+            oldest.map(|oldest| self.servers.remove(&oldest));
+        }
+        self.clock += 1;
+        let known = self.servers.entry(server.clone()).or_default();
+        known.used = self.clock;
+        known
+    }
+}
+
+impl Memory {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The judgement of `sent`, if this server sent the same lately.
+    pub(super) fn judged(&self, server: &Server, sent: &[CertificateDer<'_>], now: Instant) -> Option<Judged> {
+        let mut book = self.book();
+        let (at, judged) = book.servers.get_mut(server)?.judged.as_ref()?;
+        let same = judged.chain.certificates() == sent;
+        (same && now.saturating_duration_since(*at) < JUDGED_FOR).then(|| judged.clone())
+    }
+
+    /// Remembers a judgement.
+    pub(super) fn judge(&self, server: &Server, judged: &Judged, now: Instant) {
+        if size(judged.chain.certificates()) <= MAX_CHAIN_BYTES {
+            self.book().of(server).judged = Some((now, judged.clone()));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn servers(&self) -> usize {
+        self.book().servers.len()
+    }
+}
+
+fn size(certificates: &[CertificateDer<'_>]) -> usize {
+    certificates.iter().map(|certificate| certificate.len()).sum()
+}
+
+/// The tickets of one server, as one connection uses them.
+#[derive(Debug)]
+pub(super) struct Tickets {
+    memory: Arc<Memory>,
+    server: Server,
+    keep: AtomicBool,
+}
+
+impl Tickets {
+    pub(super) fn new(memory: Arc<Memory>, server: Server) -> Arc<Self> {
+        Arc::new(Self { memory, server, keep: AtomicBool::new(true) })
+    }
+
+    /// After the handshake: tickets that would hold on to a chain that is too large are not kept, neither those that came nor those that come.
+    pub(super) fn weigh(&self, sent: &[CertificateDer<'_>]) {
+        if size(sent) > MAX_CHAIN_BYTES {
+            self.keep.store(false, Ordering::Relaxed);
+            self.with(|known| {
+                known.tls12 = None;
+                known.tls13.clear();
+            });
+        }
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+        change(self.memory.book().of(&self.server))
+    }
+
+    fn keeps(&self) -> bool {
+        self.keep.load(Ordering::Relaxed)
+    }
+}
+
+// The names that rustls passes are all that of the one server.
+impl ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        self.with(|known| known.group = Some(group));
+    }
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        self.memory.book().servers.get(&self.server)?.group
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, session: Tls12ClientSessionValue) {
+        if self.keeps() {
+            self.with(|known| known.tls12 = Some(session));
+        }
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.memory.book().servers.get(&self.server)?.tls12.clone()
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {
+        self.with(|known| known.tls12 = None);
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        if self.keeps() {
+            self.with(|known| {
+                if known.tls13.len() == MAX_TICKETS {
+                    known.tls13.pop_front();
+                }
+                known.tls13.push_back(ticket);
+            });
+        }
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.memory.book().servers.get_mut(&self.server)?.tls13.pop_back()
+    }
+}
