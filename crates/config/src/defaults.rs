@@ -87,6 +87,8 @@ pub const IMAGES: &str = "/usr/lib/warren/images";
 /// in its own time.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// `[proxy] record`: what MXs said, and how long they took to say it, is half of what the proxy is for
+pub const RECORD: bool = true;
 /// `[proxy] keep_sessions`: long enough to compare this month with the last; records name people, so they are not kept for ever
 /// unless somebody wants that.
 pub const KEEP_SESSIONS: Duration = Duration::from_secs(90 * 24 * 60 * 60);

@@ -89,7 +89,8 @@ pub struct Stats {
 /// Takes records from the mail path. Clones are cheap and mean the same thread.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    items: mpsc::Sender<Item>,
+    /// None: recording is off.
+    items: Option<mpsc::Sender<Item>>,
     overflow: Arc<AtomicU64>,
     stats: watch::Receiver<Stats>,
 }
@@ -105,7 +106,7 @@ pub(crate) enum Item {
 /// The recording thread.
 #[derive(Debug)]
 pub struct RecorderThread {
-    stop: oneshot::Sender<()>,
+    stop: Option<oneshot::Sender<()>>,
     ended: oneshot::Receiver<()>,
 }
 
@@ -133,13 +134,28 @@ impl Recorder {
             runtime.shutdown_background();
             let _ = ending.send(());
         })?;
-        Ok((Self { items, overflow, stats }, RecorderThread { stop, ended }))
+        Ok((Self { items: Some(items), overflow, stats }, RecorderThread { stop: Some(stop), ended }))
+    }
+
+    /// Records nothing.
+    #[must_use]
+    pub fn off() -> (Self, RecorderThread) {
+        let (_, stats) = watch::channel(Stats::default());
+        let (_, ended) = oneshot::channel();
+        (Self { items: None, overflow: Arc::default(), stats }, RecorderThread { stop: None, ended })
+    }
+
+    /// Whether what is recorded is kept.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.items.is_some()
     }
 
     /// Takes one record. Never waits: a record that finds no room is counted, and a gap recorded in its place.
     pub fn record(&self, mut record: Record) {
+        let Some(items) = &self.items else { return };
         bound(&mut record);
-        if self.items.try_send(Item::Record(Box::new(record))).is_err() {
+        if items.try_send(Item::Record(Box::new(record))).is_err() {
             self.overflow.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -153,7 +169,9 @@ impl Recorder {
     /// Waits until everything recorded so far is in the store or in the spool file.
     pub async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
-        if self.items.send(Item::Flush(done)).await.is_ok() {
+        if let Some(items) = &self.items
+            && items.send(Item::Flush(done)).await.is_ok()
+        {
             let _ = flushed.await;
         }
     }
@@ -170,6 +188,7 @@ impl RecorderThread {
     /// `within` at the latest.
     pub async fn finish(self, within: Duration) {
         let Self { stop, ended } = self;
+        let Some(stop) = stop else { return };
         let _ = stop.send(());
         if tokio::time::timeout(within, ended).await.is_err() {
             tracing::warn!("recording did not end in time: session records may be missing");

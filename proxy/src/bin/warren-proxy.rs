@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
-use tokio::net::UnixDatagram;
+use tokio::net::{TcpListener, UnixDatagram};
 use tokio::task::JoinSet;
 use warren_config::Node;
 use warren_daemon::{Inherited, Lifecycle, Signal};
@@ -113,14 +113,15 @@ fn names_socket(inherited: &mut Inherited, node: &Node) -> anyhow::Result<Option
     Ok(Some(socket))
 }
 
-/// Starts taking connections: from the launcher's cells, or from nftables.
-fn open_doors(proxy: &Arc<Proxy>, node: &Node) -> anyhow::Result<JoinSet<()>> {
+/// Starts taking connections: from the launcher's cells, or from nftables. A standalone proxy that was started with listeners named `exit` (a socket
+/// unit with `Transparent=`, a cell of somebody else's) opens none of its own.
+fn open_doors(proxy: &Arc<Proxy>, node: &Node, exits: Vec<TcpListener>) -> anyhow::Result<JoinSet<()>> {
     let mut doors = JoinSet::new();
     let notes = Arc::clone(proxy);
     doors.spawn(async move { notes.keep_reading_notes().await });
     match &node.proxy.standalone {
         Some(standalone) => {
-            let listeners = standalone::open(standalone)?;
+            let listeners = if exits.is_empty() { standalone::open(standalone)? } else { exits };
             let standalone = Arc::new(standalone.clone());
             for listener in listeners {
                 doors.spawn(standalone::serve(Arc::clone(proxy), listener, Arc::clone(&standalone)));

@@ -6,6 +6,7 @@
 //! | [`density`] | what a tenant that is awake costs, and thousands of them |
 //! | [`fleet`] | what tenants that sleep cost the platform, and a reload among them |
 //! | [`launcher`], [`daemon`] | a launcher of our own, asked to wake tenants; other programs |
+//! | [`proxy`] | mails through the proxy, beside HAProxy, nginx and a shared relay |
 //! | [`runtime`] | the same bundle under an OCI runtime from Debian |
 //! | [`msa`] | from a running container to its banner, the same for all |
 //! | [`memory`] | what is taken, by whom |
@@ -23,6 +24,7 @@ mod launcher;
 mod memory;
 mod msa;
 mod place;
+mod proxy;
 mod report;
 mod runtime;
 
@@ -45,20 +47,40 @@ enum What {
     Density(density::Options),
     /// The platform's memory, and the time of a reload that touches one tenant, with many tenants that sleep
     Fleet(fleet::Options),
+    /// Mails a second, processor time, latency and memory of the proxy, beside HAProxy, nginx and a shared relay
+    Proxy(proxy::Options),
+    /// The load of `proxy`
+    #[command(hide = true)]
+    ProxySender(proxy::sender::Options),
+    /// The MX of `proxy`
+    #[command(hide = true)]
+    ProxySink(proxy::sink::Options),
 }
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    let done = interrupt::Interrupt::hold().and_then(|interrupt| match command {
-        What::ColdStart(options) => cold_start::run(&options, &interrupt),
-        What::Density(options) => density::run(&options, &interrupt),
-        What::Fleet(options) => fleet::run(&options, &interrupt),
-    });
+    let done = match command {
+        // Helpers end with whoever runs them.
+        What::ProxySender(options) => proxy::sender::run(&options),
+        What::ProxySink(options) => proxy::sink::run(&options),
+        command => measure(command),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("warren-bench: {e:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn measure(command: What) -> anyhow::Result<()> {
+    let interrupt = interrupt::Interrupt::hold()?;
+    match command {
+        What::ColdStart(options) => cold_start::run(&options, &interrupt),
+        What::Density(options) => density::run(&options, &interrupt),
+        What::Fleet(options) => fleet::run(&options, &interrupt),
+        What::Proxy(options) => proxy::run(&options, &interrupt),
+        What::ProxySender(_) | What::ProxySink(_) => unreachable!("they ran above"),
     }
 }

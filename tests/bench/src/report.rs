@@ -89,6 +89,15 @@ pub fn write_goals(text: &mut String, goals: &[Goal]) {
     }
 }
 
+/// Says one JSON value on standard output, as helpers do.
+pub fn line(value: &impl Serialize) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut text = serde_json::to_string(value).context("write a result")?;
+    text.push('\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("say a result")
+}
+
 /// Writes results to a file, if one was named.
 pub fn save(results: &impl Serialize, path: Option<&Path>) -> anyhow::Result<()> {
     let Some(path) = path else { return Ok(()) };
