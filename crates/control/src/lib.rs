@@ -3,9 +3,11 @@
 //! ```text
 //!   MSA ◀── control: JSON lines on an abstract socket in the cell ──▶ platform
 //!   receiver, CLI ◀── API: JSON packets on `platform.sock` ─────────▶ platform
+//!   CLI ◀── JSON packets on `proxy.sock` ──────────────────────────▶ proxy
 //! ```
 //!
 //! * [`channel`] has the messages of the control channel, [`lines`] the bounded codec they travel in.
+//! * [`egress`] has the requests and replies of the proxy's socket.
 //! * [`api`] has the requests and replies of the platform's socket. They travel as packets, so that a reply
 //!   can carry a connected socket.
 //!
@@ -16,6 +18,7 @@
 
 pub mod api;
 pub mod channel;
+pub mod egress;
 pub mod lines;
 
 pub use api::{ApiReply, ApiRequest, Entrance, Verdict};

@@ -8,6 +8,7 @@
 //!   plan, apply         what the files would change, and doing it                          plan.rs, reload.rs
 //!   tenant …            wake, suspend, look at, add, remove one tenant                     tenant/
 //!   sessions            read what the proxy recorded                                       sessions.rs
+//!   egress …            ask the running proxy over $run/proxy.sock                         egress/
 //!   send                submit a message file as a mail user would                         send.rs
 //!   passwd              hash a password for a tenant's file                                passwd.rs
 //! ```
@@ -21,6 +22,7 @@
 mod check;
 mod dns;
 mod down;
+mod egress;
 mod machine;
 mod passwd;
 mod plan;
@@ -81,6 +83,8 @@ enum Action {
     Send(send::Arguments),
     /// List, show or sum up recorded outbound sessions
     Sessions(sessions::Arguments),
+    /// Show the addresses that mail leaves from and how destinations treat them; take one out of use or back in
+    Egress(egress::Arguments),
     /// Hash a password for the accounts in a tenant's file
     Passwd(passwd::Arguments),
 }
@@ -98,6 +102,7 @@ fn main() -> ExitCode {
         Action::Status(config) => status::run(&config),
         Action::Send(arguments) => return send::run(&arguments),
         Action::Sessions(arguments) => sessions::run(&arguments),
+        Action::Egress(arguments) => egress::run(&arguments),
         Action::Passwd(arguments) => passwd::run(&arguments),
     };
     match done {
