@@ -5,18 +5,11 @@
 //! "why this address?" has an answer later.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
-/// How long an address rests after it could not be bound: long enough not to fail session after session, short enough
-/// that an address which comes back is soon in use.
-pub const REST: Duration = Duration::from_secs(30);
-
-/// One of the node's addresses, from which sessions leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(transparent)]
-pub struct EgressAddr(pub IpAddr);
+use super::{EgressAddr, UNBOUND as REST};
 
 /// What was chosen, among what, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
