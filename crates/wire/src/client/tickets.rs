@@ -96,11 +96,6 @@ impl Memory {
             self.book().of(server).judged = Some((now, judged.clone()));
         }
     }
-
-    #[cfg(test)]
-    pub(super) fn servers(&self) -> usize {
-        self.book().servers.len()
-    }
 }
 
 fn size(certificates: &[CertificateDer<'_>]) -> usize {
@@ -177,5 +172,29 @@ impl ClientSessionStore for Tickets {
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         self.memory.book().servers.get_mut(&self.server)?.tls13.pop_back()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tickets(memory: &Arc<Memory>, n: usize) -> Arc<Tickets> {
+        let name = ServerName::try_from(format!("mx{n}.example")).unwrap();
+        Tickets::new(Arc::clone(memory), Server { name, address: IpAddr::from([192, 0, 2, 1]) })
+    }
+
+    #[test]
+    fn the_server_least_lately_used_makes_room() {
+        let memory = Arc::new(Memory::default());
+        let name = || ServerName::try_from("any.example").unwrap();
+        for n in 0..MAX_SERVERS {
+            tickets(&memory, n).set_kx_hint(name(), NamedGroup::X25519);
+        }
+        tickets(&memory, 0).set_kx_hint(name(), NamedGroup::secp256r1);
+        tickets(&memory, MAX_SERVERS).set_kx_hint(name(), NamedGroup::X25519);
+        assert_eq!(memory.book().servers.len(), MAX_SERVERS);
+        assert_eq!(tickets(&memory, 0).kx_hint(&name()), Some(NamedGroup::secp256r1));
+        assert_eq!(tickets(&memory, 1).kx_hint(&name()), None, "the oldest");
     }
 }
