@@ -53,7 +53,7 @@ fn main() {
 
     // Sockets of other kinds.
     for (name, domain, kind, protocol) in
-        [("raw", 2, 3, 1), ("raw6", 10, 3, 58), ("packet", 17, 3, 0), ("netlink", 16, 3, 0), ("vsock", 40, 1, 0), ("alg", 38, 5, 0), ("bluetooth", 31, 3, 0)]
+        [("raw", 2, 3, 1), ("raw6", 10, 3, 58), ("packet", 17, 3, 0), ("netlink route", 16, 3, 0), ("netlink audit", 16, 3, 9), ("netlink netfilter", 16, 3, 12), ("netlink uevent", 16, 3, 15), ("netlink generic", 16, 3, 16), ("vsock", 40, 1, 0), ("alg", 38, 5, 0), ("bluetooth", 31, 3, 0)]
     {
         // SAFETY: plain system call; a descriptor that it may return is left to the process.
         say(&format!("socket {name}"), errno(unsafe { socket(domain, kind, protocol) } as i64));
@@ -90,7 +90,7 @@ fn main() {
     }
     // Its own program, which is everybody's (CVE-2019-5736), and programs of its own.
     say("write own program", result(fs::OpenOptions::new().write(true).open("/proc/self/exe")));
-    for place in [VOLUME, "/tmp"] {
+    for place in [VOLUME, "/tmp", "/dev"] {
         say(&format!("run from {place}"), result(run_copy(place)));
     }
     // What somebody outside may read later: `next-due` is read by the launcher, as root.
@@ -126,15 +126,21 @@ fn main() {
 
 /// Plays an MSA that is ready, until the platform lets go.
 fn control() {
-    // SAFETY: descriptor 5 is the control listener that every image inherits.
-    let listener = unsafe { UnixListener::from_raw_fd(5) };
+    let own = std::env::var("LISTEN_FDS").is_ok_and(|count| count == "1");
+    // SAFETY: the last inherited descriptor is the control listener: 5, or 3 for an image that listens itself.
+    let listener = unsafe { UnixListener::from_raw_fd(if own { 3 } else { 5 }) };
     let Ok((stream, _)) = listener.accept() else { return };
     let mut lines = BufReader::new(&stream);
     let mut line = String::new();
     let _ = lines.read_line(&mut line);
     let _ = (&stream).write_all(b"\"Ready\"\n");
-    // SAFETY: descriptor 3 is the submission entrance.
-    let entrance = unsafe { TcpListener::from_raw_fd(3) };
+    let entrance = if own {
+        let Ok(entrance) = TcpListener::bind("127.0.0.1:587") else { return };
+        entrance
+    } else {
+        // SAFETY: descriptor 3 is the submission entrance.
+        unsafe { TcpListener::from_raw_fd(3) }
+    };
     std::thread::spawn(move || {
         for client in entrance.incoming().flatten() {
             let _ = (&client).write_all(b"421 4.3.2 not a mail server\r\n");

@@ -16,6 +16,7 @@
 //! | [`leftovers`] | namespaces, mounts, cgroups, processes and state that a node must not leave |
 //! | [`dialogue`] | plain SMTP, command by command |
 //! | [`visits`] | many visitors of sleeping tenants at once |
+//! | [`images`] | images made for a scenario |
 //! | [`corpus`] | real mail |
 #![forbid(unsafe_code)]
 // The harness of tests: what fails here fails the test, with its place.
@@ -23,6 +24,7 @@
 
 pub mod corpus;
 pub mod dialogue;
+pub mod images;
 pub mod leftovers;
 pub mod node;
 pub mod setup;
