@@ -1,25 +1,32 @@
-//! Which MX name an address stands for.
+//! Which MX names an address stands for, and what DNSSEC and MTA-STS say of them.
 //!
 //! A door shows only the address that the MSA dialled. The resolver of the same cell, which gave that address out, says
-//! what it was the answer to, in a datagram sent *before* the DNS answer: so the note is there when the connection comes.
+//! what it was the answer to, in datagrams sent *before* the DNS answer: so the notes are there when the connection comes.
 //!
 //! ```text
-//!   resolver ── NameNote{cell, domain, mx, address, …} ──▶ $run/names.sock ──▶ Names ── lookup(cell, address) ──▶ SNI, records
+//!   resolver ── Note::Tlsa{cell, mx, found} ─┐
+//!            ── Note::Sts{cell, domain, …}  ─┼─▶ $run/names.sock ──▶ Names ── lookup(cell, address) ──────────▶ SNI, records
+//!            ── Note::Name{cell, address, …}─┘                             └─ judge_by(cell, address, domain) ▶ what TLS has to be
 //! ```
 //!
-//! [`Names`] is bounded per cell and in cells: a tenant can ask for any number of names, and only crowds out its own.
+//! One address serves many MX names, and one MX name many domains, so there are several [`Name`]s to an address. A policy that arrives late comes in
+//! a note of its own and holds for names told before. All is bounded per cell and in cells: a tenant can ask for any number of names, and only crowds
+//! out its own. What is crowded out is never taken for "no TLSA records": a secure name without a word about them is [`TlsaFound::Failed`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use warren_launcher_api::CellId;
 
+use crate::tls::{Known, StsFound, TlsaFound};
+
 /// File name of the datagram socket within the run directory.
 pub const SOCKET_NAME: &str = "names.sock";
-/// Longest datagram taken.
-pub const MAX_NOTE: usize = 4096;
+/// Longest datagram taken: a policy with as many MX patterns as one may have, each as long as it may be, fits.
+pub const MAX_NOTE: usize = 32 * 1024;
 /// Longest name taken: DNS has none longer.
 const MAX_NAME: usize = 255;
 /// Most cells remembered: more than one proxy has doors, which are descriptors.
@@ -27,11 +34,27 @@ const MAX_CELLS: usize = 20_000;
 /// Most addresses remembered per cell.
 pub const MAX_PER_CELL: usize = 2048;
 /// Most names remembered for one address: big providers serve many domains from one.
-pub const MAX_PER_ADDRESS: usize = 8;
+pub const MAX_PER_ADDRESS: usize = 32;
+/// Most MX names with TLSA records, and most domains with policies, remembered per cell.
+pub const MAX_FACTS: usize = 2048;
+/// Most bytes of either, per cell: honest ones take some hundred each.
+pub const MAX_FACTS_BYTES: usize = 256 * 1024;
 /// An MSA may dial long after it asked: it keeps what it resolved while it tries the other MXs.
 pub const KEEP: Duration = Duration::from_secs(3600);
 /// However long a TTL claims to be.
 const KEEP_AT_MOST: Duration = Duration::from_secs(86_400);
+
+/// One datagram of the resolver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Note {
+    /// An address was given out.
+    Name(NameNote),
+    /// TLSA records of a host were looked up. Sent before the first secure [`NameNote`] of that host.
+    Tlsa(TlsaNote),
+    /// The MTA-STS policy of a domain was looked up.
+    Sts(StsNote),
+}
 
 /// One address given out by the resolver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,78 +68,268 @@ pub struct NameNote {
     pub mx: String,
     /// The answer.
     pub address: IpAddr,
-    /// Whether the whole chain of answers was validated by DNSSEC.
+    /// Whether the whole chain of answers, from the domain's MX records to the address, was validated by DNSSEC.
     pub secure: bool,
     /// Time to live of the answer.
     pub ttl_s: u32,
 }
 
-/// What is known of an address.
+/// The TLSA records of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsaNote {
+    /// The cell that asked for the host.
+    pub cell: CellId,
+    /// The host name, as the MX record has it.
+    pub mx: String,
+    /// What there is at `_25._tcp.` and that name.
+    pub found: TlsaFound,
+    /// Time to live of the answer.
+    pub ttl_s: u32,
+}
+
+/// The MTA-STS policy of a recipient domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StsNote {
+    /// The cell that asked for the domain.
+    pub cell: CellId,
+    /// The recipient domain.
+    pub domain: String,
+    /// What it announces.
+    pub found: StsFound,
+}
+
+/// One name of an address, and what is known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
     /// The host name.
     pub mx: String,
     /// The recipient domain, where known.
     pub domain: Option<String>,
-    /// Validated by DNSSEC.
+    /// The way from the domain's MX records to the address was validated by DNSSEC.
     pub secure: bool,
-    until: Instant,
+    /// The host's TLSA records, validated. Means something only if `secure`.
+    pub tlsa: Arc<TlsaFound>,
+    /// The domain's MTA-STS policy.
+    pub sts: Arc<StsFound>,
+}
+
+impl Name {
+    /// What there is to judge a recipient of `domain` by.
+    #[must_use]
+    pub fn known<'a>(&'a self, domain: &'a str) -> Known<'a> {
+        Known { domain, mx: Some(&self.mx), secure: self.secure, tlsa: &self.tlsa, sts: &self.sts }
+    }
 }
 
 /// All that the resolver told.
 #[derive(Debug, Default)]
 pub struct Names {
     /// By age: ids of cells only grow.
-    cells: BTreeMap<CellId, HashMap<IpAddr, Vec<Name>>>,
+    cells: BTreeMap<CellId, Cell>,
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    addresses: HashMap<IpAddr, Vec<Told>>,
+    tlsa: Facts<TlsaFound>,
+    sts: Facts<StsFound>,
+}
+
+/// What a [`NameNote`] leaves behind.
+#[derive(Debug)]
+struct Told {
+    mx: String,
+    domain: Option<String>,
+    secure: bool,
+    until: Instant,
 }
 
 impl Names {
-    /// Takes a note. The latest note of an address comes first.
-    pub fn note(&mut self, note: NameNote, now: Instant) {
-        if note.mx.len() > MAX_NAME || note.domain.as_ref().is_some_and(|domain| domain.len() > MAX_NAME) {
-            return;
+    /// Takes a note. The latest of an address comes first.
+    pub fn note(&mut self, note: Note, now: Instant) {
+        match note {
+            Note::Name(note) => {
+                if fits(&note.mx) && note.domain.as_deref().is_none_or(fits) {
+                    self.cell(note.cell).named(note, now);
+                }
+            }
+            Note::Tlsa(TlsaNote { cell, mx, found, ttl_s }) if fits(&mx) => {
+                let bytes = match &found {
+                    TlsaFound::Records(records) => records.iter().map(|record| record.data.len() + 4).sum(),
+                    TlsaFound::None | TlsaFound::Failed => 0,
+                };
+                self.cell(cell).tlsa.insert(mx, found, bytes, now, keep(ttl_s));
+            }
+            Note::Sts(StsNote { cell, domain, found }) if fits(&domain) => {
+                let (bytes, ttl_s) = match &found {
+                    StsFound::Policy(policy) => (policy.mx.iter().map(String::len).sum(), policy.max_age_s),
+                    StsFound::None | StsFound::Failed(_) => (0, 0),
+                };
+                self.cell(cell).sts.insert(domain, found, bytes, now, keep(ttl_s));
+            }
+            Note::Tlsa(_) | Note::Sts(_) => {}
         }
-        if self.cells.len() >= MAX_CELLS && !self.cells.contains_key(&note.cell) {
-            // One that is gone without a word, as while the launcher was away; or the resolver tells of cells that never were.
-            self.cells.pop_first();
-        }
-        let cell = self.cells.entry(note.cell).or_default();
-        let address = note.address.to_canonical();
-        if cell.len() >= MAX_PER_CELL && !cell.contains_key(&address) {
-            make_room(cell, now);
-        }
-        let keep = Duration::from_secs(note.ttl_s.into()).clamp(KEEP, KEEP_AT_MOST);
-        let names = cell.entry(address).or_default();
-        names.retain(|name| name.until > now && (name.mx != note.mx || name.domain != note.domain));
-        names.insert(0, Name { mx: note.mx, domain: note.domain, secure: note.secure, until: now + keep });
-        names.truncate(MAX_PER_ADDRESS);
     }
 
-    /// What this cell most lately knew `address` as.
-    pub fn lookup(&self, cell: CellId, address: IpAddr, now: Instant) -> Option<&Name> {
-        let names = self.cells.get(&cell)?.get(&address.to_canonical())?;
-        names.iter().find(|name| name.until > now)
+    /// Everything that this cell knows `address` as, the latest first: the first of them is the name to give as SNI.
+    #[must_use]
+    pub fn lookup(&self, cell: CellId, address: IpAddr, now: Instant) -> Vec<Name> {
+        let Some(cell) = self.cells.get(&cell) else { return Vec::new() };
+        cell.told(address, now).map(|told| cell.name(told, now)).collect()
+    }
+
+    /// What a recipient of `domain` is judged by in a session with `address` that was greeted under the name `dialled`: the name of one of the domain's MXs,
+    /// rather that of the session, rather a secure one, rather a late one. A host whose address was asked for without any domain, such as a smart
+    /// host, speaks for all domains that have no name here. None if nobody told, or too long ago.
+    #[must_use]
+    pub fn judge_by(
+        &self,
+        cell: CellId,
+        address: IpAddr,
+        domain: &str,
+        dialled: Option<&str>,
+        now: Instant,
+    ) -> Option<Name> {
+        let domain = domain.trim_end_matches('.');
+        let cell = self.cells.get(&cell)?;
+        let is = |told: &&Told| told.domain.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(domain));
+        let rank = |told: &&Told| (dialled.is_none_or(|dialled| !told.mx.eq_ignore_ascii_case(dialled)), !told.secure);
+        let best = cell.told(address, now).filter(is).min_by_key(rank);
+        let best = best.or_else(|| cell.told(address, now).filter(|told| told.domain.is_none()).min_by_key(rank))?;
+        let mut name = cell.name(best, now);
+        name.sts = cell.sts.get(domain, now).unwrap_or_default();
+        Some(name)
+    }
+
+    /// The MTA-STS policy of a domain that the cell asked for; for recipients whose MX name nobody knows.
+    #[must_use]
+    pub fn sts(&self, cell: CellId, domain: &str, now: Instant) -> Arc<StsFound> {
+        self.cells.get(&cell).and_then(|cell| cell.sts.get(domain, now)).unwrap_or_default()
     }
 
     /// Forgets a cell that is gone.
     pub fn forget(&mut self, cell: CellId) {
         self.cells.remove(&cell);
     }
+
+    fn cell(&mut self, id: CellId) -> &mut Cell {
+        if self.cells.len() >= MAX_CELLS && !self.cells.contains_key(&id) {
+            // One that is gone without a word, as while the launcher was away; or the resolver tells of cells that never were.
+            self.cells.pop_first();
+        }
+        self.cells.entry(id).or_default()
+    }
+}
+
+impl Cell {
+    fn named(&mut self, note: NameNote, now: Instant) {
+        let address = note.address.to_canonical();
+        if self.addresses.len() >= MAX_PER_CELL && !self.addresses.contains_key(&address) {
+            make_room(&mut self.addresses, now);
+        }
+        let told = self.addresses.entry(address).or_default();
+        told.retain(|told| told.until > now && (told.mx != note.mx || told.domain != note.domain));
+        let until = now + keep(note.ttl_s);
+        told.insert(0, Told { mx: note.mx, domain: note.domain, secure: note.secure, until });
+        told.truncate(MAX_PER_ADDRESS);
+    }
+
+    fn told(&self, address: IpAddr, now: Instant) -> impl Iterator<Item = &Told> {
+        self.addresses.get(&address.to_canonical()).into_iter().flatten().filter(move |told| told.until > now)
+    }
+
+    fn name(&self, told: &Told, now: Instant) -> Name {
+        // The word about them comes before the name does: without it nobody can tell what there is, so mail waits (RFC 7672 §2.1.2).
+        let lost = || if told.secure { FAILED.clone() } else { Arc::default() };
+        Name {
+            mx: told.mx.clone(),
+            domain: told.domain.clone(),
+            secure: told.secure,
+            tlsa: self.tlsa.get(&told.mx, now).unwrap_or_else(lost),
+            sts: told.domain.as_ref().and_then(|domain| self.sts.get(domain, now)).unwrap_or_default(),
+        }
+    }
+}
+
+static FAILED: LazyLock<Arc<TlsaFound>> = LazyLock::new(|| Arc::new(TlsaFound::Failed));
+
+/// Facts by name, bounded in number and bytes: whose time is up first makes room.
+#[derive(Debug)]
+struct Facts<T> {
+    by_name: HashMap<String, Fact<T>>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Fact<T> {
+    what: Arc<T>,
+    bytes: usize,
+    until: Instant,
+}
+
+impl<T> Default for Facts<T> {
+    fn default() -> Self {
+        Self { by_name: HashMap::new(), bytes: 0 }
+    }
+}
+
+impl<T> Facts<T> {
+    fn insert(&mut self, name: String, what: T, bytes: usize, now: Instant, keep: Duration) {
+        self.remove(&name);
+        let bytes = bytes + name.len();
+        if bytes > MAX_FACTS_BYTES {
+            return;
+        }
+        if self.by_name.len() >= MAX_FACTS || self.bytes + bytes > MAX_FACTS_BYTES {
+            let past: Vec<String> =
+                self.by_name.iter().filter(|(_, fact)| fact.until <= now).map(|(name, _)| name.clone()).collect();
+            past.iter().for_each(|name| self.remove(name));
+        }
+        while self.by_name.len() >= MAX_FACTS || self.bytes + bytes > MAX_FACTS_BYTES {
+            let first = self.by_name.iter().min_by_key(|(_, fact)| fact.until).map(|(name, _)| name.clone());
+            let Some(first) = first else { break };
+            self.remove(&first);
+        }
+        self.bytes += bytes;
+        self.by_name.insert(name, Fact { what: Arc::new(what), bytes, until: now + keep });
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(gone) = self.by_name.remove(name) {
+            self.bytes -= gone.bytes;
+        }
+    }
+
+    fn get(&self, name: &str, now: Instant) -> Option<Arc<T>> {
+        let fact = self.by_name.get(name).filter(|fact| fact.until > now)?;
+        Some(Arc::clone(&fact.what))
+    }
+}
+
+fn fits(name: &str) -> bool {
+    name.len() <= MAX_NAME
+}
+
+fn keep(ttl_s: u32) -> Duration {
+    Duration::from_secs(ttl_s.into()).clamp(KEEP, KEEP_AT_MOST)
 }
 
 /// Drops what is past its time, else the address that has waited longest.
-fn make_room(cell: &mut HashMap<IpAddr, Vec<Name>>, now: Instant) {
-    let last = |names: &Vec<Name>| names.iter().map(|name| name.until).max();
-    cell.retain(|_, names| last(names).is_some_and(|until| until > now));
-    if cell.len() >= MAX_PER_CELL {
-        let oldest = cell.iter().min_by_key(|(_, names)| last(names)).map(|(address, _)| *address);
-        oldest.map(|address| cell.remove(&address));
+fn make_room(addresses: &mut HashMap<IpAddr, Vec<Told>>, now: Instant) {
+    let last = |told: &Vec<Told>| told.iter().map(|told| told.until).max();
+    addresses.retain(|_, told| last(told).is_some_and(|until| until > now));
+    if addresses.len() >= MAX_PER_CELL {
+        let oldest = addresses.iter().min_by_key(|(_, told)| last(told)).map(|(address, _)| *address);
+        oldest.map(|address| addresses.remove(&address));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::{StsMode, StsPolicy, Tlsa};
     use std::net::Ipv4Addr;
 
     const CELL: CellId = CellId(7);
@@ -125,44 +338,115 @@ mod tests {
         NameNote { cell: CELL, domain: Some("example.org".into()), mx: mx.into(), address, secure: false, ttl_s }
     }
 
+    fn named(names: &mut Names, note: NameNote, now: Instant) {
+        names.note(Note::Name(note), now);
+    }
+
+    fn tlsa(mx: &str, found: TlsaFound) -> Note {
+        Note::Tlsa(TlsaNote { cell: CELL, mx: mx.into(), found, ttl_s: 60 })
+    }
+
+    fn records() -> TlsaFound {
+        TlsaFound::Records(vec![Tlsa { usage: 3, selector: 1, matching: 1, data: vec![7; 32] }])
+    }
+
+    fn policy(mx: Vec<String>) -> StsFound {
+        StsFound::Policy(StsPolicy { mode: StsMode::Enforce, mx, max_age_s: 86_400, id: "1".into() })
+    }
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
     #[test]
-    fn the_latest_name_counts_and_only_in_its_cell() {
+    fn all_names_of_an_address_and_only_in_its_cell() {
         let now = Instant::now();
-        let ip: IpAddr = "192.0.2.1".parse().unwrap();
         let mut names = Names::default();
-        names.note(note("mx1.example.org", ip, 60), now);
-        names.note(note("mx2.example.org", ip, 60), now);
+        named(&mut names, note("mx1.example.org", ip(1), 60), now);
+        named(&mut names, note("mx2.example.org", ip(1), 60), now);
         let mapped = "::ffff:192.0.2.1".parse().unwrap();
-        assert_eq!(names.lookup(CELL, mapped, now).unwrap().mx, "mx2.example.org");
-        assert_eq!(names.lookup(CellId(8), ip, now), None);
+        let known: Vec<String> = names.lookup(CELL, mapped, now).into_iter().map(|name| name.mx).collect();
+        assert_eq!(known, ["mx2.example.org", "mx1.example.org"], "the latest first");
+        assert_eq!(names.lookup(CellId(8), ip(1), now), []);
         names.forget(CELL);
-        assert_eq!(names.lookup(CELL, ip, now), None);
+        assert_eq!(names.lookup(CELL, ip(1), now), []);
+    }
+
+    #[test]
+    fn a_domain_is_judged_by_its_own_mx() {
+        let now = Instant::now();
+        let mut names = Names::default();
+        let of =
+            |domain: &str, mx: &str, secure| NameNote { domain: Some(domain.into()), secure, ..note(mx, ip(1), 60) };
+        named(&mut names, of("a.example", "mx.a.example", true), now);
+        named(&mut names, of("a.example", "old.a.example", false), now);
+        named(&mut names, of("b.example", "mx.b.example", false), now);
+        let by = |names: &Names, domain: &str, dialled: Option<&str>| {
+            names.judge_by(CELL, ip(1), domain, dialled, now).map(|name| (name.mx, name.secure))
+        };
+        assert_eq!(by(&names, "A.example.", None), Some(("mx.a.example".into(), true)), "rather secure than late");
+        assert_eq!(by(&names, "a.example", Some("mx.b.example")), Some(("mx.a.example".into(), true)));
+        assert_eq!(by(&names, "a.example", Some("OLD.a.example")), Some(("old.a.example".into(), false)));
+        assert_eq!(by(&names, "b.example", Some("mx.a.example")), Some(("mx.b.example".into(), false)));
+        assert_eq!(by(&names, "c.example", None), None, "nobody told");
+        named(&mut names, NameNote { domain: None, ..note("smart.example", ip(1), 60) }, now);
+        assert_eq!(by(&names, "c.example", None), Some(("smart.example".into(), false)));
+        assert_eq!(by(&names, "b.example", None), Some(("mx.b.example".into(), false)));
+    }
+
+    #[test]
+    fn records_and_policies_hold_for_names_told_before_and_after() {
+        let now = Instant::now();
+        let mut names = Names::default();
+        names.note(tlsa("mx.example.org", records()), now);
+        named(&mut names, NameNote { secure: true, ..note("mx.example.org", ip(1), 60) }, now);
+        let by = |names: &Names, now| names.judge_by(CELL, ip(1), "example.org", None, now).unwrap();
+        assert_eq!((&*by(&names, now).tlsa, &*by(&names, now).sts), (&records(), &StsFound::None));
+        let late = policy(vec!["mx.example.org".into()]);
+        names.note(Note::Sts(StsNote { cell: CELL, domain: "example.org".into(), found: late.clone() }), now);
+        assert_eq!(*by(&names, now).sts, late);
+        assert_eq!(*names.sts(CELL, "example.org", now), late);
+        let name = by(&names, now);
+        let known = name.known("example.org");
+        assert_eq!((known.mx, known.secure, known.tlsa), (Some("mx.example.org"), true, &records()));
+        // Told anew: the records are gone.
+        names.note(tlsa("mx.example.org", TlsaFound::None), now);
+        assert_eq!(*by(&names, now).tlsa, TlsaFound::None);
+    }
+
+    #[test]
+    fn without_a_word_about_its_records_a_secure_name_waits() {
+        let now = Instant::now();
+        let mut names = Names::default();
+        named(&mut names, note("insecure.example.org", ip(1), 60), now);
+        named(&mut names, NameNote { secure: true, ..note("mx.example.org", ip(2), 60) }, now);
+        assert_eq!(*names.lookup(CELL, ip(1), now)[0].tlsa, TlsaFound::None);
+        assert_eq!(*names.lookup(CELL, ip(2), now)[0].tlsa, TlsaFound::Failed);
     }
 
     #[test]
     fn names_outlive_short_ttls_and_no_longer() {
         let now = Instant::now();
-        let ip: IpAddr = "192.0.2.1".parse().unwrap();
         let mut names = Names::default();
-        names.note(note("mx.example.org", ip, 0), now);
-        assert!(names.lookup(CELL, ip, now + KEEP / 2).is_some());
-        assert!(names.lookup(CELL, ip, now + KEEP).is_none());
-        names.note(note("mx.example.org", ip, u32::MAX), now);
-        assert!(names.lookup(CELL, ip, now + KEEP_AT_MOST).is_none());
+        named(&mut names, note("mx.example.org", ip(1), 0), now);
+        assert_eq!(names.lookup(CELL, ip(1), now + KEEP / 2).len(), 1);
+        assert_eq!(names.lookup(CELL, ip(1), now + KEEP), []);
+        named(&mut names, note("mx.example.org", ip(1), u32::MAX), now);
+        assert_eq!(names.lookup(CELL, ip(1), now + KEEP_AT_MOST), []);
     }
 
     #[test]
     fn a_resolver_gone_wild_is_bounded() {
-        let (now, ip) = (Instant::now(), IpAddr::from([192, 0, 2, 1]));
+        let now = Instant::now();
         let mut names = Names::default();
         for cell in 0..=MAX_CELLS {
             let cell = CellId(u64::try_from(cell).unwrap());
-            names.note(NameNote { cell, ..note("mx.example.org", ip, 60) }, now);
+            named(&mut names, NameNote { cell, ..note("mx.example.org", ip(1), 60) }, now);
         }
         assert_eq!(names.cells.len(), MAX_CELLS);
-        assert!(names.lookup(CellId(0), ip, now).is_none(), "the oldest made room");
-        names.note(note(&"x".repeat(256), IpAddr::from([192, 0, 2, 2]), 60), now);
-        assert!(names.lookup(CELL, IpAddr::from([192, 0, 2, 2]), now).is_none());
+        assert_eq!(names.lookup(CellId(0), ip(1), now), [], "the oldest made room");
+        named(&mut names, note(&"x".repeat(256), ip(2), 60), now);
+        assert_eq!(names.lookup(CELL, ip(2), now), []);
     }
 
     #[test]
@@ -171,14 +455,39 @@ mod tests {
         let mut names = Names::default();
         let address = |n: usize| IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + u32::try_from(n).unwrap()));
         for n in 0..=MAX_PER_CELL {
-            names.note(note("mx.example.org", address(n), 60), now + Duration::from_micros(n as u64));
+            named(&mut names, note("mx.example.org", address(n), 60), now + Duration::from_micros(n as u64));
         }
-        assert_eq!(names.cells[&CELL].len(), MAX_PER_CELL);
-        assert!(names.lookup(CELL, address(0), now).is_none());
-        assert!(names.lookup(CELL, address(MAX_PER_CELL), now).is_some());
+        assert_eq!(names.cells[&CELL].addresses.len(), MAX_PER_CELL);
+        assert_eq!(names.lookup(CELL, address(0), now), []);
+        assert_eq!(names.lookup(CELL, address(MAX_PER_CELL), now).len(), 1);
         for n in 0..2 * MAX_PER_ADDRESS {
-            names.note(note(&format!("mx{n}.example.org"), address(5), 60), now);
+            named(&mut names, note(&format!("mx{n}.example.org"), address(5), 60), now);
         }
-        assert_eq!(names.cells[&CELL][&address(5)].len(), MAX_PER_ADDRESS);
+        assert_eq!(names.lookup(CELL, address(5), now).len(), MAX_PER_ADDRESS);
+    }
+
+    #[test]
+    fn records_and_policies_are_bounded_in_number_and_in_bytes() {
+        let now = Instant::now();
+        let mut names = Names::default();
+        for n in 0..2 * MAX_FACTS {
+            names.note(tlsa(&format!("mx{n}.example.org"), records()), now + Duration::from_micros(n as u64));
+            let found = policy((0..100).map(|m| format!("{m}{}", "x".repeat(200))).collect());
+            names.note(Note::Sts(StsNote { cell: CELL, domain: format!("{n}.example.org"), found }), now);
+        }
+        let cell = &names.cells[&CELL];
+        assert_eq!(cell.tlsa.by_name.len(), MAX_FACTS);
+        assert!(cell.tlsa.get("mx0.example.org", now).is_none(), "the oldest made room");
+        let kept: usize = cell.sts.by_name.values().map(|fact| fact.bytes).sum();
+        assert!(kept == cell.sts.bytes && kept <= MAX_FACTS_BYTES && kept > MAX_FACTS_BYTES / 2, "{kept}");
+    }
+
+    #[test]
+    fn the_longest_policy_fits_a_note() {
+        let longest = format!("*.{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(59));
+        let text = format!("version: STSv1\nmode: enforce\nmax_age: 60\n{}", format!("mx: {longest}\n").repeat(100));
+        let found = StsFound::Policy(StsPolicy::parse(&text, &"i".repeat(32)).unwrap());
+        let note = Note::Sts(StsNote { cell: CellId(u64::MAX), domain: "d".repeat(MAX_NAME), found });
+        assert!(serde_json::to_vec(&note).unwrap().len() <= MAX_NOTE);
     }
 }

@@ -13,10 +13,11 @@ use warren_session::Recorder;
 use warren_wire::ClientTls;
 
 use crate::egress::Rotation;
-use crate::names::{MAX_NOTE, Name, NameNote, Names};
+use crate::names::{MAX_NOTE, Name, Names, Note};
 use crate::own::OwnAddresses;
 use crate::places::Places;
 use crate::settings::Settings;
+use crate::tls::StsFound;
 
 /// Notes read at once before a connection is handled: what a resolver can have queued.
 const NOTES_AT_ONCE: usize = 1_000;
@@ -107,9 +108,26 @@ impl Proxy {
     /// What the resolver last told a cell that `address` is. Notes that wait in the socket are read first: they were sent before the address was
     /// given out.
     pub(crate) fn name_of(&self, cell: CellId, address: IpAddr) -> Option<Name> {
+        self.names_of(cell, address).into_iter().next()
+    }
+
+    /// Everything that the resolver told a cell that `address` is, the latest first.
+    pub fn names_of(&self, cell: CellId, address: IpAddr) -> Vec<Name> {
+        self.read_notes();
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).lookup(cell, address, Instant::now())
+    }
+
+    /// What a recipient of `domain` is judged by in a session with `address` under the name `dialled`; see [`Names::judge_by`].
+    pub fn judge_by(&self, cell: CellId, address: IpAddr, domain: &str, dialled: Option<&str>) -> Option<Name> {
         self.read_notes();
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        names.lookup(cell, address, Instant::now()).cloned()
+        names.judge_by(cell, address, domain, dialled, Instant::now())
+    }
+
+    /// The MTA-STS policy of a domain that the cell asked for.
+    pub fn sts_of(&self, cell: CellId, domain: &str) -> Arc<StsFound> {
+        self.read_notes();
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).sts(cell, domain, Instant::now())
     }
 
     /// Forgets what a cell that is gone was told.
@@ -135,7 +153,7 @@ impl Proxy {
         let mut buffer = [0; MAX_NOTE];
         for _ in 0..NOTES_AT_ONCE {
             match socket.try_recv(&mut buffer) {
-                Ok(length) => match serde_json::from_slice::<NameNote>(&buffer[..length]) {
+                Ok(length) => match serde_json::from_slice::<Note>(&buffer[..length]) {
                     Ok(note) => names.note(note, Instant::now()),
                     Err(error) => tracing::warn!(%error, "not a note of the resolver"),
                 },

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use warren_launcher_api::{CellId, Event, Request, Role, SOCKET_NAME, TenantName, VERSION};
 use warren_packet::PacketListener;
 use warren_packet::aio::{AsyncListener, AsyncPackets};
-use warren_proxy::names::{self, NameNote};
+use warren_proxy::names::{self, NameNote, Note};
 use warren_smtp::mediator::TlsPolicy;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ async fn a_door_serves_the_tenant_that_its_cell_is_bound_to() {
         NameNote { cell: CELL, domain: None, mx: "mx.example".into(), address: at.ip(), secure: false, ttl_s: 60 };
     let resolver = UnixDatagram::unbound().unwrap();
     resolver.connect(node.directory.path().join(names::SOCKET_NAME)).unwrap();
-    resolver.send(&serde_json::to_vec(&note).unwrap()).await.unwrap();
+    resolver.send(&serde_json::to_vec(&Note::Name(note)).unwrap()).await.unwrap();
 
     let mut msa = Peer::new(TcpStream::connect(at).await.unwrap());
     assert!(

@@ -10,7 +10,7 @@ use tokio::{
 use warren_launcher_api::CellId;
 
 use super::memory::Link;
-use crate::names::NameNote;
+use crate::names::{NameNote, Note};
 
 /// Longest an answer is held back for its notes. A proxy that reads takes microseconds.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -54,7 +54,7 @@ impl Notes {
             for Link { domain, host, address, ttl_s } in links.into_iter().take(MAX_NOTES) {
                 // The resolver does not validate yet, so nothing is secure.
                 let note = NameNote { cell, domain, mx: host, address, secure: false, ttl_s };
-                let Ok(json) = serde_json::to_vec(&note) else { continue };
+                let Ok(json) = serde_json::to_vec(&Note::Name(note)) else { continue };
                 self.deliver(&mut state, &json).await?;
             }
             Ok::<(), io::Error>(())

@@ -26,7 +26,7 @@ use warren_launcher_api::{CellId, Event, Request, Role, VERSION};
 use warren_packet::{PacketListener, aio::AsyncListener};
 
 use super::{Doors, Notes, Upstream, answer, door, launcher};
-use crate::names::NameNote;
+use crate::names::Note;
 
 const CELL: CellId = CellId(7);
 const LONG: Duration = Duration::from_secs(20);
@@ -136,7 +136,8 @@ impl World {
         let mut buffer = [0; 4096];
         let mut noted = Vec::new();
         while let Ok(length) = self.notes.try_recv(&mut buffer) {
-            let note: NameNote = serde_json::from_slice(&buffer[..length]).unwrap();
+            let note = serde_json::from_slice(&buffer[..length]).unwrap();
+            let Note::Name(note) = note else { continue };
             assert_eq!((note.cell, note.secure), (CELL, false));
             assert!(note.ttl_s > 0 && note.ttl_s <= 300);
             noted.push((note.domain, note.mx, note.address.to_string()));
