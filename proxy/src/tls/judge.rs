@@ -40,10 +40,19 @@ impl Unmet {
     #[must_use]
     pub fn reply(&self) -> Reply {
         match self.source {
-            Source::RequireTls => Reply::new(451, (4, 7, 30), format!("REQUIRETLS: {}", self.reason)),
-            _ => Reply::new(451, (4, 7, 5), format!("TLS policy of the recipient's domain: {}", self.reason)),
+            Source::RequireTls => Reply::new(451, (4, 7, 30), words("REQUIRETLS", &self.reason)),
+            Source::Rule | Source::Default => Reply::new(451, (4, 7, 5), words("TLS policy here", &self.reason)),
+            Source::Dane | Source::MtaSts => {
+                Reply::new(451, (4, 7, 5), words("TLS policy of the recipient's domain", &self.reason))
+            }
         }
     }
+}
+
+/// One printable line of bounded length: reasons may quote the MX.
+fn words(who: &str, reason: &str) -> String {
+    let plain = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    format!("{who}: {}", reason.chars().take(200).map(plain).collect::<String>())
 }
 
 /// Holds a connection against a requirement at `now`. An error whose `binding` is false is for the report only.

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustls_pki_types::UnixTime;
-use warren_tlsrpt::Policy;
+use warren_tlsrpt::{Policy, ResultType};
 use warren_wire::client::{Chain, PolicyFacts};
 
 use super::judge::{Channel, Unmet, judge};
-use super::requirement::Requirement;
+use super::requirement::{Demand, Requirement, Source};
 
 /// Most domains remembered of one connection; beyond, they are judged again each time, and not reported.
 const MAX_DOMAINS: usize = 1_000;
@@ -37,12 +37,33 @@ pub struct LegTls {
 /// What a connection was worth to one domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
-    /// The policy, for the record.
-    pub facts: PolicyFacts,
-    /// The policy, for the report.
-    pub policy: Policy,
-    /// What it lacked.
-    pub unmet: Option<Unmet>,
+    requirement: Requirement,
+    unmet: Option<Unmet>,
+    tried: bool,
+}
+
+impl Judged {
+    /// For the session's record.
+    #[must_use]
+    pub fn facts(&self) -> PolicyFacts {
+        PolicyFacts {
+            domain: self.requirement.domain.clone(),
+            policy: self.requirement.words().to_owned(),
+            satisfied: self.unmet.is_none(),
+            reason: self.unmet.as_ref().map(|unmet| unmet.reason.clone()),
+        }
+    }
+
+    /// For the TLS report: the policy, and the failure if it was one, in a word and in words. None where TLS was not wanted, or failed at something that
+    /// reports do not know.
+    #[must_use]
+    pub fn report(&self) -> Option<(&Policy, Option<(ResultType, &str)>)> {
+        let policy = &self.requirement.policy;
+        match &self.unmet {
+            Some(unmet) => unmet.result.map(|result| (policy, Some((result, unmet.reason.as_str())))),
+            None => self.tried.then_some((policy, None)),
+        }
+    }
 }
 
 impl LegTls {
@@ -52,8 +73,17 @@ impl LegTls {
         Self { how, judged: BTreeMap::new() }
     }
 
-    /// Judges the connection for a recipient, whose domain's requirement is this: an error refuses it.
+    /// Judges the connection for a recipient, whose domain's requirement is this: an error refuses it. A domain that asks for the same again is not
+    /// judged again.
     pub fn rcpt(&mut self, requirement: &Requirement, now: UnixTime) -> Result<(), Unmet> {
+        let unmet = match self.judged.get(&requirement.domain) {
+            Some(judged) if judged.requirement == *requirement => judged.unmet.clone(),
+            _ => self.judge(requirement, now),
+        };
+        unmet.filter(|unmet| unmet.binding).map_or(Ok(()), Err)
+    }
+
+    fn judge(&mut self, requirement: &Requirement, now: UnixTime) -> Option<Unmet> {
         let channel = match &self.how {
             How::Tls(chain) => Channel::Tls(chain),
             How::NotOffered => Channel::NotOffered,
@@ -61,17 +91,14 @@ impl LegTls {
             How::NotTried => Channel::NotTried,
         };
         let unmet = judge(requirement, channel, now).err();
-        if self.judged.len() < MAX_DOMAINS && !self.judged.contains_key(&requirement.domain) {
-            let facts = PolicyFacts {
-                domain: requirement.domain.clone(),
-                policy: requirement.words().to_owned(),
-                satisfied: unmet.is_none(),
-                reason: unmet.as_ref().map(|unmet| unmet.reason.clone()),
-            };
-            let judged = Judged { facts, policy: requirement.policy.clone(), unmet: unmet.clone() };
+        let known = self.judged.contains_key(&requirement.domain);
+        // What one message's sender asked for says nothing about the domain.
+        if requirement.source != Source::RequireTls && (known || self.judged.len() < MAX_DOMAINS) {
+            let tried = requirement.demand != Demand::Off && !matches!(self.how, How::NotTried);
+            let judged = Judged { requirement: requirement.clone(), unmet: unmet.clone(), tried };
             self.judged.insert(requirement.domain.clone(), judged);
         }
-        unmet.filter(|unmet| unmet.binding).map_or(Ok(()), Err)
+        unmet
     }
 
     /// What was found, by domain: for the record, and for the report when the connection is over.

@@ -29,10 +29,12 @@ pub mod leg;
 pub mod requirement;
 pub mod rules;
 pub mod sts;
+#[cfg(test)]
+mod tests;
 
 pub use dane::{Tlsa, TlsaFound};
 pub use judge::{Channel, Unmet, judge};
-pub use leg::LegTls;
+pub use leg::{How, Judged, LegTls};
 pub use requirement::{Demand, Known, Requirement, Source};
 pub use rules::Rules;
 pub use sts::{StsFound, StsMode, StsPolicy};

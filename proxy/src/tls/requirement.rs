@@ -190,11 +190,17 @@ impl Requirement {
     }
 
     /// What a session is to do about STARTTLS, whose address stands for the MXs of these domains: `Off` only if all want it off; `Require`, so that the MSA
-    /// tries its next MX rather than hears a refusal for each recipient, only if none may go in the clear. Certificates are judged at RCPT.
+    /// tries its next MX rather than hears a refusal for each recipient, only if none may go in the clear. Certificates are judged at RCPT. Where no domain
+    /// is known, the configured default counts.
     #[must_use]
-    pub fn handshake(all: &[Self]) -> mediator::TlsPolicy {
+    pub fn handshake(all: &[Self], rules: &Rules) -> mediator::TlsPolicy {
         match all {
-            [] => mediator::TlsPolicy::Opportunistic,
+            [] => match rules.default {
+                TlsPolicy::Off => mediator::TlsPolicy::Off,
+                TlsPolicy::Opportunistic => mediator::TlsPolicy::Opportunistic,
+                TlsPolicy::Require => mediator::TlsPolicy::Require,
+                TlsPolicy::Verify => mediator::TlsPolicy::Verify,
+            },
             _ if all.iter().all(|one| one.demand == Demand::Off) => mediator::TlsPolicy::Off,
             _ if all.iter().any(Self::allows_clear) => mediator::TlsPolicy::Opportunistic,
             _ => mediator::TlsPolicy::Require,
