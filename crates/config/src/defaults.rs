@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::egress::Budget;
+use crate::egress::{Budget, Rest};
 
 /// `[listen] submission`: RFC 6409, all IPv4 and IPv6 addresses are one's own choice; IPv4 is everywhere.
 pub const SUBMISSION: &str = "0.0.0.0:587";
@@ -20,6 +20,16 @@ pub const MAX_SESSIONS_PER_TENANT: u32 = 100;
 /// `[egress.budgets]`, of one address towards one destination. 20 sessions at once is what Postfix opens to a destination, so receivers
 /// know it; 600 in a minute is ten a second, more than any but the largest nodes need, and few enough that a flood becomes a queue.
 pub const EGRESS_BUDGET: Budget = Budget { sessions: 20, sessions_per_minute: 600 };
+
+/// `[egress.rest]`: a quarter of an hour first, because many lists are left within one, and a reply that was taken for more than it meant costs no
+/// more. A day at most: who is listed for longer needs a human, who sees it in `warren egress`.
+pub const EGRESS_REST: Rest = Rest { first: Duration::from_secs(15 * 60), longest: Duration::from_secs(24 * 60 * 60) };
+/// `[egress.warm_up] daily`: messages towards one destination, doubled every second day for three weeks. The big receivers publish no numbers;
+/// what senders report to work begins at some tens a day and doubles within two or three.
+pub const WARM_UP: [u32; 21] = [
+    50, 70, 100, 140, 200, 280, 400, 560, 800, 1_100, 1_600, 2_200, 3_200, 4_500, 6_400, 9_000, 13_000, 18_000, 26_000,
+    36_000, 51_000,
+];
 
 /// `[fleet] idle`: how long an MSA waits before it sleeps. People send in bursts; waking costs milliseconds, so there
 /// is little to gain by waiting longer.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
@@ -22,8 +23,12 @@ pub struct Egress {
     pub pools: BTreeMap<String, Vec<IpAddr>>,
     /// Which mail uses which pool: the first that fits. What none fits uses [`DEFAULT_POOL`].
     pub rules: Vec<EgressRule>,
-    /// How much one address does to one destination at once.
+    /// How much one address does to one destination.
     pub budgets: Budgets,
+    /// Addresses that are new to the world.
+    pub warm_up: WarmUp,
+    /// How long an address rests where it was turned away.
+    pub rest: Rest,
     /// Networks that may be dialled though they are internal, such as a lab's.
     pub allow_networks: Vec<Network>,
     /// Addresses of the node's own receiver as given; see [`Node::receiver_addresses`](crate::Node::receiver_addresses).
@@ -64,12 +69,18 @@ pub struct EgressRule {
     pub destinations: Vec<String>,
     /// Written by the tenant's people, or forwarded for them.
     pub class: Option<MailClass>,
+    /// Of a sender who is at least this suspect.
+    pub suspicion: Option<SuspicionLevel>,
 }
 
 impl EgressRule {
     /// Whether it takes whatever comes.
     pub fn takes_all(&self) -> bool {
-        self.tenants.is_empty() && self.accounts.is_empty() && self.destinations.is_empty() && self.class.is_none()
+        self.tenants.is_empty()
+            && self.accounts.is_empty()
+            && self.destinations.is_empty()
+            && self.class.is_none()
+            && self.suspicion.is_none()
     }
 }
 
@@ -81,6 +92,18 @@ pub enum MailClass {
     Submitted,
     /// From elsewhere, passed on: its reverse-path is a rewritten one.
     Forwarded,
+}
+
+/// `[[egress.rules]] suspicion`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SuspicionLevel {
+    /// Too much of its mail is refused.
+    Raised,
+    /// Far too much: it is slowed as well.
+    High,
+    /// Nearly all of it: it is stopped for a while.
+    Severe,
 }
 
 /// `[egress.budgets]`: what one address does to one destination. Sessions beyond it wait for their turn.
@@ -99,4 +122,22 @@ pub struct Budget {
     pub sessions: u32,
     /// Sessions begun in a minute.
     pub sessions_per_minute: u32,
+}
+
+/// `[egress.warm_up]`: what a new address sends, so that the world gets used to it. What lies beyond leaves from the pool's other addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WarmUp {
+    /// When the first day of an address begins; one that is not here is established.
+    pub since: BTreeMap<IpAddr, SystemTime>,
+    /// Messages on each day, towards one destination. Behind the last day the address is established.
+    pub daily: Vec<u32>,
+}
+
+/// `[egress.rest]`: how long an address rests where it was turned away, before it is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// At first.
+    pub first: Duration,
+    /// At most: each try that fails doubles it.
+    pub longest: Duration,
 }

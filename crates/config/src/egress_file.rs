@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_spanned::Spanned;
 
 use crate::checker::{Checker, Text};
-use crate::egress::{Budget, Budgets, DEFAULT_POOL, Egress, EgressRule, MailClass};
-use crate::node_file::{List, Number};
-use crate::values::{parse_address, parse_domain, parse_name, parse_unicast};
+use crate::egress::{Budget, Budgets, DEFAULT_POOL, Egress, EgressRule, MailClass, Rest, SuspicionLevel, WarmUp};
+use crate::node_file::{List, Number, Value, bounded};
+use crate::values::{Network, parse_address, parse_date, parse_domain, parse_name, parse_unicast};
 use crate::{TenantName, defaults};
 
 type Map<T> = BTreeMap<Spanned<Text>, T>;
@@ -26,6 +27,10 @@ pub(crate) struct EgressFile {
     rules: Vec<RuleFile>,
     #[serde(default)]
     budgets: BudgetsFile,
+    #[serde(default)]
+    warm_up: WarmUpFile,
+    #[serde(default)]
+    rest: RestFile,
     #[serde(default)]
     allow_networks: List,
     #[serde(default)]
@@ -45,6 +50,22 @@ struct RuleFile {
     #[serde(default)]
     destinations: List,
     class: Option<MailClass>,
+    suspicion: Option<SuspicionLevel>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct WarmUpFile {
+    #[serde(default)]
+    since: Map<Spanned<Text>>,
+    daily: Option<Spanned<Vec<Spanned<i64>>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RestFile {
+    first: Value,
+    longest: Value,
 }
 
 #[derive(Deserialize, Default)]
@@ -75,6 +96,8 @@ pub(crate) fn egress(check: &mut Checker, raw: &EgressFile) -> Egress {
         names: names(check, &raw.names, &addresses),
         rules: rules(check, &raw.rules, &pools),
         budgets: budgets(check, &raw.budgets),
+        warm_up: warm_up(check, &raw.warm_up, &addresses),
+        rest: rest(check, &raw.rest),
         allow_networks: check.list(&raw.allow_networks, str::parse),
         receiver: check.list(&raw.receiver, parse_unicast),
         max_sessions,
@@ -100,6 +123,21 @@ fn known(addresses: &[IpAddr]) -> impl Fn(&str) -> Result<IpAddr, String> {
         } else {
             Err(format!("{address} is not in [egress] addresses, expected one of {}", listed(addresses)))
         }
+    }
+}
+
+/// An operator of MX hosts, as `warren egress` shows it: a domain, or the network of hosts without a name.
+fn parse_destination(text: &str) -> Result<String, String> {
+    if !text.contains('/') {
+        return parse_domain(text);
+    }
+    let network: Network = text.parse()?;
+    match network.prefix() {
+        24 if network.is_ipv4() => Ok(network.to_string()),
+        48 if !network.is_ipv4() => Ok(network.to_string()),
+        _ => Err(format!(
+            "{text:?} is no destination, expected a domain such as \"google.com\", an IPv4 /24 or an IPv6 /48"
+        )),
     }
 }
 
@@ -160,8 +198,9 @@ fn rules(check: &mut Checker, raw: &[RuleFile], pools: &BTreeMap<String, Vec<IpA
             pool: check.value(&raw.pool, |name| pool(name, pools)).unwrap_or_default(),
             tenants: check.list(&raw.tenants, TenantName::new),
             accounts: check.list(&raw.accounts, |text| parse_address(text).map(|address| address.to_ascii_lowercase())),
-            destinations: check.list(&raw.destinations, parse_domain),
+            destinations: check.list(&raw.destinations, parse_destination),
             class: raw.class,
+            suspicion: raw.suspicion,
         };
         if all_taken {
             check.problem(raw.pool.span(), "this rule is never reached: one before it takes all mail");
@@ -186,7 +225,7 @@ fn budgets(check: &mut Checker, raw: &BudgetsFile) -> Budgets {
     let mut destinations = BTreeMap::new();
     for (destination, raw) in &raw.destinations {
         let own = budget(check, &raw.sessions, &raw.sessions_per_minute, every);
-        if let Some(destination) = check.value(destination, parse_domain) {
+        if let Some(destination) = check.value(destination, parse_destination) {
             destinations.insert(destination, own);
         }
     }
@@ -198,4 +237,34 @@ fn budget(check: &mut Checker, sessions: &Number, per_minute: &Number, default: 
         sessions: check.number(sessions.as_ref(), default.sessions, 1..=100_000),
         sessions_per_minute: check.number(per_minute.as_ref(), default.sessions_per_minute, 1..=1_000_000),
     }
+}
+
+fn warm_up(check: &mut Checker, raw: &WarmUpFile, addresses: &[IpAddr]) -> WarmUp {
+    let mut since = BTreeMap::new();
+    for (address, date) in &raw.since {
+        since.extend(check.value(address, known(addresses)).zip(check.value(date, parse_date)));
+    }
+    let Some(raw) = &raw.daily else { return WarmUp { since, daily: defaults::WARM_UP.into() } };
+    let mut daily = Vec::with_capacity(raw.get_ref().len());
+    for number in raw.get_ref() {
+        let least = daily.last().copied().unwrap_or(1);
+        daily.push(check.number(Some(number), least, least..=1_000_000_000));
+    }
+    if daily.is_empty() {
+        check.problem(raw.span(), "a ramp without a day, expected messages on each day such as [50, 100, 200]");
+    }
+    WarmUp { since, daily }
+}
+
+fn rest(check: &mut Checker, raw: &RestFile) -> Rest {
+    const LEAST: Duration = Duration::from_secs(1);
+    const MOST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    let rest = Rest {
+        first: bounded(check, raw.first.as_ref(), defaults::EGRESS_REST.first, LEAST, MOST),
+        longest: bounded(check, raw.longest.as_ref(), defaults::EGRESS_REST.longest, LEAST, MOST),
+    };
+    if let Some(raw) = raw.longest.as_ref().or(raw.first.as_ref()).filter(|_| rest.longest < rest.first) {
+        check.problem(raw.span(), "[egress.rest] longest is shorter than first, expected it to be at least as long");
+    }
+    rest
 }

@@ -232,11 +232,6 @@ impl Node {
                 "[limits] connections_per_address",
                 self.limits.connections_per_address != new.limits.connections_per_address,
             ),
-            ("[egress] max_sessions", self.egress.max_sessions != new.egress.max_sessions),
-            (
-                "[egress] max_sessions_per_tenant",
-                self.egress.max_sessions_per_tenant != new.egress.max_sessions_per_tenant,
-            ),
             ("[proxy] keep_sessions", self.proxy.keep_sessions != new.proxy.keep_sessions),
             ("[proxy] record", self.proxy.record != new.proxy.record),
             ("[proxy] ca_file", self.proxy.ca_file != new.proxy.ca_file),

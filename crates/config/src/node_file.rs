@@ -202,7 +202,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A duration within bounds, or the default.
-fn bounded(
+pub(crate) fn bounded(
     check: &mut Checker,
     raw: Option<&Spanned<Text>>,
     default: Duration,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// `"30s"`, `"500ms"`, `"5m"`, `"1h30m"`, `"5d"`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -35,6 +35,30 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         total = unit.checked_mul(number).and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
     }
     Ok(total)
+}
+
+/// A day of the calendar, `"2026-11-22"`: its beginning in UTC. From 1970 on.
+pub(crate) fn parse_date(text: &str) -> Result<SystemTime, String> {
+    let wrong = || format!("{text:?} is not a date, expected one such as \"2026-11-22\"");
+    let mut parts = text.split('-');
+    let mut part = |length: usize| -> Option<u64> {
+        parts.next().filter(|part| part.len() == length && part.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+    };
+    let (year, month, day) =
+        part(4).zip(part(2)).zip(part(2)).map(|((year, month), day)| (year, month, day)).ok_or_else(wrong)?;
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let days_of = |month: u64| match month {
+        2 if leap(year) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    if parts.next().is_some() || year < 1970 || !(1..=12).contains(&month) || !(1..=days_of(month)).contains(&day) {
+        return Err(wrong());
+    }
+    let years: u64 = (1970..year).map(|year| if leap(year) { 366 } else { 365 }).sum();
+    let days = years + (1..month).map(days_of).sum::<u64>() + day - 1;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(days * 24 * 60 * 60))
 }
 
 /// Bytes: `"50M"`, `"512K"`, `"1G"`, `"1000"`. K, M and G count in 1,024.
@@ -183,6 +207,16 @@ impl Network {
     }
 }
 
+impl Network {
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.address.is_ipv4()
+    }
+
+    pub(crate) fn prefix(&self) -> u8 {
+        self.prefix
+    }
+}
+
 impl FromStr for Network {
     type Err = String;
 
@@ -216,6 +250,30 @@ impl fmt::Display for Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates() {
+        for (text, day) in
+            [("1970-01-01", 0), ("2000-02-29", 11_016), ("2026-11-22", 20_779), ("9999-12-31", 2_932_896)]
+        {
+            let since = parse_date(text).unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            assert_eq!(since, Duration::from_secs(day * 86_400), "{text}");
+        }
+        for text in [
+            "",
+            "2026-11",
+            "2026-13-01",
+            "2026-02-29",
+            "2026-11-31",
+            "26-11-22",
+            "2026-1-2",
+            "1969-12-31",
+            "2026-11-22-1",
+            "+026-11-22",
+        ] {
+            assert!(parse_date(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn durations() {

@@ -4,9 +4,10 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use warren_config::Node;
-use warren_config::egress::{Budget, Egress, MailClass};
+use warren_config::egress::{Budget, Egress, MailClass, SuspicionLevel};
 
 /// The egress of a node with three addresses, and whatever else is written behind them.
 fn load(more: &str) -> Result<Egress, String> {
@@ -46,14 +47,20 @@ letters = ["203.0.113.11"]
 pool = "letters"
 tenants = ["acme", "globex"]
 accounts = ["News@Acme.example"]
-destinations = ["google.com"]
+destinations = ["google.com", "192.0.2.0/24"]
 class = "forwarded"
+suspicion = "high"
 [[egress.rules]]
 pool = "default"
 [egress.budgets]
 sessions = 10
 [egress.budgets.destinations]
 "Google.com" = { sessions = 50 }
+[egress.warm_up]
+since = { "203.0.113.11" = "2026-11-20" }
+daily = [10, 10, 40]
+[egress.rest]
+first = "1m"
 "#,
     )
     .unwrap();
@@ -62,10 +69,14 @@ sessions = 10
     assert_eq!(egress.pools["default"], [ip("203.0.113.10"), ip("2001:db8::10")], "what no pool names");
     let rule = &egress.rules[0];
     assert_eq!((rule.pool.as_str(), rule.class), ("letters", Some(MailClass::Forwarded)));
+    assert_eq!(rule.suspicion, Some(SuspicionLevel::High));
     assert_eq!((&*rule.accounts[0], &*rule.destinations[0]), ("news@acme.example", "google.com"));
     assert!(!rule.takes_all() && egress.rules[1].takes_all());
     assert_eq!(egress.named_tenants().len(), 2);
     assert_eq!(egress.budgets.destinations["google.com"], Budget { sessions: 50, sessions_per_minute: 600 });
+    let since = egress.warm_up.since[&ip("203.0.113.11")].duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!((since.as_secs(), &*egress.warm_up.daily), (1_795_132_800, &[10, 10, 40][..]));
+    assert_eq!((egress.rest.first.as_secs(), egress.rest.longest.as_secs()), (60, 86_400));
 }
 
 #[test]
@@ -111,6 +122,32 @@ fn what_is_wrong_is_told_where_and_what() {
             "4:42: \"bob\" is not an address, expected one such as \"someone@example.com\"",
         ),
         ("budgets = { sessions = 0 }", "4:24: 0 is out of bounds, expected 1 to 100000"),
+        (
+            "rules = [{ pool = \"default\", destinations = [\"192.0.2.0/25\"] }]",
+            "4:46: \"192.0.2.0/25\" is no destination, expected a domain such as \"google.com\", an IPv4 /24 or an IPv6 /48",
+        ),
+        (
+            "rules = [{ pool = \"default\", suspicion = \"low\" }]",
+            "4:42: unknown variant `low`, expected one of `raised`, `high`, `severe`",
+        ),
+        (
+            "warm_up = { since = { \"203.0.113.10\" = \"2026-11-31\" } }",
+            "4:40: \"2026-11-31\" is not a date, expected one such as \"2026-11-22\"",
+        ),
+        (
+            "warm_up = { since = { \"203.0.113.9\" = \"2026-11-30\" } }",
+            "4:23: 203.0.113.9 is not in [egress] addresses, expected one of 203.0.113.10, 203.0.113.11, 2001:db8::10",
+        ),
+        ("warm_up = { daily = [50, 40] }", "4:26: 40 is out of bounds, expected 50 to 1000000000"),
+        (
+            "warm_up = { daily = [] }",
+            "4:21: a ramp without a day, expected messages on each day such as [50, 100, 200]",
+        ),
+        ("rest = { first = \"0s\" }", "4:18: \"0s\" is out of bounds, expected 1s to 2592000 s"),
+        (
+            "rest = { first = \"2h\", longest = \"1h\" }",
+            "4:34: [egress.rest] longest is shorter than first, expected it to be at least as long",
+        ),
         (
             "budgets = { destinations = { gmail = { sessions = 5 } } }",
             "4:30: \"gmail\" is not a domain: it has one label only; expected a name such as \"example.com\"",
