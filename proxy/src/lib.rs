@@ -26,10 +26,12 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod control;
 pub mod dial;
 pub mod door;
 pub mod egress;
 pub mod egress_store;
+pub mod exits;
 pub mod launcher;
 pub mod message_id;
 pub mod names;

@@ -1,0 +1,225 @@
+//! The proxy's socket: answers `warren egress`.
+//!
+//! Only root may ask, by the kernel's word on the peer; others are shown the door. A connection has one question under way at a time, and
+//! a picture that it took once and reads page by page, so that pages fit together however the world moves on meanwhile. Nothing of
+//! mail depends on this socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use warren_control::egress::{EgressReply, EgressRequest, Explain, Explained, Row};
+use warren_packet::MAX_MESSAGE;
+use warren_packet::aio::{AsyncListener, AsyncPackets};
+
+/// Connections at once: an operator has one.
+const CONNECTIONS: usize = 16;
+/// How long a connection may be silent, or leave an answer untaken, before its place is somebody else's.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Bytes of rows in one page: a packet less its frame.
+const PAGE: usize = MAX_MESSAGE - 1024;
+/// Pause after an error of `accept` that will not go away by itself, such as a lack of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Who knows the answers. Each is had at once: nothing here waits for mail.
+pub trait Answers: Send + Sync + 'static {
+    /// All that is known.
+    fn snapshot(&self) -> Vec<Row>;
+    /// Takes an address out of use; the lines say what changed. An error says why that cannot be.
+    fn rest(&self, address: std::net::IpAddr, destination: Option<&str>) -> Result<Vec<String>, String>;
+    /// Takes an address back in; the lines say what changed. An error says why that cannot be.
+    fn restore(&self, address: std::net::IpAddr, destination: Option<&str>) -> Result<Vec<String>, String>;
+    /// Which address would be chosen.
+    fn explain(&self, asked: &Explain) -> Explained;
+}
+
+/// Answers peers of this user until dropped.
+pub async fn serve<A: Answers>(listener: AsyncListener, user: u32, answers: Arc<A>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut conversations = JoinSet::new();
+    loop {
+        while conversations.try_join_next().is_some() {}
+        let peer = match listener.accept().await {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::error!(%error, "cannot accept on the proxy's socket");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        match peer.peer() {
+            Ok(known) if known.uid == user => {}
+            Ok(known) => {
+                tracing::warn!(uid = known.uid, pid = known.pid, "stranger at the proxy's socket");
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a peer at the proxy's socket cannot be told");
+                continue;
+            }
+        }
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!("too many connections to the proxy's socket");
+            continue;
+        };
+        let answers = Arc::clone(&answers);
+        conversations.spawn(async move {
+            converse(&peer, &*answers).await;
+            drop(place);
+        });
+    }
+}
+
+async fn converse(peer: &AsyncPackets, answers: &impl Answers) {
+    let mut picture = Vec::new();
+    loop {
+        let request = match timeout(SILENCE, peer.recv::<EgressRequest>()).await {
+            Ok(Ok(Some((request, _)))) => request,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => return tracing::warn!(%error, "a request at the proxy's socket is not understood"),
+            Err(_) => return tracing::debug!("silence at the proxy's socket"),
+        };
+        let reply = answer(answers, &mut picture, request);
+        match timeout(SILENCE, peer.send(&reply, &[])).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return tracing::debug!(%error, "an answer found nobody"),
+            Err(_) => return tracing::debug!("nobody takes an answer at the proxy's socket"),
+        }
+    }
+}
+
+fn answer(answers: &impl Answers, picture: &mut Vec<Row>, request: EgressRequest) -> EgressReply {
+    let done = |result| match result {
+        Ok(changes) => EgressReply::Done { changes },
+        Err(reason) => EgressReply::Refused { reason },
+    };
+    match request {
+        EgressRequest::Snapshot { from } => {
+            if from == 0 {
+                *picture = answers.snapshot();
+            }
+            let (rows, more) = page(picture, from);
+            if !more {
+                *picture = Vec::new();
+            }
+            EgressReply::Rows { rows, more }
+        }
+        EgressRequest::Rest { address, destination } => done(answers.rest(address, destination.as_deref())),
+        EgressRequest::Restore { address, destination } => done(answers.restore(address, destination.as_deref())),
+        EgressRequest::Explain(asked) => EgressReply::Explained(Box::new(answers.explain(&asked))),
+    }
+}
+
+/// As many rows as fit a packet, and whether others follow.
+fn page(picture: &[Row], from: u64) -> (Vec<Row>, bool) {
+    let rest = usize::try_from(from).ok().and_then(|from| picture.get(from..)).unwrap_or_default();
+    let mut length = 0;
+    let fits = rest.iter().take_while(|row| {
+        length += serde_json::to_vec(row).map_or(0, |json| json.len() + 1);
+        length <= PAGE
+    });
+    // A row that fits no packet would end the list; rows are bounded far below that.
+    let count = fits.count().max(usize::from(!rest.is_empty()));
+    (rest[..count].to_vec(), count < rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+    use std::sync::Mutex;
+    use warren_control::egress::{NodeRow, RuleRow};
+    use warren_packet::{PacketListener, Packets};
+
+    /// Knows this many rules, each with a text of this length; a snapshot makes them one fewer.
+    struct Known(Mutex<(u32, usize)>);
+
+    impl Answers for Known {
+        fn snapshot(&self) -> Vec<Row> {
+            let mut known = self.0.lock().unwrap();
+            known.0 -= 1;
+            let node = Row::Node(NodeRow { at_unix_ms: 1, sessions: 0, waiting: 0 });
+            let rule = |number| Row::Rule(RuleRow { number, when: "\u{1b}".repeat(known.1), pool: "default".into() });
+            std::iter::once(node).chain((1..=known.0).map(rule)).collect()
+        }
+
+        fn rest(&self, address: IpAddr, destination: Option<&str>) -> Result<Vec<String>, String> {
+            Ok(vec![format!("{address} rests towards {destination:?}")])
+        }
+
+        fn restore(&self, address: IpAddr, _: Option<&str>) -> Result<Vec<String>, String> {
+            Err(format!("{address} is none of ours"))
+        }
+
+        fn explain(&self, asked: &Explain) -> Explained {
+            unreachable!("nobody asks {asked:?}")
+        }
+    }
+
+    fn own_user() -> u32 {
+        nix::unistd::geteuid().as_raw()
+    }
+
+    fn served(known: Known, user: u32) -> (tempfile::TempDir, Packets) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("proxy.sock");
+        let listener = AsyncListener::new(PacketListener::listen(&path).unwrap()).unwrap();
+        tokio::spawn(serve(listener, user, Arc::new(known)));
+        let packets = Packets::connect(&path).unwrap();
+        (directory, packets)
+    }
+
+    async fn ask(client: &AsyncPackets, request: &EgressRequest) -> Option<EgressReply> {
+        client.send(request, &[]).await.unwrap();
+        client.recv().await.unwrap().map(|(reply, _)| reply)
+    }
+
+    #[tokio::test]
+    async fn a_picture_is_read_in_pages_and_does_not_change_meanwhile() {
+        let (_directory, client) = served(Known(Mutex::new((101, 4_000))), own_user());
+        let client = AsyncPackets::new(client).unwrap();
+        let (mut had, mut pages) = (Vec::new(), 0);
+        loop {
+            let Some(EgressReply::Rows { rows, more }) =
+                ask(&client, &EgressRequest::Snapshot { from: had.len() as u64 }).await
+            else {
+                panic!("rows were asked for")
+            };
+            had.extend(rows);
+            pages += 1;
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(had.len(), 101, "the node, and a hundred rules");
+        assert!(pages > 10, "{pages} pages: 24 KB a row as JSON");
+        let last = Row::Rule(RuleRow { number: 100, when: "\u{1b}".repeat(4_000), pool: "default".into() });
+        assert_eq!(had.last(), Some(&last));
+        let beyond = ask(&client, &EgressRequest::Snapshot { from: u64::MAX }).await;
+        assert_eq!(beyond, Some(EgressReply::Rows { rows: Vec::new(), more: false }));
+    }
+
+    #[tokio::test]
+    async fn what_is_done_by_hand_is_answered() {
+        let (_directory, client) = served(Known(Mutex::new((1, 1))), own_user());
+        let client = AsyncPackets::new(client).unwrap();
+        let address = "203.0.113.10".parse().unwrap();
+        let rest = EgressRequest::Rest { address, destination: Some("google.com".into()) };
+        let changes = vec!["203.0.113.10 rests towards Some(\"google.com\")".to_owned()];
+        assert_eq!(ask(&client, &rest).await, Some(EgressReply::Done { changes }));
+        let restore = EgressRequest::Restore { address, destination: None };
+        let reason = "203.0.113.10 is none of ours".to_owned();
+        assert_eq!(ask(&client, &restore).await, Some(EgressReply::Refused { reason }));
+    }
+
+    #[tokio::test]
+    async fn strangers_get_nothing() {
+        let (_directory, client) = served(Known(Mutex::new((1, 1))), own_user() + 1);
+        let client = AsyncPackets::new(client).unwrap();
+        // It may be gone before the question is out.
+        let _ = client.send(&EgressRequest::Snapshot { from: 0 }, &[]).await;
+        assert!(!matches!(client.recv::<EgressReply>().await, Ok(Some(_))));
+    }
+}

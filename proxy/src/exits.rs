@@ -1,0 +1,303 @@
+//! The machine around the egress policy: looks at the clock, wakes who waits, says what changed.
+//!
+//! ```text
+//!   session ── enter ──▶ Turn::Place ─────────── held while the session goes on; dropped, it is free again
+//!                └─ waits ▲ ▲
+//!   other session ── drop ┘ └── keep_time: a minute of the budget is over, a rest has ended
+//! ```
+//!
+//! [`Policy`] decides and knows nothing of tasks; this asks it under one lock, which is held for microseconds and never over an `await`. A
+//! waiting session that is given up (dropped) costs nothing and takes nobody's turn. Every change is one line in the log, which says what
+//! may be done about it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::egress::{
+    Ask, AtMail, Change, Decision, EgressAddr, Entry, Lesson, Moment, NoEgress, Operator, Policy, Rules, State, Ticket,
+    View,
+};
+
+mod told;
+
+pub use told::tell;
+
+/// The egress addresses as sessions meet them.
+#[derive(Debug)]
+pub struct Exits {
+    inner: Mutex<Inner>,
+    /// The policy wants to be asked earlier than it said before.
+    earlier: Notify,
+    /// Sessions under way.
+    inside: watch::Sender<usize>,
+    /// Counts what happened, so that nothing is saved twice.
+    happened: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    policy: Policy,
+    waiting: HashMap<Ticket, oneshot::Sender<Result<Decision, NoEgress>>>,
+    /// When [`Exits::keep_time`] looks again.
+    alarm: Option<Instant>,
+}
+
+/// How coming in ended.
+#[derive(Debug)]
+pub enum Turn {
+    /// The session may go on.
+    Place(Place),
+    /// No address serves the destination now.
+    Refused(NoEgress),
+    /// Its turn did not come in time.
+    Missed,
+}
+
+/// A session may go on, from this address, while this is held.
+#[derive(Debug)]
+pub struct Place {
+    exits: Arc<Exits>,
+    ticket: Ticket,
+    decision: Decision,
+}
+
+impl Exits {
+    /// The machine around `policy`.
+    pub fn new(policy: Policy) -> Arc<Self> {
+        let inner = Inner { policy, waiting: HashMap::new(), alarm: None };
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            earlier: Notify::new(),
+            inside: watch::Sender::new(0),
+            happened: watch::Sender::new(0),
+        })
+    }
+
+    /// Waits for a place, at most for `patience`. Cancel safe: who is dropped gives up his turn.
+    pub async fn enter(self: &Arc<Self>, ask: &Ask<'_>, patience: Duration) -> Turn {
+        let mut wait = match self.come_in(ask) {
+            Ok(wait) => wait,
+            Err(turn) => return turn,
+        };
+        match tokio::time::timeout(patience, &mut wait.turn).await {
+            Ok(Ok(outcome)) => {
+                wait.over = true;
+                self.turn(wait.ticket, outcome)
+            }
+            // Late, or the machine is gone.
+            _ => Turn::Missed,
+        }
+    }
+
+    fn come_in(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Wait, Turn> {
+        let mut inner = self.lock();
+        let (entry, wait) = match inner.policy.enter(ask, Moment::current()) {
+            Entry::Wait(ticket) => {
+                let (tell, turn) = oneshot::channel();
+                inner.waiting.insert(ticket, tell);
+                (None, Some(Wait { exits: Arc::clone(self), ticket, turn, over: false }))
+            }
+            Entry::Granted(granted) => (Some((granted.ticket, Ok(granted.decision))), None),
+            Entry::Refused(none) => return Err(Turn::Refused(none)),
+        };
+        self.go_on(inner);
+        match (entry, wait) {
+            (_, Some(wait)) => Ok(wait),
+            (Some((ticket, outcome)), None) => Err(self.turn(ticket, outcome)),
+            (None, None) => Err(Turn::Missed),
+        }
+    }
+
+    fn turn(self: &Arc<Self>, ticket: Ticket, outcome: Result<Decision, NoEgress>) -> Turn {
+        match outcome {
+            Ok(decision) => {
+                self.inside.send_modify(|inside| *inside += 1);
+                Turn::Place(Place { exits: Arc::clone(self), ticket, decision })
+            }
+            Err(none) => Turn::Refused(none),
+        }
+    }
+
+    /// Learns from what a session went through. What changed by it is logged here, and returned for its record.
+    pub fn learn(&self, lesson: &Lesson<'_>) -> Vec<Change> {
+        self.change(|policy, now| policy.learn(lesson, now))
+    }
+
+    /// Lets an address rest by hand, towards one operator or all.
+    pub fn rest(&self, address: EgressAddr, operator: Option<&Operator>) -> Vec<Change> {
+        self.change(|policy, now| policy.rest(address, operator, now))
+    }
+
+    /// Uses an address again, towards one operator or all.
+    pub fn restore(&self, address: EgressAddr, operator: Option<&Operator>) -> Vec<Change> {
+        self.change(|policy, now| policy.restore(address, operator, now))
+    }
+
+    fn change(&self, act: impl FnOnce(&mut Policy, Moment) -> Vec<Change>) -> Vec<Change> {
+        let mut inner = self.lock();
+        let changes = act(&mut inner.policy, Moment::current());
+        self.go_on(inner);
+        changes.iter().for_each(tell);
+        changes
+    }
+
+    /// Takes over changed rules.
+    pub fn reload(&self, rules: Rules) {
+        let mut inner = self.lock();
+        if *inner.policy.rules() != rules {
+            inner.policy.reload(rules, Moment::current());
+            self.go_on(inner);
+        }
+    }
+
+    /// What would be decided now.
+    pub fn explain(&self, ask: &Ask<'_>) -> Result<Decision, NoEgress> {
+        self.lock().policy.explain(ask, Moment::current())
+    }
+
+    /// What people are shown.
+    pub fn view(&self) -> View {
+        self.lock().policy.view(Moment::current())
+    }
+
+    /// Asks the policy itself, changing nothing.
+    pub fn look<T>(&self, at: impl FnOnce(&Policy, Moment) -> T) -> T {
+        at(&self.lock().policy, Moment::current())
+    }
+
+    /// What to store.
+    pub fn state(&self) -> State {
+        self.lock().policy.state(Moment::current())
+    }
+
+    /// Grows whenever something happened that changes [`state`](Self::state).
+    pub fn happened(&self) -> watch::Receiver<u64> {
+        self.happened.subscribe()
+    }
+
+    /// Wakes sessions whose turn comes with time, for ever.
+    pub async fn keep_time(&self) {
+        loop {
+            let earlier = self.earlier.notified();
+            let due = {
+                let mut inner = self.lock();
+                inner.alarm = inner.policy.due();
+                inner.alarm
+            };
+            let alarm = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = alarm => self.go_on(self.lock()),
+                () = earlier => {}
+            }
+        }
+    }
+
+    /// Waits until no session goes on.
+    pub async fn all_gone(&self) {
+        // An error would mean that the sender is gone, which is ours.
+        let _ = self.inside.subscribe().wait_for(|inside| *inside == 0).await;
+    }
+
+    /// To be done behind whatever changes something: whoever's turn has come is told.
+    fn go_on(&self, mut inner: MutexGuard<'_, Inner>) {
+        let now = Moment::current();
+        let mut given_up = true;
+        while given_up {
+            given_up = false;
+            for outcome in inner.policy.next(now) {
+                let told = inner.waiting.remove(&outcome.ticket).map(|tell| tell.send(outcome.result));
+                if matches!(told, None | Some(Err(Ok(_)))) {
+                    // Gone at this moment: its place is the next one's.
+                    inner.policy.leave(outcome.ticket, now);
+                    given_up = true;
+                }
+            }
+        }
+        let due = inner.policy.due();
+        if due.is_some_and(|due| inner.alarm.is_none_or(|alarm| due < alarm)) {
+            self.earlier.notify_one();
+        }
+        drop(inner);
+        self.happened.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn leave(&self, ticket: Ticket) {
+        let mut inner = self.lock();
+        inner.policy.leave(ticket, Moment::current());
+        self.go_on(inner);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// The address to dial from, and why.
+    pub fn decision(&self) -> &Decision {
+        &self.decision
+    }
+
+    /// The session, for [`Lesson::ticket`].
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// What to do with a message at MAIL; counts it where it stays. Who has to move drops this place and enters again with the same `ask`.
+    pub fn mail(&self, ask: &Ask<'_>) -> AtMail {
+        let mut inner = self.exits.lock();
+        let answer = inner.policy.mail(self.ticket, ask, Moment::current());
+        self.exits.go_on(inner);
+        answer
+    }
+
+    /// Moves to another address of the pool, because the present one was turned away; [`decision`](Self::decision) has it then. The old
+    /// connection is to be closed before. `false`: there is none, or not for this sender.
+    pub fn fail_over(&mut self, ask: &Ask<'_>) -> bool {
+        let mut inner = self.exits.lock();
+        let granted = inner.policy.failover(self.ticket, ask, Moment::current());
+        self.exits.go_on(inner);
+        let Some(granted) = granted else { return false };
+        (self.ticket, self.decision) = (granted.ticket, granted.decision);
+        true
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.exits.leave(self.ticket);
+        self.exits.inside.send_modify(|inside| *inside -= 1);
+    }
+}
+
+/// A session that waits.
+struct Wait {
+    exits: Arc<Exits>,
+    ticket: Ticket,
+    turn: oneshot::Receiver<Result<Decision, NoEgress>>,
+    /// It was told, and has taken note of it.
+    over: bool,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let mut inner = self.exits.lock();
+        let waits = inner.waiting.remove(&self.ticket).is_some();
+        // Told a place at the last moment, and not there any more to take it.
+        if waits || matches!(self.turn.try_recv(), Ok(Ok(_))) {
+            inner.policy.leave(self.ticket, Moment::current());
+            self.exits.go_on(inner);
+        }
+    }
+}
