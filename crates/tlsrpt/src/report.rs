@@ -162,3 +162,90 @@ impl fmt::Display for ResultType {
         f.pad(self.name())
     }
 }
+
+/// Who reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitter {
+    /// The name of the organization.
+    pub organization: String,
+    /// The domain that reports: a host name of the node.
+    pub domain: String,
+    /// Whom to ask about reports.
+    pub contact: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 8460, appendix B, with its wrapped lines joined.
+    const EXAMPLE: &str = r#"{
+     "organization-name": "Company-X",
+     "date-range": {
+       "start-datetime": "2016-04-01T00:00:00Z",
+       "end-datetime": "2016-04-01T23:59:59Z"
+     },
+     "contact-info": "sts-reporting@company-x.example",
+     "report-id": "5065427c-23d3-47ca-b6e0-946ea0e8c4be",
+     "policies": [{
+       "policy": {
+         "policy-type": "sts",
+         "policy-string": ["version: STSv1","mode: testing","mx: *.mail.company-y.example","max_age: 86400"],
+         "policy-domain": "company-y.example",
+         "mx-host": ["*.mail.company-y.example"]
+       },
+       "summary": {
+         "total-successful-session-count": 5326,
+         "total-failure-session-count": 303
+       },
+       "failure-details": [{
+         "result-type": "certificate-expired",
+         "sending-mta-ip": "2001:db8:abcd:0012::1",
+         "receiving-mx-hostname": "mx1.mail.company-y.example",
+         "failed-session-count": 100
+       }, {
+         "result-type": "starttls-not-supported",
+         "sending-mta-ip": "2001:db8:abcd:0013::1",
+         "receiving-mx-hostname": "mx2.mail.company-y.example",
+         "receiving-ip": "203.0.113.56",
+         "failed-session-count": 200,
+         "additional-information": "https://reports.company-x.example/report_info ? id = 5065427 c - 23 d3# StarttlsNotSupported "
+       }, {
+         "result-type": "validation-failure",
+         "sending-mta-ip": "198.51.100.62",
+         "receiving-ip": "203.0.113.58",
+         "receiving-mx-hostname": "mx-backup.mail.company-y.example",
+         "failed-session-count": 3,
+         "failure-reason-code": "X509_V_ERR_PROXY_PATH_LENGTH_EXCEEDED"
+       }]
+     }]
+   }"#;
+
+    #[test]
+    fn the_example_of_the_rfc_reads_and_writes_back() {
+        let report: Report = serde_json::from_str(EXAMPLE).unwrap();
+        assert_eq!(report.policies[0].failure_details.len(), 3);
+        let plain: serde_json::Value = serde_json::from_str(EXAMPLE).unwrap();
+        assert_eq!(serde_json::to_value(&report).unwrap(), plain);
+    }
+
+    #[test]
+    fn a_kind_of_failure_has_one_name() {
+        use ResultType::*;
+        for kind in [
+            StarttlsNotSupported,
+            CertificateHostMismatch,
+            CertificateExpired,
+            CertificateNotTrusted,
+            ValidationFailure,
+            TlsaInvalid,
+            DnssecInvalid,
+            DaneRequired,
+            StsPolicyFetchError,
+            StsPolicyInvalid,
+            StsWebpkiInvalid,
+        ] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
+}
