@@ -6,10 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -20,12 +17,15 @@ use tokio::{
 
 use crate::{
     Gap, Record, RecorderSettings, SessionStore, StoreError,
-    recorder::{Item, Stats},
+    desk::PickedUp,
+    recorder::{Flush, Incoming, Stats},
     spool::{Loaded, Spool, SpoolError},
 };
 
-/// Records taken from the channel at once.
-const GULP: usize = 1_000;
+/// How long records lie on the desk, unless it becomes full: each look costs a wake-up of this thread.
+const LOOK_EVERY: Duration = Duration::from_millis(40);
+/// Room for records that is kept between two looks.
+const LEAN: usize = 1_024;
 /// Records appended to the spool file at once.
 const PIECE: usize = 64;
 /// How often losses are complained about.
@@ -51,16 +51,45 @@ enum Doing {
     Pruning,
 }
 
+/// The store's thread: it and its children, which inherit its priority, are the only ones that touch the database. It yields to everybody: under load mail comes first, and records wait in the spool file.
+fn serve<S: SessionStore>(
+    mut store: S,
+    nice: i32,
+    mut jobs: mpsc::Receiver<Job>,
+    answers: mpsc::Sender<Result<u64, StoreError>>,
+) {
+    if let Err(error) = rustix::process::nice(nice) {
+        tracing::debug!(%error, "the session database's thread keeps its priority");
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "no runtime for the session database"),
+    };
+    runtime.block_on(async {
+        while let Some(job) = jobs.recv().await {
+            let result = match job {
+                Job::Write(batch) => store.write(&batch).await.map(|()| 0),
+                Job::Prune(before) => store.prune(before).await,
+            };
+            if answers.send(result).await.is_err() {
+                break;
+            }
+        }
+        store.close().await;
+    });
+    // A store that hangs in a system call is left behind, not waited for.
+    runtime.shutdown_background();
+}
+
 pub(crate) struct Keeper {
     jobs: mpsc::Sender<Job>,
     answers: mpsc::Receiver<Result<u64, StoreError>>,
     spool: Spool,
     settings: RecorderSettings,
     stats: watch::Sender<Stats>,
-    overflow: Arc<AtomicU64>,
     pending: VecDeque<Record>,
     oldest: Option<Instant>,
-    flushes: Vec<oneshot::Sender<()>>,
+    flushes: Vec<Flush>,
     busy: Option<Busy>,
     /// The store failed or is slow: no new work before this moment.
     pause: Option<(Instant, Duration)>,
@@ -73,33 +102,25 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new<S: SessionStore>(
-        mut store: S,
+        store: S,
         spool: Spool,
         settings: RecorderSettings,
         stats: watch::Sender<Stats>,
-        overflow: Arc<AtomicU64>,
     ) -> Self {
-        let (jobs, mut todo) = mpsc::channel(1);
+        let (jobs, todo) = mpsc::channel(1);
         let (answer, answers) = mpsc::channel(1);
-        tokio::spawn(async move {
-            while let Some(job) = todo.recv().await {
-                let result = match job {
-                    Job::Write(batch) => store.write(&batch).await.map(|()| 0),
-                    Job::Prune(before) => store.prune(before).await,
-                };
-                if answer.send(result).await.is_err() {
-                    break;
-                }
-            }
-            store.close().await;
-        });
+        let nice = settings.nice;
+        let thread = std::thread::Builder::new().name("session store".into());
+        let begun = thread.spawn(move || serve(store, nice, todo, answer));
+        if let Err(error) = begun {
+            tracing::error!(%error, "no thread for the session database: records go to the spool file");
+        }
         Self {
             jobs,
             answers,
             spool,
             settings,
             stats,
-            overflow,
             pending: VecDeque::new(),
             oldest: None,
             flushes: Vec::new(),
@@ -113,10 +134,17 @@ impl Keeper {
         }
     }
 
-    pub(crate) async fn run(mut self, mut incoming: mpsc::Receiver<Item>, mut stopped: oneshot::Receiver<()>) {
-        let mut items = Vec::new();
+    pub(crate) async fn run(mut self, incoming: Incoming, mut stopped: oneshot::Receiver<()>) {
+        let Incoming { desk, mut flushes } = incoming;
+        let look_every = LOOK_EVERY.min(self.settings.linger / 2);
+        let mut empty = Vec::new();
+        let mut look: Option<Instant> = None;
         let (mut watching, mut drained) = (true, false);
         loop {
+            if look.is_some_and(|at| at <= Instant::now()) {
+                look = None;
+                empty = self.take(desk.pick_up(empty));
+            }
             self.note_losses();
             self.spill();
             self.begin_work();
@@ -128,7 +156,7 @@ impl Keeper {
                     return self.close().await;
                 }
             }
-            let wake = self.wake();
+            let wake = look.map_or(self.wake(), |look| look.min(self.wake()));
             tokio::select! {
                 biased;
                 stop = &mut stopped, if watching => {
@@ -136,16 +164,25 @@ impl Keeper {
                     // A dropped handle stops nothing: then the last recorder does.
                     if stop.is_ok() {
                         self.ending = true;
-                        incoming.close();
+                        flushes.close();
                     }
                 }
                 Some(result) = self.answers.recv(), if self.busy.is_some() => self.work_done(result),
-                count = incoming.recv_many(&mut items, GULP), if !drained => {
-                    if count == 0 {
+                flush = flushes.recv(), if !drained => {
+                    match flush {
+                        Some(flush) => self.flushes.push(flush),
                         // Closed and empty: nobody can record any more.
-                        (drained, self.ending) = (true, true);
+                        None => {
+                            desk.close();
+                            (drained, self.ending) = (true, true);
+                        }
                     }
-                    self.take(&mut items);
+                    look = Some(Instant::now());
+                }
+                () = desk.rings() => {
+                    let now = Instant::now();
+                    let at = if desk.is_pressing() { now } else { now + look_every };
+                    look = Some(look.map_or(at, |look| look.min(at)));
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -162,16 +199,19 @@ impl Keeper {
         }
     }
 
-    fn take(&mut self, items: &mut Vec<Item>) {
-        for item in items.drain(..) {
-            match item {
-                Item::Record(record) => self.pending.push_back(*record),
-                Item::Flush(done) => self.flushes.push(done),
-            }
+    /// Takes over what was picked up, and gives its place back.
+    fn take(&mut self, picked_up: PickedUp) -> Vec<Record> {
+        let PickedUp { mut records, lost } = picked_up;
+        if lost > 0 {
+            self.lose(lost, "records came faster than they could be taken");
         }
+        self.pending.extend(records.drain(..));
+        // What a burst took is given back.
+        records.shrink_to(LEAN);
         if !self.pending.is_empty() && self.oldest.is_none() {
             self.oldest = Some(Instant::now());
         }
+        records
     }
 
     /// Whether nothing depends on this process any more.
@@ -374,12 +414,8 @@ impl Keeper {
         }
     }
 
-    /// Counts what the channel could not take; closes a gap when nothing is lost any more.
+    /// Closes a gap when nothing is lost any more.
     fn note_losses(&mut self) {
-        let overflow = self.overflow.swap(0, Ordering::Relaxed);
-        if overflow > 0 {
-            self.lose(overflow, "records came faster than they could be taken");
-        }
         let over = self.gap.as_ref().is_some_and(|(_, last)| self.ending || last.elapsed() >= GAP_QUIET);
         if over
             && self.spool_failed.is_none()

@@ -15,12 +15,14 @@
 //! - [`recorder`]: from the mail path to the store; [`spool`]: where records wait for a store that is away.
 //! - [`store`]: the store's contract; [`sqlite`]: the store of a single node.
 //! - [`reader`], [`transcript`], [`escape`]: what people see.
-//! - [`mod@classify`]: what a reply means.
+//! - [`mod@classify`]: what a reply means; [`detect`]: what replies and their times say about the one who gives them.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bounds;
 pub mod classify;
+mod desk;
+pub mod detect;
 pub mod escape;
 pub mod id;
 mod keeper;
@@ -38,7 +40,7 @@ pub use classify::{About, Class, Said, Verdict, classify};
 pub use id::SessionId;
 pub use log::SessionLog;
 pub use reader::{Filter, Reader};
-pub use record::{Dir, Door, Exchange, Gap, Leg, Message, Outcome, Recipient, Record, SessionEnd, SessionStart};
+pub use record::{Dir, Door, Event, Exchange, Gap, Leg, Message, Outcome, Recipient, Record, SessionEnd, SessionStart};
 pub use recorder::{Recorder, RecorderSettings, RecorderThread, Stats};
 pub use store::{SessionStore, StoreError};
 pub use text::{TEXT_LIMIT, Text};

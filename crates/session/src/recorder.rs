@@ -5,17 +5,15 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    Record, SessionLog, SessionStart, SessionStore, bounds::bound, keeper::Keeper, spool::Spool, sqlite::SqliteStore,
+    Record, SessionLog, SessionStart, SessionStore, bounds::bound, desk::Desk, keeper::Keeper, spool::Spool,
+    sqlite::SqliteStore,
 };
 
 /// How recording behaves. [`RecorderSettings::new`] has the defaults.
@@ -25,7 +23,7 @@ pub struct RecorderSettings {
     pub spool: PathBuf,
     /// Bound of that file. 1 GiB: some five million records, hours of a busy node.
     pub spool_bytes: u64,
-    /// Records that may wait for the thread: what a busy node makes in about a second, 20 MB at the very most.
+    /// Records that may wait for the thread, which looks every twenty-fifth of a second: what a busy node makes in a second or two. 16 MB at most.
     pub channel: usize,
     /// Records in memory beyond which a busy store counts as slow, and the most that is kept when the spool fails too.
     pub memory: usize,
@@ -39,6 +37,8 @@ pub struct RecorderSettings {
     pub retry_first: Duration,
     /// Longest pause.
     pub retry_max: Duration,
+    /// `nice` of the thread that writes to the store: 19, so that under load mail comes first, and records wait in the spool file.
+    pub nice: i32,
     /// Sessions older than this are forgotten; none keeps all.
     pub keep: Option<Duration>,
     /// How often to look for sessions to forget.
@@ -52,18 +52,22 @@ impl RecorderSettings {
         Self {
             spool: dir.join("spool.jsonl"),
             spool_bytes: 1 << 30,
-            channel: 16_384,
+            channel: 65_536,
             memory: 16_384,
             batch: 2_000,
             linger: Duration::from_millis(200),
             patience: Duration::from_secs(2),
             retry_first: Duration::from_millis(250),
             retry_max: Duration::from_secs(15),
+            nice: 19,
             keep: None,
             prune_every: Duration::from_secs(600),
         }
     }
 }
+
+/// Flushes that may wait.
+const FLUSHES: usize = 64;
 
 /// The database file within the directory of sessions.
 #[must_use]
@@ -90,17 +94,25 @@ pub struct Stats {
 #[derive(Debug, Clone)]
 pub struct Recorder {
     /// None: recording is off.
-    items: Option<mpsc::Sender<Item>>,
-    overflow: Arc<AtomicU64>,
+    on: Option<On>,
     stats: watch::Receiver<Stats>,
 }
 
-/// What goes to the thread.
+/// What leads to the thread.
+#[derive(Debug, Clone)]
+struct On {
+    desk: Arc<Desk>,
+    flushes: mpsc::Sender<Flush>,
+}
+
+/// Answered when everything recorded before is in the store or in the spool file.
+pub(crate) type Flush = oneshot::Sender<()>;
+
+/// What comes to the thread.
 #[derive(Debug)]
-pub(crate) enum Item {
-    Record(Box<Record>),
-    /// Answered when everything before it is in the store or in the spool file.
-    Flush(oneshot::Sender<()>),
+pub(crate) struct Incoming {
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) flushes: mpsc::Receiver<Flush>,
 }
 
 /// The recording thread.
@@ -118,23 +130,23 @@ impl Recorder {
 
     /// Starts the thread that records into `store`.
     pub fn start<S: SessionStore>(store: S, settings: RecorderSettings) -> io::Result<(Self, RecorderThread)> {
-        let (items, incoming) = mpsc::channel(settings.channel.max(1));
+        let desk = Arc::new(Desk::new(settings.channel));
+        let (flushes, incoming) = mpsc::channel(FLUSHES);
         let (stats_in, stats) = watch::channel(Stats::default());
         let (stop, stopped) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
-        let overflow = Arc::new(AtomicU64::new(0));
-        let lost = Arc::clone(&overflow);
+        let incoming = Incoming { desk: Arc::clone(&desk), flushes: incoming };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         std::thread::Builder::new().name("recorder".into()).spawn(move || {
             let spool = Spool::new(settings.spool.clone(), settings.spool_bytes);
             runtime.block_on(async {
-                Keeper::new(store, spool, settings, stats_in, lost).run(incoming, stopped).await;
+                Keeper::new(store, spool, settings, stats_in).run(incoming, stopped).await;
             });
             // A store that hangs in a system call is left behind, not waited for.
             runtime.shutdown_background();
             let _ = ending.send(());
         })?;
-        Ok((Self { items: Some(items), overflow, stats }, RecorderThread { stop: Some(stop), ended }))
+        Ok((Self { on: Some(On { desk, flushes }), stats }, RecorderThread { stop: Some(stop), ended }))
     }
 
     /// Records nothing.
@@ -142,22 +154,20 @@ impl Recorder {
     pub fn off() -> (Self, RecorderThread) {
         let (_, stats) = watch::channel(Stats::default());
         let (_, ended) = oneshot::channel();
-        (Self { items: None, overflow: Arc::default(), stats }, RecorderThread { stop: None, ended })
+        (Self { on: None, stats }, RecorderThread { stop: None, ended })
     }
 
     /// Whether what is recorded is kept.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.items.is_some()
+        self.on.is_some()
     }
 
     /// Takes one record. Never waits: a record that finds no room is counted, and a gap recorded in its place.
     pub fn record(&self, mut record: Record) {
-        let Some(items) = &self.items else { return };
+        let Some(on) = &self.on else { return };
         bound(&mut record);
-        if items.try_send(Item::Record(Box::new(record))).is_err() {
-            self.overflow.fetch_add(1, Ordering::Relaxed);
-        }
+        on.desk.put(record);
     }
 
     /// Begins the log of one session.
@@ -169,8 +179,8 @@ impl Recorder {
     /// Waits until everything recorded so far is in the store or in the spool file.
     pub async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
-        if let Some(items) = &self.items
-            && items.send(Item::Flush(done)).await.is_ok()
+        if let Some(on) = &self.on
+            && on.flushes.send(done).await.is_ok()
         {
             let _ = flushed.await;
         }

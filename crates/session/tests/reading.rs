@@ -14,7 +14,8 @@ use warren_session::{
 
 /// Records with `telling`, ends recording, and opens a reader.
 async fn recorded(dir: &Path, telling: impl FnOnce(&Recorder)) -> Reader {
-    let (recorder, thread) = Recorder::in_directory(dir, hasty(dir)).unwrap();
+    // However busy the machine is: what the spool file holds is not read here.
+    let (recorder, thread) = Recorder::in_directory(dir, RecorderSettings { patience: LONG, ..hasty(dir) }).unwrap();
     telling(&recorder);
     recorder.flush().await;
     thread.finish(LONG).await;

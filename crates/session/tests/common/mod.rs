@@ -124,6 +124,7 @@ pub fn end(id: SessionId) -> Record {
 pub fn hasty(dir: &Path) -> RecorderSettings {
     RecorderSettings {
         linger: Duration::from_millis(5),
+        nice: 0,
         patience: Duration::from_millis(50),
         retry_first: Duration::from_millis(10),
         retry_max: Duration::from_millis(50),
