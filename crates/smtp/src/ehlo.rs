@@ -1,5 +1,6 @@
 //! The set of service extensions that a server offers (RFC 5321 §4.1.1.1).
 
+use crate::command::{BodyType, Command};
 use crate::reply::Reply;
 
 /// What an EHLO reply offers. The default offers nothing.
@@ -48,6 +49,72 @@ impl Extensions {
             set.read(line.trim_end());
         }
         (name, set)
+    }
+
+    /// Whether a client that was told of `told` may go on with this set. A smaller SIZE will do for a message that was declared to fit.
+    pub fn covers(&self, told: &Self, declared: Option<u64>) -> bool {
+        let flags = [
+            (told.pipelining, self.pipelining),
+            (told.eight_bit_mime, self.eight_bit_mime),
+            (told.smtputf8, self.smtputf8),
+            (told.dsn, self.dsn),
+            (told.enhanced_status_codes, self.enhanced_status_codes),
+            (told.chunking, self.chunking),
+            (told.binarymime, self.binarymime),
+            (told.starttls, self.starttls),
+            (told.requiretls, self.requiretls),
+        ];
+        let size = match (told.size, self.size) {
+            (None, _) | (Some(_), Some(0)) => true,
+            (Some(_), None) => false,
+            (Some(old), Some(new)) => (old != 0 && new >= old) || declared.is_some_and(|size| size <= new),
+        };
+        let deliver_by = match (told.deliver_by, self.deliver_by) {
+            (None, _) => true,
+            (Some(old), Some(new)) => new <= old,
+            (Some(_), None) => false,
+        };
+        let value = |limits: &[(String, String)], name: &str| {
+            limits.iter().find(|(known, _)| known == name).and_then(|(_, value)| value.parse::<u64>().ok())
+        };
+        // RFC 9422: what names no limit has none that is known.
+        let within = |(name, _): &(String, String)| match (value(&told.limits, name), value(&self.limits, name)) {
+            (Some(old), Some(new)) => new >= old,
+            _ => false,
+        };
+        let words = |old: &[String], new: &[String]| old.iter().all(|word| new.contains(word));
+        flags.iter().all(|(told, offered)| !told || *offered)
+            && size
+            && deliver_by
+            && self.limits.iter().all(within)
+            && words(&told.auth, &self.auth)
+            && words(&told.xclient, &self.xclient)
+    }
+
+    /// Whether the parameters of a MAIL or RCPT are among what is offered. Those that no extension here stands for are the server's business.
+    pub fn allows(&self, command: &Command) -> bool {
+        match command {
+            Command::Mail { params, .. } => {
+                let body = match params.body {
+                    Some(BodyType::EightBitMime) => self.eight_bit_mime,
+                    Some(BodyType::BinaryMime) => self.binarymime,
+                    Some(BodyType::SevenBit) => self.eight_bit_mime || self.binarymime,
+                    None => true,
+                };
+                let size = params.size.is_none_or(|size| match self.size {
+                    Some(0) => true,
+                    Some(limit) => size <= limit,
+                    None => false,
+                });
+                body && size
+                    && (!params.smtputf8 || self.smtputf8)
+                    && (!params.require_tls || self.requiretls)
+                    && (self.dsn || (params.ret.is_none() && params.envid.is_none()))
+                    && (self.deliver_by.is_some() || params.other.iter().all(|param| param.keyword != "BY"))
+            }
+            Command::Rcpt { params, .. } => self.dsn || (params.notify.is_none() && params.orcpt.is_none()),
+            _ => true,
+        }
     }
 
     fn read(&mut self, line: &str) {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::event::{Ending, Event, Flow, Topic};
 use super::front::{Front, Verdict};
 use super::machine::{Action, Back, Context, Mediator};
-use super::opening::Step;
+use super::opening::{Hello, Step};
 use super::replies;
-use super::waiting::By;
+use super::waiting::{Awaited, By};
 use crate::body::DataScanner;
 use crate::command::Verb;
 use crate::reply::Severity;
@@ -24,6 +24,9 @@ impl Mediator {
     pub(super) fn read_replies(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
         if matches!(self.back, Back::Gone) {
             return;
+        }
+        if !bytes.is_empty() {
+            cx.tell(Event::Heard { bytes: bytes.len() });
         }
         self.parser.push(bytes);
         loop {
@@ -43,14 +46,23 @@ impl Mediator {
         }
     }
 
-    fn reply(&mut self, cx: &mut Context<'_>, reply: Reply) {
+    pub(super) fn reply(&mut self, cx: &mut Context<'_>, reply: Reply) {
         match &mut self.back {
             Back::Opening { opening, .. } => {
                 let Some(topic) = opening.awaits() else {
                     return self.unasked(cx, &reply);
                 };
+                if self.could_fail_over_at(topic, &reply) && cx.host.fail_over(topic, &reply) {
+                    return self.fail_over(cx, topic, reply);
+                }
+                let Back::Opening { opening, .. } = &mut self.back else { return };
                 let step = opening.reply(&reply);
-                let passed = matches!(step, Step::Greet | Step::RefuseSession | Step::RejectHello | Step::PassAndClose);
+                let passed = match step {
+                    Step::Greet => true,
+                    // Of a leg that the client knows nothing of.
+                    Step::RefuseSession | Step::RejectHello | Step::PassAndClose => self.moving.is_none(),
+                    _ => false,
+                };
                 if !passed {
                     cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic, reply: &reply });
                 }
@@ -74,7 +86,13 @@ impl Mediator {
             }
         };
         match step {
+            Step::RefuseSession | Step::RejectHello | Step::PassAndClose if self.moving.is_some() => {
+                let reason = reply.cloned().unwrap_or_else(replies::server_lost);
+                self.stay(cx, reason);
+            }
+            Step::Fail(_, reason) if self.moving.is_some() => self.stay(cx, reason),
             Step::Greet => {
+                self.moved(cx);
                 pass(self, cx);
                 self.front = Front::Hello;
                 self.client_heard = cx.now;
@@ -108,14 +126,7 @@ impl Mediator {
                 }
                 self.actions.extend([Action::DropServer, Action::Dial]);
             }
-            Step::Answer(hello) => {
-                let esmtp = !matches!(self.front, Front::Waiting { hello: Some(Verb::Helo) });
-                let topic = self.awaited_by_client();
-                let answer = if esmtp { hello.ehlo.clone() } else { hello.helo.clone() };
-                self.hello = Some(hello);
-                self.say(cx, Flow::ReplyMade, topic, &answer);
-                self.relaying(cx);
-            }
+            Step::Answer(ready) => self.arrived(cx, ready),
             Step::Relay => self.relaying(cx),
             Step::PassAndClose => {
                 self.end(cx, Ending::ServerRefused);
@@ -125,6 +136,16 @@ impl Mediator {
             }
             Step::Fail(ending, reply) => self.give_up(cx, ending, reply),
         }
+    }
+
+    /// Answers the EHLO or HELO that the client waits for.
+    pub(super) fn open(&mut self, cx: &mut Context<'_>, hello: Hello) {
+        self.esmtp = !matches!(self.front, Front::Waiting { hello: Some(Verb::Helo) });
+        let topic = self.awaited_by_client();
+        let answer = if self.esmtp { hello.ehlo.clone() } else { hello.helo.clone() };
+        self.hello = Some(hello);
+        self.say(cx, Flow::ReplyMade, topic, &answer);
+        self.relaying(cx);
     }
 
     fn relaying(&mut self, cx: &mut Context<'_>) {
@@ -145,37 +166,56 @@ impl Mediator {
         let Some(awaited) = self.waiting.answered() else {
             return self.unasked(cx, reply);
         };
-        if let By::ServerForUs = awaited.by {
+        if !fits(awaited.topic, reply) {
             cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: awaited.topic, reply });
-            self.transaction_over();
-        } else if !fits(awaited.topic, reply) {
-            cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: awaited.topic, reply });
-            self.front_of_data_refused(awaited.topic);
+            self.data_refused(awaited.topic);
             self.waiting.push_front(awaited);
             return self.server_lost(cx, Ending::Violation("a reply that does not fit"), replies::server_garbled());
+        }
+        if self.could_fail_over(&awaited, reply) && cx.host.fail_over(awaited.topic, reply) {
+            let topic = awaited.topic;
+            self.waiting.push_front(awaited);
+            return self.fail_over(cx, topic, reply.clone());
+        }
+        if let By::ServerForUs = awaited.by {
+            cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: awaited.topic, reply });
+            if reply.code == 421 {
+                self.drop_server();
+                return self.give_up(cx, Ending::ServerRefused, reply.clone());
+            }
+            match awaited.topic {
+                Topic::Command(Verb::Mail) => self.mail_answered(awaited.line, reply),
+                _ => self.transaction_over(),
+            }
         } else {
             self.say(cx, Flow::ReplyPassed, awaited.topic, reply);
-            self.passed(cx, awaited.topic, reply);
+            self.passed(cx, awaited, reply);
         }
         if reply.code == 421 && !matches!(self.front, Front::Done) {
             self.end(cx, Ending::ServerRefused);
             self.drop_server();
             return self.close_client();
         }
-        while let Some((topic, reply)) = self.waiting.next_of_ours() {
-            self.say(cx, Flow::ReplyMade, topic, &reply);
-        }
+        self.say_ours(cx);
+        self.depart(cx);
+        self.advance(cx);
     }
 
     /// What a reply that was passed changes.
-    fn passed(&mut self, cx: &mut Context<'_>, topic: Topic, reply: &Reply) {
-        match topic {
+    fn passed(&mut self, cx: &mut Context<'_>, awaited: Awaited, reply: &Reply) {
+        match awaited.topic {
             Topic::Command(Verb::Mail) if !reply.is_positive() => self.transaction_over(),
+            Topic::Command(Verb::Mail) => {
+                self.envelope.committed = false;
+                self.envelope.mail = awaited.line.map(|line| line.bytes);
+            }
+            Topic::Command(Verb::Rcpt) if reply.is_positive() => self.commit(),
+            Topic::Command(Verb::Bdat) => self.commit(),
             Topic::Command(Verb::Rset) | Topic::EndOfData | Topic::LastChunk => self.transaction_over(),
             Topic::Command(Verb::Data) if reply.code == 354 => {
                 self.front = Front::Body { scanner: DataScanner::new(), verdict: None };
                 self.client_heard = cx.now;
-                self.content_since = Some(cx.now);
+                self.envelope.content_since = Some(cx.now);
             }
             Topic::Command(Verb::Data) => self.front = Front::Commands,
             Topic::Command(Verb::Quit) => {
@@ -190,10 +230,9 @@ impl Mediator {
         }
     }
 
-    fn front_of_data_refused(&mut self, topic: Topic) {
-        if topic == Topic::Command(Verb::Data) {
-            self.front = Front::Commands;
-        }
+    /// From here on the session stays on its leg.
+    fn commit(&mut self) {
+        (self.envelope.committed, self.envelope.mail) = (true, None);
     }
 
     /// A reply to nothing: last words, or a verdict before the content was sent.
@@ -202,7 +241,11 @@ impl Mediator {
         match &mut self.front {
             Front::Body { verdict, .. } if refuses => {
                 // The message cannot be accepted any more, so its rest is not sent either.
-                verdict.get_or_insert_with(|| Verdict { flow: Flow::ReplyPassed, reply: reply.clone() });
+                verdict.get_or_insert_with(|| Verdict {
+                    flow: Flow::ReplyPassed,
+                    reply: reply.clone(),
+                    goes_on: false,
+                });
                 self.end(cx, Ending::ServerRefused);
                 self.drop_server();
             }
@@ -243,7 +286,7 @@ impl Mediator {
         self.client_heard = cx.now;
         match &mut self.front {
             Front::Body { verdict, .. } | Front::Chunk { verdict, .. } => {
-                verdict.get_or_insert(Verdict { flow: Flow::ReplyMade, reply });
+                verdict.get_or_insert(Verdict { flow: Flow::ReplyMade, reply, goes_on: false }).goes_on = false;
                 self.end(cx, ending);
             }
             _ => self.give_up(cx, ending, reply),
@@ -256,19 +299,23 @@ impl Mediator {
         let client = |limit: Duration| {
             let silent = self.client_heard + limit;
             // However busily it talks.
-            let slow = self.content_since.map(|since| since + self.deadlines.transfer);
+            let slow = self.envelope.content_since.map(|since| since + self.deadlines.transfer);
             Some((slow.map_or(silent, |slow| slow.min(silent)), Silent::Client))
         };
         if let Front::Done = self.front {
             return None;
         }
         if let Back::Opening { opening, connected } = &self.back {
-            return match opening.awaits() {
+            let usual = match opening.awaits() {
                 _ if !connected => None,
                 Some(Topic::Greeting) => server(self.server_heard, self.deadlines.greeting),
                 Some(_) => server(self.server_heard, self.deadlines.hello),
                 None if matches!(self.front, Front::Hello) => client(self.deadlines.client),
                 None => None,
+            };
+            return match &self.moving {
+                Some(moving) => usual.map(|(at, silent)| (at.min(moving.since() + self.deadlines.moving), silent)),
+                None => usual,
             };
         }
         match (&self.front, self.waiting.head()) {

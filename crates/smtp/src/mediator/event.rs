@@ -115,11 +115,31 @@ pub enum Event<'a> {
         /// Its extensions, unfiltered.
         lines: &'a [String],
     },
+    /// The server sent something; told before what it means. A reply may take one of these or hundreds.
+    Heard {
+        /// How many bytes.
+        bytes: usize,
+    },
     /// Bytes behind the server's `220` to STARTTLS: dropped (CVE-2021-38371).
     Injected {
         /// How many.
         bytes: usize,
     },
+    /// Another leg is tried, because the server refused `topic` with `reply`, which ends here for now; or because the driver wanted it.
+    /// [`Moved`](Self::Moved) or [`Stayed`](Self::Stayed) follows.
+    Moving {
+        /// What it is about.
+        topic: Topic,
+        /// The refusal, if that is why.
+        reply: Option<&'a Reply>,
+    },
+    /// The new leg took over. Commands that it owes replies to are played again, in their order, as sent by us.
+    Moved {
+        /// The old one, set aside until now, is left with a QUIT.
+        quit: bool,
+    },
+    /// The new leg was of no use. The old one goes on, where there is one.
+    Stayed,
     /// The session is decided; what follows is farewell.
     Ended(Ending),
 }

@@ -3,8 +3,9 @@
 use super::event::{Ending, Event, Flow, Topic};
 use super::machine::{Back, Context, Mediator};
 use super::replies;
-use super::settings::{HIGH_WATER, Judgement, MAX_ERRORS, MAX_HELD, MAX_PIPELINE};
-use super::waiting::{Awaited, By};
+use super::settings::{HIGH_WATER, MAX_ERRORS, MAX_HELD, MAX_PIPELINE};
+use super::stand_in::Absent;
+use super::waiting::{Awaited, By, Line, Turn};
 use crate::Reply;
 use crate::body::{BdatCounter, DataScanner};
 use crate::command::{Command, Verb};
@@ -36,6 +37,8 @@ pub(super) enum Front {
 pub(super) struct Verdict {
     pub(super) flow: Flow,
     pub(super) reply: Reply,
+    /// The session goes on behind it.
+    pub(super) goes_on: bool,
 }
 
 impl Front {
@@ -73,14 +76,7 @@ impl Mediator {
                 }
                 Front::Waiting { .. } => {
                     self.input.push(bytes);
-                    if self.input.len() > 2 * MAX_HELD {
-                        self.give_up(
-                            cx,
-                            Ending::Violation("too much sent before EHLO was answered"),
-                            replies::too_much_held(),
-                        );
-                    }
-                    return;
+                    return self.bound_held(cx, "too much sent before EHLO was answered");
                 }
                 Front::DataAsked => {
                     self.input.push(bytes);
@@ -93,6 +89,9 @@ impl Mediator {
                 Front::Hello | Front::Commands => {
                     self.input.push(bytes);
                     bytes = &[];
+                    if self.waiting.holds_back() {
+                        return self.bound_held(cx, "too much sent before MAIL or RCPT was answered");
+                    }
                     if self.waiting.len() >= MAX_PIPELINE || self.to_server.len() >= HIGH_WATER {
                         return;
                     }
@@ -106,6 +105,13 @@ impl Mediator {
                     return;
                 }
             }
+        }
+    }
+
+    /// A driver that heeds [`Mediator::wants_client`] never gets here.
+    fn bound_held(&mut self, cx: &mut Context<'_>, what: &'static str) {
+        if self.input.len() > 2 * MAX_HELD {
+            self.give_up(cx, Ending::Violation(what), replies::too_much_held());
         }
     }
 
@@ -125,7 +131,7 @@ impl Mediator {
             }
         }
         if self.draining
-            && !self.in_transaction
+            && !self.envelope.open
             && self.waiting.is_empty()
             && matches!(self.front, Front::Hello | Front::Commands)
         {
@@ -149,8 +155,9 @@ impl Mediator {
             }
             Err(error) => return self.refuse(cx, verb, &line, error.reply()),
         };
-        if let Some(settings) = self.stand_in.clone() {
-            return self.serve(cx, &settings, &command, &line);
+        if let Some(absent) = &self.absent {
+            let absent = Absent::clone(absent);
+            return self.serve(cx, absent, &command, &line);
         }
         match self.front {
             Front::Hello => self.before_hello(cx, &command, &line),
@@ -191,37 +198,17 @@ impl Mediator {
     fn command(&mut self, cx: &mut Context<'_>, command: &Command, line: &[u8]) {
         let verb = command.verb();
         match command {
-            Command::Mail { from, .. } => match cx.host.mail(from, line) {
-                Judgement::Refuse(refusal) => self.refuse(cx, verb, line, refusal),
-                _ => {
-                    self.in_transaction = true;
-                    self.pass_envelope(cx, command, line);
-                    cx.tell(Event::Mail(from));
-                }
-            },
-            Command::Rcpt { to, .. } => match cx.host.rcpt(to, line) {
-                Judgement::Refuse(refusal) => self.refuse(cx, verb, line, refusal),
-                _ => {
-                    self.pass_envelope(cx, command, line);
-                    cx.tell(Event::Rcpt(to));
-                }
-            },
-            Command::Data => {
-                self.pass(cx, Topic::Command(verb), line);
-                self.front = Front::DataAsked;
-            }
-            Command::Bdat { size, last } => {
-                let topic = if *last { Topic::LastChunk } else { Topic::Command(verb) };
-                self.pass(cx, topic, line);
-                self.front = Front::Chunk { left: BdatCounter::new(*size), last: *last, verdict: None };
-                self.content_since.get_or_insert(cx.now);
-                if *size == 0 {
-                    self.chunk_done(cx);
-                }
-            }
+            Command::Mail { from, .. } => self.mail(cx, from, command, line),
+            Command::Rcpt { to, .. } => self.rcpt(cx, to, command, line),
+            Command::Data => self.data(cx, line),
+            Command::Bdat { size, last } => self.bdat(cx, *size, *last, line),
             Command::Quit => self.quit(cx, line),
             Command::Ehlo(_) | Command::Helo(_) => self.hello_again(cx, verb, line),
-            Command::Rset | Command::Noop | Command::Vrfy(_) | Command::Expn(_) | Command::Help => {
+            Command::Rset => {
+                self.forget_envelope();
+                self.pass(cx, Topic::Command(verb), line);
+            }
+            Command::Noop | Command::Vrfy(_) | Command::Expn(_) | Command::Help => {
                 self.pass(cx, Topic::Command(verb), line);
             }
             Command::StartTls => self.refuse(cx, verb, line, replies::no_tls_here()),
@@ -239,24 +226,37 @@ impl Mediator {
 
     /// EHLO resets the transaction; for the server that is a RSET (RFC 5321 §4.1.4).
     fn hello_again(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8]) {
-        let hello =
-            self.hello.as_ref().map(|hello| if verb == Verb::Ehlo { hello.ehlo.clone() } else { hello.helo.clone() });
-        self.answer(cx, verb, line, hello.unwrap_or_else(replies::ok));
+        self.answer_hello(cx, verb, line);
+        self.forget_envelope();
         self.send(cx, Verb::Rset, "RSET");
-        self.waiting.push(Awaited { topic: Topic::Command(Verb::Rset), since: cx.now, by: By::ServerForUs });
+        let line = self.kept(b"RSET");
+        self.waiting.push(Awaited { topic: Topic::Command(Verb::Rset), since: cx.now, by: By::ServerForUs, line });
+    }
+
+    /// What the client said of its envelope without the server having heard it.
+    fn forget_envelope(&mut self) {
+        (self.envelope.held, self.envelope.void) = (None, None);
     }
 
     /// With a policy that was asked, the server gets what was understood: two parsers may differ, one value cannot.
-    fn pass_envelope(&mut self, cx: &mut Context<'_>, command: &Command, line: &[u8]) {
+    pub(super) fn pass_envelope(&mut self, cx: &mut Context<'_>, command: &Command, line: &[u8]) {
         let topic = Topic::Command(command.verb());
         if self.exact { self.pass(cx, topic, command.to_string().as_bytes()) } else { self.pass(cx, topic, line) }
     }
 
-    fn pass(&mut self, cx: &mut Context<'_>, topic: Topic, line: &[u8]) {
+    pub(super) fn pass(&mut self, cx: &mut Context<'_>, topic: Topic, line: &[u8]) {
         cx.tell(Event::Command { flow: Flow::CommandPassed, topic, line });
         self.to_server.push(line);
         self.to_server.push(b"\r\n");
-        self.waiting.push(Awaited { topic, since: cx.now, by: By::Server });
+        let again = !matches!(topic, Topic::Command(Verb::Bdat) | Topic::LastChunk);
+        let line = if again { self.kept(line) } else { None };
+        self.waiting.push(Awaited { topic, since: cx.now, by: By::Server, line });
+    }
+
+    /// A line that was sent, if it may have to be sent again.
+    fn kept(&self, line: &[u8]) -> Option<Line> {
+        let keep = self.home.is_some() && !self.failed_over && self.waiting.has_room(line.len());
+        keep.then(|| Line { bytes: line.into(), turn: Turn::Sent })
     }
 
     pub(super) fn ended_here(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8]) {
@@ -267,11 +267,28 @@ impl Mediator {
     /// Answers a command here; the answer takes its turn.
     pub(super) fn answer(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8], reply: Reply) {
         self.ended_here(cx, verb, line);
-        let topic = Topic::Command(verb);
+        self.say_in_turn(cx, Topic::Command(verb), reply);
+    }
+
+    fn say_in_turn(&mut self, cx: &mut Context<'_>, topic: Topic, reply: Reply) {
         if self.waiting.is_empty() {
             self.say(cx, Flow::ReplyMade, topic, &reply);
         } else {
-            self.waiting.push(Awaited { topic, since: cx.now, by: By::Us(reply) });
+            self.waiting.push(Awaited { topic, since: cx.now, by: By::Us(reply), line: None });
+        }
+    }
+
+    /// Says what of our own has its turn.
+    pub(super) fn say_ours(&mut self, cx: &mut Context<'_>) {
+        while let Some((topic, reply)) = self.waiting.next_of_ours() {
+            self.say(cx, Flow::ReplyMade, topic, &reply);
+            self.data_refused(topic);
+        }
+    }
+
+    pub(super) fn data_refused(&mut self, topic: Topic) {
+        if topic == Topic::Command(Verb::Data) && matches!(self.front, Front::DataAsked) {
+            self.front = Front::Commands;
         }
     }
 
@@ -300,7 +317,8 @@ impl Mediator {
                 }
                 let (taken, end) = (scan.taken, scan.end);
                 if fault && verdict.is_none() {
-                    *verdict = Some(Verdict { flow: Flow::ReplyMade, reply: replies::bare_line_end() });
+                    let reply = replies::bare_line_end();
+                    *verdict = Some(Verdict { flow: Flow::ReplyMade, reply, goes_on: false });
                     self.end(cx, Ending::Violation("bare CR or LF in content"));
                     self.drop_server();
                 }
@@ -336,7 +354,7 @@ impl Mediator {
         match verdict {
             None => {
                 cx.tell(Event::ContentEnd);
-                self.waiting.push(Awaited { topic, since: cx.now, by: By::Server });
+                self.waiting.push(Awaited { topic, since: cx.now, by: By::Server, line: None });
             }
             Some(verdict) => self.pronounce(cx, topic, &verdict),
         }
@@ -349,12 +367,13 @@ impl Mediator {
                     cx.tell(Event::ContentEnd);
                 }
             }
-            Front::Chunk { verdict: Some(verdict), last, .. } if self.stand_in.is_some() => {
-                self.chunk_refused(cx, last, &verdict);
-            }
             Front::Chunk { verdict: Some(verdict), last, .. } => {
                 let topic = if last { Topic::LastChunk } else { Topic::Command(Verb::Bdat) };
-                self.pronounce(cx, topic, &verdict);
+                if verdict.goes_on {
+                    self.say_in_turn(cx, topic, verdict.reply);
+                } else {
+                    self.pronounce(cx, topic, &verdict);
+                }
             }
             other => self.front = other,
         }

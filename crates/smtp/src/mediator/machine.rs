@@ -1,13 +1,16 @@
 //! The mediator as its driver sees it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Instant;
 
+use super::envelope::Envelope;
 use super::event::{Ending, Event, Flow, Topic};
 use super::front::Front;
-use super::opening::{HandedOver, Hello, Mx, Opening};
-use super::settings::{Deadlines, HIGH_WATER, HandOver, Host, MAX_HELD, Outbound, StandIn};
+use super::moving::Moving;
+use super::opening::{HandedOver, Hello, Mx, Opening, Security};
+use super::outgoing::Outgoing;
+use super::settings::{Deadlines, HIGH_WATER, HandOver, Host, Leg, MAX_HELD, Outbound};
+use super::stand_in::Absent;
 use super::waiting::Waiting;
 use super::{replies, settings};
 use crate::Reply;
@@ -41,46 +44,6 @@ pub enum Action {
     CloseClient,
 }
 
-/// Bytes on their way out. Empty, it owns no memory.
-#[derive(Debug, Default)]
-pub struct Outgoing {
-    bytes: Vec<u8>,
-    written: usize,
-}
-
-impl Outgoing {
-    /// What is to be written.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[self.written..]
-    }
-
-    /// The first `count` bytes were written.
-    pub fn wrote(&mut self, count: usize) {
-        self.written = (self.written + count).min(self.bytes.len());
-        if self.written == self.bytes.len() {
-            self.clear();
-        }
-    }
-
-    /// How much is to be written.
-    pub fn len(&self) -> usize {
-        self.bytes.len() - self.written
-    }
-
-    /// Whether nothing is to be written.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
-}
-
 /// Where the server's side stands.
 #[derive(Debug)]
 pub(super) enum Back {
@@ -94,7 +57,7 @@ pub(super) enum Back {
 }
 
 impl Back {
-    fn opening(opening: Opening) -> Self {
+    pub(super) fn opening(opening: Opening) -> Self {
         Self::Opening { opening, connected: false }
     }
 }
@@ -117,11 +80,21 @@ pub struct Mediator {
     pub(super) refusal: Option<Reply>,
     /// MAIL and RCPT go out as they were understood, not as they were written.
     pub(super) exact: bool,
-    /// There is no server, and will be none.
-    pub(super) stand_in: Option<Arc<StandIn>>,
-    pub(super) in_transaction: bool,
-    /// When the content of the open transaction began.
-    pub(super) content_since: Option<Instant>,
+    /// How further legs are opened; `None`: there are no others.
+    pub(super) home: Option<Leg>,
+    /// Another leg is under way.
+    pub(super) moving: Option<Box<Moving>>,
+    /// The session moved because it was refused: once is enough.
+    pub(super) failed_over: bool,
+    /// Of the present leg.
+    pub(super) security: Security,
+    /// Whether the present leg honours REQUIRETLS; `None`: not for us to say.
+    pub(super) requiretls: Option<bool>,
+    /// The client said EHLO, and was told of extensions.
+    pub(super) esmtp: bool,
+    /// There is no server.
+    pub(super) absent: Option<Box<Absent>>,
+    pub(super) envelope: Envelope,
     pub(super) draining: bool,
     pub(super) client_closed: bool,
     pub(super) errors: usize,
@@ -147,7 +120,9 @@ impl Mediator {
     /// A session of an MSA towards an MX. The client is greeted once the MX is.
     pub fn outbound(settings: Outbound, now: Instant) -> Self {
         let deadlines = settings.deadlines;
-        Self::new(Back::opening(Opening::Mx(Box::new(settings.leg), Mx::Greeting)), deadlines, None, now)
+        let opening = Opening::Mx(Box::new(settings.leg.clone()), Mx::Greeting);
+        let requiretls = Some(false);
+        Self { home: Some(settings.leg), requiretls, ..Self::new(Back::opening(opening), deadlines, None, now) }
     }
 
     /// A session of a client, greeted and authenticated, towards the MSA that serves it.
@@ -179,9 +154,14 @@ impl Mediator {
             hello,
             refusal: None,
             exact: false,
-            stand_in: None,
-            in_transaction: false,
-            content_since: None,
+            home: None,
+            moving: None,
+            failed_over: false,
+            security: Security::Clear,
+            requiretls: None,
+            esmtp: false,
+            absent: None,
+            envelope: Envelope::default(),
             draining: false,
             client_closed: false,
             errors: 0,
@@ -228,7 +208,7 @@ impl Mediator {
 
     /// Whether a mail transaction is open: a good reason to wait before ending.
     pub fn in_transaction(&self) -> bool {
-        self.in_transaction
+        self.envelope.open
     }
 
     /// How the session ended, once that is decided.
@@ -240,8 +220,11 @@ impl Mediator {
     pub fn connected(&mut self, now: Instant, host: &mut dyn Host) {
         if let Back::Opening { connected, opening } = &mut self.back {
             *connected = true;
-            if let (Opening::Mx(leg, _), Some(new)) = (opening, host.leg()) {
+            if let (Opening::Mx(leg, _), Some(new)) = (&mut *opening, host.leg()) {
                 **leg = new;
+            }
+            if let (Opening::Mx(leg, _), Some(moving)) = (opening, &mut self.moving) {
+                moving.connected(leg, now);
             }
             self.server_heard = now;
         }
@@ -250,7 +233,11 @@ impl Mediator {
     /// The connection that [`Action::Dial`] asked for cannot be had; the client gets `reply`.
     pub fn not_connected(&mut self, now: Instant, reply: Reply, host: &mut dyn Host) {
         let cx = &mut Context { now, host };
-        self.give_up(cx, Ending::Unreachable, reply);
+        match self.moving {
+            Some(_) => self.stay(cx, reply),
+            None => self.give_up(cx, Ending::Unreachable, reply),
+        }
+        self.resume(cx);
     }
 
     /// The handshake that [`Action::Handshake`] asked for succeeded; `verified`: the certificate names the server and leads to a
@@ -262,12 +249,14 @@ impl Mediator {
             let step = opening.secured(verified);
             self.perform(cx, step, None);
         }
+        self.resume(cx);
     }
 
     /// The handshake failed; its connection is dropped already.
     pub fn handshake_failed(&mut self, now: Instant, host: &mut dyn Host) {
         let cx = &mut Context { now, host };
         self.opening_lost(cx, Ending::ServerLost, replies::server_lost());
+        self.resume(cx);
     }
 
     /// The client sent these.
@@ -296,8 +285,7 @@ impl Mediator {
     pub fn server_closed(&mut self, now: Instant, host: &mut dyn Host) {
         let cx = &mut Context { now, host };
         self.server_lost(cx, Ending::ServerLost, replies::server_lost());
-        self.pump(cx, &[]);
-        self.settle(cx);
+        self.resume(cx);
     }
 
     /// Bytes were written: there may be room for commands that are held.
@@ -326,9 +314,15 @@ impl Mediator {
             && at <= now
         {
             self.expired(cx, silent);
-            self.pump(cx, &[]);
-            self.settle(cx);
+            self.resume(cx);
         }
+    }
+
+    /// Goes on with what is at hand already.
+    fn resume(&mut self, cx: &mut Context<'_>) {
+        self.read_replies(cx, &[]);
+        self.pump(cx, &[]);
+        self.settle(cx);
     }
 
     /// Gives the client a reply, in its turn already.
@@ -387,6 +381,7 @@ impl Mediator {
     pub(super) fn close_client(&mut self) {
         if !matches!(self.front, Front::Done) {
             self.front = Front::Done;
+            self.moving = None;
             self.input.clear();
             self.waiting.clear();
             self.transaction_over();
@@ -395,8 +390,9 @@ impl Mediator {
     }
 
     pub(super) fn transaction_over(&mut self) {
-        self.in_transaction = false;
-        self.content_since = None;
+        let Envelope { held, void, .. } = std::mem::take(&mut self.envelope);
+        // The client may be ahead, in the next one.
+        self.envelope = Envelope { open: held.is_some(), held, void, ..Envelope::default() };
     }
 
     /// Ends everything: `reply` takes the place of the next one that the client waits for.

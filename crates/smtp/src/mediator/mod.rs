@@ -27,15 +27,20 @@
 //! | `front` | bytes and commands from the client |
 //! | `back` | replies from the server, its loss, deadlines |
 //! | `opening` | how a session with the server begins: pure |
-//! | `stand_in` | sessions without a server, because there is no place for them |
+//! | `envelope` | MAIL, RCPT, DATA and BDAT: judged, passed, held, or answered here |
+//! | `moving` | from one connection with the server to another |
+//! | `stand_in` | sessions without a server |
 //! | `waiting` | who is owed which reply |
-//! | `event`, `settings`, `replies` | what is told, decided, answered |
+//! | `event`, `settings`, `replies`, `outgoing` | what is told, decided, answered, written |
 
 mod back;
+mod envelope;
 mod event;
 mod front;
 mod machine;
+mod moving;
 mod opening;
+mod outgoing;
 mod replies;
 mod settings;
 mod stand_in;
@@ -44,7 +49,8 @@ mod tests;
 mod waiting;
 
 pub use event::{Ending, Event, Flow, Observer, Topic};
-pub use machine::{Action, Mediator, Outgoing};
+pub use machine::{Action, Mediator};
+pub use outgoing::Outgoing;
 pub use settings::{
     Deadlines, HIGH_WATER, HandOver, Host, Judgement, Leg, MAX_ERRORS, MAX_HELD, MAX_PIPELINE, MAX_REPLAY, Outbound,
     Policy, StandIn, TlsPolicy,

@@ -28,8 +28,8 @@ pub(super) enum Step {
     Handshake,
     /// Drop the connection and dial again, not to try TLS.
     Redial,
-    /// Answer the client's EHLO or HELO, and relay.
-    Answer(Hello),
+    /// The leg is ready: answer the client's EHLO or HELO, and relay.
+    Answer(Ready),
     /// Answer the client's EHLO or HELO with this refusal of the server, now and later.
     RejectHello,
     /// Relay: the client was answered before.
@@ -40,6 +40,22 @@ pub(super) enum Step {
     Fail(Ending, Reply),
 }
 
+/// A leg that can be relayed to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ready {
+    pub(super) hello: Hello,
+    pub(super) security: Security,
+}
+
+/// How a leg is secured, the weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Security {
+    Clear,
+    Encrypted,
+    /// With a certificate that is trusted.
+    Verified,
+}
+
 /// The remembered answers to EHLO and HELO.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hello {
@@ -48,18 +64,24 @@ pub(super) struct Hello {
 }
 
 impl Hello {
-    fn new(name: &str, offered: Extensions, secured: bool) -> Self {
+    fn new(name: &str, offered: Extensions, security: Security) -> Self {
         let name = if name.is_empty() { "server" } else { name };
         // What we cannot keep up, or do ourselves, is not offered on.
         let kept = Extensions {
             starttls: false,
-            requiretls: offered.requiretls && secured,
+            // RFC 8689 §2: only from a server that proved who it is.
+            requiretls: offered.requiretls && security == Security::Verified,
             auth: Vec::new(),
             xclient: Vec::new(),
             other: Vec::new(),
             ..offered
         };
         Self { ehlo: kept.to_reply(name), helo: Reply::plain(250, name) }
+    }
+
+    /// Whether this extension, which has no parameters, is among what is offered.
+    pub(super) fn offers(&self, extension: &str) -> bool {
+        self.ehlo.lines.iter().skip(1).any(|line| line == extension)
     }
 
     /// From an EHLO reply that is given.
@@ -88,8 +110,8 @@ pub(super) enum Mx {
     /// In the clear, the hello would be this.
     StartTls(Hello),
     Handshake,
-    /// The second dial's greeting, which the client does not see.
-    ClearGreeting,
+    /// A further dial's greeting, which the client does not see.
+    Again(Wire),
 }
 
 /// What is known of the connection's security.
@@ -97,9 +119,21 @@ pub(super) enum Mx {
 pub(super) enum Wire {
     /// TLS may still be tried.
     Fresh,
-    Secured,
+    Secured {
+        verified: bool,
+    },
     /// Dialled in the clear after TLS failed.
     Clear,
+}
+
+impl Wire {
+    fn security(self) -> Security {
+        match self {
+            Self::Secured { verified: true } => Security::Verified,
+            Self::Secured { verified: false } => Security::Encrypted,
+            Self::Fresh | Self::Clear => Security::Clear,
+        }
+    }
 }
 
 /// Towards an MSA that trusts us.
@@ -114,7 +148,7 @@ impl Opening {
     /// The server answered.
     pub(super) fn reply(&mut self, reply: &Reply) -> Step {
         match self {
-            Self::Mx(outbound, state) => state.reply(outbound, reply),
+            Self::Mx(leg, state) => state.reply(leg, reply),
             Self::HandOver(hand_over, state) => state.reply(hand_over, reply),
         }
     }
@@ -122,9 +156,9 @@ impl Opening {
     /// The client said EHLO or HELO. Only after its greeting.
     pub(super) fn hello(&mut self) -> Step {
         match self {
-            Self::Mx(outbound, state) => {
+            Self::Mx(leg, state) => {
                 *state = Mx::Ehlo(Wire::Fresh);
-                ehlo(&outbound.ehlo_name)
+                ehlo(&leg.ehlo_name)
             }
             Self::HandOver(..) => Step::Relay,
         }
@@ -132,21 +166,24 @@ impl Opening {
 
     /// The handshake succeeded.
     pub(super) fn secured(&mut self, verified: bool) -> Step {
-        let Self::Mx(outbound, state) = self else { return Step::Relay };
-        if outbound.tls == TlsPolicy::Verify && !verified {
+        let Self::Mx(leg, state) = self else { return Step::Relay };
+        if leg.tls == TlsPolicy::Verify && !verified {
             return Step::Fail(Ending::TlsFailed, replies::tls_failed());
         }
-        *state = Mx::Ehlo(Wire::Secured);
-        ehlo(&outbound.ehlo_name)
+        *state = Mx::Ehlo(Wire::Secured { verified });
+        ehlo(&leg.ehlo_name)
     }
 
     /// The connection was lost, stalled, or failed in its handshake.
     pub(super) fn lost(&mut self, ending: Ending, reply: Reply) -> Step {
-        if let Self::Mx(outbound, state) = self
-            && matches!(state, Mx::StartTls(_) | Mx::Handshake | Mx::Ehlo(Wire::Secured) | Mx::Helo(Wire::Secured))
+        if let Self::Mx(leg, state) = self
+            && matches!(
+                state,
+                Mx::StartTls(_) | Mx::Handshake | Mx::Ehlo(Wire::Secured { .. }) | Mx::Helo(Wire::Secured { .. })
+            )
         {
-            if outbound.tls.allows_clear() {
-                *state = Mx::ClearGreeting;
+            if leg.tls.allows_clear() {
+                *state = Mx::Again(Wire::Clear);
                 return Step::Redial;
             }
             return Step::Fail(Ending::TlsFailed, replies::tls_failed());
@@ -160,11 +197,19 @@ impl Opening {
         Step::Fail(ending, reply)
     }
 
+    /// How the leg is secured so far.
+    pub(super) fn security(&self) -> Security {
+        match self {
+            Self::Mx(_, Mx::Ehlo(wire) | Mx::Helo(wire)) => wire.security(),
+            _ => Security::Clear,
+        }
+    }
+
     /// Whether a server's reply is awaited, and which.
     pub(super) fn awaits(&self) -> Option<Topic> {
         let verb = match self {
             Self::Mx(_, Mx::Greeted | Mx::Handshake) => return None,
-            Self::Mx(_, Mx::Greeting | Mx::ClearGreeting) | Self::HandOver(_, HandedOver::Greeting) => {
+            Self::Mx(_, Mx::Greeting | Mx::Again(_)) | Self::HandOver(_, HandedOver::Greeting) => {
                 return Some(Topic::Greeting);
             }
             Self::Mx(_, Mx::Ehlo(_)) | Self::HandOver(_, HandedOver::Ehlo) => Verb::Ehlo,
@@ -177,40 +222,41 @@ impl Opening {
 }
 
 impl Mx {
-    fn reply(&mut self, outbound: &Leg, reply: &Reply) -> Step {
+    fn reply(&mut self, leg: &Leg, reply: &Reply) -> Step {
         let positive = reply.severity() == Severity::Positive;
         match std::mem::replace(self, Self::Greeted) {
             // The same words as for a lost connection: STARTTLS did not come about.
-            Self::StartTls(_) if reply.code == 421 && outbound.tls.allows_clear() => {
-                *self = Self::ClearGreeting;
+            Self::StartTls(_) if reply.code == 421 && leg.tls.allows_clear() => {
+                *self = Self::Again(Wire::Clear);
                 Step::Redial
             }
             Self::StartTls(_) if reply.code == 220 => {
                 *self = Self::Handshake;
                 Step::Handshake
             }
-            Self::StartTls(hello) if outbound.tls.allows_clear() => Step::Answer(hello),
+            Self::StartTls(hello) if leg.tls.allows_clear() => Step::Answer(Ready { hello, security: Security::Clear }),
             Self::StartTls(_) => Step::Fail(Ending::TlsFailed, replies::tls_failed()),
-            Self::ClearGreeting if positive => {
-                *self = Self::Ehlo(Wire::Clear);
-                ehlo(&outbound.ehlo_name)
+            Self::Again(wire) if positive => {
+                *self = Self::Ehlo(wire);
+                ehlo(&leg.ehlo_name)
             }
             // 421 whatever the MX said: it had taken the session before.
-            Self::ClearGreeting => Step::Fail(Ending::ServerRefused, Reply::new(421, (4, 4, 1), reply.text())),
+            Self::Again(_) => Step::Fail(Ending::ServerRefused, Reply::new(421, (4, 4, 1), reply.text())),
             _ if reply.code == 421 => Step::PassAndClose,
             Self::Greeting if positive => Step::Greet,
             Self::Greeting => Step::RefuseSession,
-            Self::Ehlo(leg) if positive => self.offered(outbound, leg, reply),
-            Self::Ehlo(leg) if reply.is_permanent() => {
-                *self = Self::Helo(leg);
-                Step::Send(Verb::Helo, format!("HELO {}", outbound.ehlo_name))
+            Self::Ehlo(wire) if positive => self.offered(leg, wire, reply),
+            Self::Ehlo(wire) if reply.is_permanent() => {
+                *self = Self::Helo(wire);
+                Step::Send(Verb::Helo, format!("HELO {}", leg.ehlo_name))
             }
-            Self::Helo(leg) if positive => {
-                if leg != Wire::Secured && !outbound.tls.allows_clear() {
+            Self::Helo(wire) if positive => {
+                if wire.security() == Security::Clear && !leg.tls.allows_clear() {
                     return Step::Fail(Ending::TlsFailed, replies::tls_not_offered());
                 }
                 let name = reply.lines.first().and_then(|line| line.split(' ').next()).unwrap_or_default();
-                Step::Answer(Hello::new(name, Extensions::default(), leg == Wire::Secured))
+                let security = wire.security();
+                Step::Answer(Ready { hello: Hello::new(name, Extensions::default(), security), security })
             }
             Self::Ehlo(_) | Self::Helo(_) => Step::RejectHello,
             // Nothing was asked.
@@ -220,18 +266,19 @@ impl Mx {
         }
     }
 
-    fn offered(&mut self, outbound: &Leg, leg: Wire, reply: &Reply) -> Step {
+    fn offered(&mut self, leg: &Leg, wire: Wire, reply: &Reply) -> Step {
         let (name, offered) = Extensions::parse(reply);
         let starttls = offered.starttls;
-        let hello = Hello::new(&name, offered, leg == Wire::Secured);
-        if leg == Wire::Fresh && starttls && outbound.tls != TlsPolicy::Off {
+        let security = wire.security();
+        let hello = Hello::new(&name, offered, security);
+        if wire == Wire::Fresh && starttls && leg.tls != TlsPolicy::Off {
             *self = Self::StartTls(hello);
             return Step::Send(Verb::StartTls, "STARTTLS".to_owned());
         }
-        if leg != Wire::Secured && !outbound.tls.allows_clear() {
+        if security == Security::Clear && !leg.tls.allows_clear() {
             return Step::Fail(Ending::TlsFailed, replies::tls_not_offered());
         }
-        Step::Answer(hello)
+        Step::Answer(Ready { hello, security })
     }
 }
 

@@ -96,6 +96,39 @@ pub(super) fn tls_failed() -> Reply {
     Reply::new(421, (4, 7, 5), "TLS is required and could not be established")
 }
 
+pub(super) fn sender_ok() -> Reply {
+    Reply::new(250, (2, 1, 0), "ok")
+}
+
+pub(super) fn nested_mail() -> Reply {
+    Reply::new(503, (5, 5, 1), "there is a MAIL already")
+}
+
+pub(super) fn no_recipients() -> Reply {
+    Reply::new(503, (5, 5, 1), "no valid recipients")
+}
+
+pub(super) fn requiretls() -> Reply {
+    Reply::new(550, (5, 7, 30), "REQUIRETLS support required")
+}
+
+pub(super) fn weaker_tls() -> Reply {
+    Reply::new(451, (4, 7, 5), "the server's TLS is weaker when reached from elsewhere")
+}
+
+pub(super) fn covers_less() -> Reply {
+    Reply::new(451, (4, 3, 5), "the server offers less when reached from elsewhere")
+}
+
+/// Whatever closes or refuses another leg delays one message.
+pub(super) fn not_over_this_leg(reason: &Reply) -> Reply {
+    match reason.code {
+        421 => Reply { code: 451, ..reason.clone() },
+        451 => reason.clone(),
+        _ => Reply::new(451, (4, 4, 1), reason.text()),
+    }
+}
+
 pub(super) fn hand_over_refused() -> Reply {
     Reply::new(421, (4, 3, 2), "the mail service cannot take this session now")
 }

@@ -1,4 +1,4 @@
-//! Standing in for a server that there is no place to dial.
+//! Sessions without a server: there is no place to dial it, or no way to it for a message that must leave from elsewhere.
 //!
 //! ```text
 //!   220 ─▶ (client: EHLO) ─▶ everything is offered ─▶ (client: MAIL) ─▶ 451 4.3.2, and the same to what is pipelined behind it
@@ -7,24 +7,34 @@
 //! Clients take a 421 in place of the greeting for a failure of the whole site: Postfix suspends the destination, Exim
 //! notes a host retry. A refusal of MAIL delays that message only.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::{Ending, Flow, Topic};
-use super::front::{Front, Verdict};
+use super::front::Front;
 use super::machine::{Back, Context, Mediator};
+use super::opening::Hello;
 use super::replies;
-use super::settings::{Host, StandIn};
-use crate::body::BdatCounter;
+use super::settings::{Host, Judgement, StandIn};
 use crate::command::{Command, Verb};
 use crate::{Extensions, Reply};
+
+/// There is no server.
+#[derive(Debug, Clone)]
+pub(super) struct Absent {
+    /// What everything gets that needs one.
+    pub(super) reply: Reply,
+    /// Whether each MAIL dials again.
+    pub(super) again: bool,
+}
 
 impl Mediator {
     /// A session that is served here, without a server: it is greeted at once, and its messages are refused.
     pub fn stand_in(settings: StandIn, now: Instant, host: &mut dyn Host) -> Self {
-        let greeting = Reply::plain(220, format!("{} ESMTP", settings.name));
-        let mut mediator = Self::new(Back::Gone, settings.deadlines, None, now);
-        mediator.stand_in = Some(Arc::new(settings));
+        let StandIn { name, refusal, deadlines } = settings;
+        let greeting = Reply::plain(220, format!("{name} ESMTP"));
+        let hello = Hello { ehlo: everything().to_reply(&name), helo: Reply::plain(250, name) };
+        let mut mediator = Self::new(Back::Gone, deadlines, Some(hello), now);
+        mediator.absent = Some(Box::new(Absent { reply: refusal, again: false }));
         mediator.front = Front::Hello;
         mediator.actions.clear();
         mediator.say(&mut Context { now, host }, Flow::ReplyMade, Topic::Greeting, &greeting);
@@ -32,15 +42,11 @@ impl Mediator {
     }
 
     /// A command in a session without a server.
-    pub(super) fn serve(&mut self, cx: &mut Context<'_>, settings: &StandIn, command: &Command, line: &[u8]) {
+    pub(super) fn serve(&mut self, cx: &mut Context<'_>, absent: Absent, command: &Command, line: &[u8]) {
         let verb = command.verb();
         match command {
-            Command::Ehlo(_) => {
-                self.answer(cx, verb, line, everything().to_reply(&settings.name));
-                self.front = Front::Commands;
-            }
-            Command::Helo(_) => {
-                self.answer(cx, verb, line, Reply::plain(250, settings.name.clone()));
+            Command::Ehlo(_) | Command::Helo(_) => {
+                self.answer_hello(cx, verb, line);
                 self.front = Front::Commands;
             }
             Command::Quit => {
@@ -49,32 +55,30 @@ impl Mediator {
                 self.close_client();
             }
             Command::Noop | Command::Rset => self.answer(cx, verb, line, replies::ok()),
-            // Its content follows, whatever the answer: it must not run as commands.
-            Command::Bdat { size, last } => {
-                self.ended_here(cx, verb, line);
-                let verdict = Verdict { flow: Flow::ReplyMade, reply: settings.refusal.clone() };
-                self.front = Front::Chunk { left: BdatCounter::new(*size), last: *last, verdict: Some(verdict) };
-                if *size == 0 {
-                    self.chunk_done(cx);
-                }
-            }
+            Command::Bdat { size, last } => self.refuse_chunk(cx, *size, *last, line, absent.reply),
             Command::StartTls => self.refuse(cx, verb, line, replies::no_tls_here()),
             Command::Auth { .. } => self.refuse(cx, verb, line, replies::no_auth_here()),
             Command::Xclient(_) => self.refuse(cx, verb, line, replies::no_xclient_here()),
             Command::Unknown(_) => self.refuse(cx, verb, line, replies::unknown_command()),
             _ if matches!(self.front, Front::Hello) => self.refuse(cx, verb, line, replies::say_hello_first()),
-            Command::Mail { .. } => self.refuse(cx, verb, line, settings.refusal.clone()),
+            Command::Mail { from, .. } if absent.again => match cx.host.mail(from, line) {
+                Judgement::Refuse(refusal) => self.refuse(cx, verb, line, refusal),
+                Judgement::Pass | Judgement::Move | Judgement::Hold => self.mail_elsewhere(cx, line),
+            },
+            Command::Mail { .. } => self.refuse(cx, verb, line, absent.reply),
             // 451, not 503: pipelined behind MAIL, and a 5xx would be a verdict on the recipient.
             Command::Rcpt { .. } | Command::Data | Command::Vrfy(_) | Command::Expn(_) | Command::Help => {
-                self.answer(cx, verb, line, settings.refusal.clone());
+                self.answer(cx, verb, line, absent.reply);
             }
         }
     }
 
-    /// The end of a chunk that went nowhere; the session goes on.
-    pub(super) fn chunk_refused(&mut self, cx: &mut Context<'_>, last: bool, verdict: &Verdict) {
-        let topic = if last { Topic::LastChunk } else { Topic::Command(Verb::Bdat) };
-        self.say(cx, verdict.flow, topic, &verdict.reply);
+    /// Answers EHLO or HELO from memory.
+    pub(super) fn answer_hello(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8]) {
+        let hello = self.hello.as_ref();
+        let hello = hello.map(|hello| if verb == Verb::Ehlo { hello.ehlo.clone() } else { hello.helo.clone() });
+        self.esmtp |= verb == Verb::Ehlo;
+        self.answer(cx, verb, line, hello.unwrap_or_else(replies::ok));
     }
 }
 

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::{ForwardPath, ReversePath};
 
 #[derive(Debug, Clone)]
 enum Move {
@@ -58,40 +59,113 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     prop::collection::vec(one, 1..60)
 }
 
+/// Counts what must add up, and decides by a list.
+#[derive(Default)]
+struct Fickle {
+    whims: Vec<u8>,
+    accepted: u32,
+    ends: u32,
+    ended: u32,
+    moves: u32,
+    arrivals: u32,
+}
+
+impl Fickle {
+    fn judge(&mut self) -> Judgement {
+        match self.whims.pop().unwrap_or(0) % 5 {
+            1 => Judgement::Refuse(Reply::new(451, (4, 7, 5), "a whim")),
+            2 => Judgement::Move,
+            3 => Judgement::Hold,
+            _ => Judgement::Pass,
+        }
+    }
+}
+
+impl Observer for Fickle {
+    fn event(&mut self, _: Instant, event: Event<'_>) {
+        match event {
+            Event::ContentEnd => self.ends += 1,
+            Event::Ended(_) => self.ended += 1,
+            Event::Moving { reply: Some(_), .. } => self.moves += 1,
+            Event::Moved { .. } | Event::Stayed => self.arrivals += 1,
+            Event::Reply { flow, topic: Topic::EndOfData | Topic::LastChunk, reply } if reply.is_positive() => {
+                assert_eq!(flow, Flow::ReplyPassed, "only the server accepts a message");
+                self.accepted += 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Policy for Fickle {
+    fn mail(&mut self, _: &ReversePath, _: &[u8]) -> Judgement {
+        self.judge()
+    }
+
+    fn rcpt(&mut self, _: &ForwardPath, _: &[u8]) -> Judgement {
+        self.judge()
+    }
+
+    fn fail_over(&mut self, _: Topic, _: &Reply) -> bool {
+        self.whims.pop().is_some_and(|whim| whim > 80)
+    }
+}
+
 proptest! {
     #[test]
-    fn every_session_stays_within_its_promises(moves in moves(), policy in 0usize..4) {
+    fn every_session_stays_within_its_promises(
+        moves in moves(),
+        policy in 0usize..4,
+        whims in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
         let policy = [TlsPolicy::Off, TlsPolicy::Opportunistic, TlsPolicy::Require, TlsPolicy::Verify][policy];
         let mut now = Instant::now();
         let mut mediator = Mediator::outbound(outbound(policy), now);
-        let (mut accepted, mut ends, mut ended, mut closed) = (0u32, 0u32, 0u32, 0u32);
-        let mut observer = |_: Instant, event: Event<'_>| match event {
-            Event::ContentEnd => ends += 1,
-            Event::Ended(_) => ended += 1,
-            Event::Reply { flow, topic: Topic::EndOfData | Topic::LastChunk, reply } if reply.is_positive() => {
-                assert_eq!(flow, Flow::ReplyPassed, "only the server accepts a message");
-                accepted += 1;
-            }
-            _ => {}
-        };
+        let mut host = Fickle { whims, ..Fickle::default() };
+        let mut closed = 0u32;
+        // As the driver has them: may be read, and set aside.
+        let (mut server, mut aside) = (false, false);
         for step in moves {
             match step {
-                Move::Client(bytes) if mediator.wants_client() => mediator.client_bytes(now, &bytes, &mut observer),
-                Move::Server(bytes) if mediator.wants_server() => mediator.server_bytes(now, &bytes, &mut observer),
-                Move::ClientCloses => mediator.client_closed(now, &mut observer),
-                Move::ServerCloses if mediator.wants_server() => mediator.server_closed(now, &mut observer),
+                Move::Client(bytes) if mediator.wants_client() => mediator.client_bytes(now, &bytes, &mut host),
+                Move::Server(bytes) if mediator.wants_server() => mediator.server_bytes(now, &bytes, &mut host),
+                Move::ClientCloses => mediator.client_closed(now, &mut host),
+                Move::ServerCloses if mediator.wants_server() => {
+                    server = false;
+                    mediator.server_closed(now, &mut host);
+                }
                 Move::Silence => if let Some(deadline) = mediator.deadline() {
                     now = now.max(deadline);
-                    mediator.tick(now, &mut observer);
+                    mediator.tick(now, &mut host);
                 },
-                Move::Drain => mediator.drain(now, &mut observer),
+                Move::Drain => mediator.drain(now, &mut host),
                 Move::Driver(well) => match mediator.next_action() {
-                    Some(Action::Dial) if well => mediator.connected(now, &mut observer),
-                    Some(Action::Dial) => mediator.not_connected(now, Reply::new(421, (4, 4, 1), "no"), &mut observer),
-                    Some(Action::Handshake) if well => mediator.handshake_done(now, true, &mut observer),
-                    Some(Action::Handshake) => mediator.handshake_failed(now, &mut observer),
+                    Some(Action::Dial) if well => {
+                        assert!(!server, "two servers at once");
+                        server = true;
+                        mediator.connected(now, &mut host);
+                    }
+                    Some(Action::Dial) => mediator.not_connected(now, Reply::new(421, (4, 4, 1), "no"), &mut host),
+                    Some(Action::Handshake) if well => mediator.handshake_done(now, true, &mut host),
+                    Some(Action::Handshake) => {
+                        server = false;
+                        mediator.handshake_failed(now, &mut host);
+                    }
+                    Some(Action::SetAside) => {
+                        assert!(server && !aside, "one server may be set aside");
+                        (server, aside) = (false, true);
+                    }
+                    Some(Action::TakeBack) => {
+                        assert!(aside, "nothing was set aside");
+                        (server, aside) = (true, false);
+                    }
+                    Some(Action::LeaveAside { .. }) => {
+                        assert!(aside, "nothing was set aside");
+                        aside = false;
+                    }
+                    Some(Action::DropServer | Action::CloseServer) => server = false,
                     Some(Action::CloseClient) => closed += 1,
-                    _ => {}
+                    None => {}
                 },
                 _ => {}
             }
@@ -105,8 +179,11 @@ proptest! {
         while let Some(action) = mediator.next_action() {
             closed += u32::from(action == Action::CloseClient);
         }
+        let Fickle { accepted, ends, ended, moves, arrivals, .. } = host;
         prop_assert!(accepted <= ends, "{accepted} accepted of {ends} sent whole");
         prop_assert!(ended <= 1 && closed <= 1);
         prop_assert!(closed == 0 || ended == 1, "a session that is over says why");
+        prop_assert!(moves <= 1, "a refused session moves once");
+        prop_assert!(arrivals <= 20);
     }
 }

@@ -5,8 +5,11 @@
 
 mod chaos;
 mod content;
+mod failover;
 mod hand_over;
+mod held;
 mod outbound;
+mod redial;
 mod relay;
 mod silence;
 mod stand_in;
@@ -36,7 +39,10 @@ impl Default for Scribe {
 
 impl Observer for Scribe {
     fn event(&mut self, _: Instant, event: Event<'_>) {
-        self.events.push(show(&event));
+        // How replies are cut into pieces is no part of a dialogue.
+        if !matches!(event, Event::Heard { .. }) {
+            self.events.push(show(&event));
+        }
     }
 }
 
@@ -218,7 +224,18 @@ pub(super) fn show(event: &Event<'_>) -> String {
         Event::Content(bytes) => format!("content {}", bytes.len()),
         Event::ContentEnd => "content end".into(),
         Event::Offered { name, lines } => format!("offered {name}: {}", lines.join(", ")),
+        Event::Heard { bytes } => format!("heard {bytes}"),
         Event::Injected { bytes } => format!("injected {bytes}"),
+        Event::Moving { topic, reply } => {
+            let why = reply.map_or_else(|| "wanted".to_owned(), Reply::to_string);
+            let at = match topic {
+                Topic::Command(verb) => verb.to_string(),
+                other => format!("{other:?}"),
+            };
+            format!("moving at {at}: {why}")
+        }
+        Event::Moved { .. } => "moved".into(),
+        Event::Stayed => "stayed".into(),
         Event::Ended(ending) => format!("ended {ending:?}"),
     }
 }

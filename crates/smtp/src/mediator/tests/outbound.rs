@@ -13,7 +13,7 @@ const TLS_ROAD: &str = "
     S 250 SIZE 1000
     s STARTTLS
     S 220 go ahead
-    !handshake
+    !handshake verified
     s EHLO out.example
     S 250-mx.example hello
     S 250-SIZE 2000
@@ -351,4 +351,55 @@ fn garbage_instead_of_a_greeting() {
         talk.server(garbage);
         talk.run("c 421 4.5.0 the server broke the protocol\n!drop server\n!close client");
     }
+}
+
+#[test]
+fn requiretls_is_offered_only_by_a_server_that_proved_who_it_is() {
+    let mut talk = Talk::outbound(TlsPolicy::Opportunistic);
+    talk.run(UP_TO_STARTTLS);
+    talk.run(
+        "S 220 go
+        !handshake
+        s EHLO out.example
+        S 250-mx
+        S 250 REQUIRETLS
+        c 250 mx
+        C MAIL FROM:<a@b.example> REQUIRETLS
+        c 550 5.7.30 REQUIRETLS support required",
+    );
+    // What was pipelined behind it is answered here: the server knows of no MAIL.
+    talk.client(b"RCPT TO:<c@d.example>\r\nDATA\r\n");
+    talk.run(
+        "c 550 5.7.30 REQUIRETLS support required
+        c 550 5.7.30 REQUIRETLS support required
+        C MAIL FROM:<a@b.example>
+        s MAIL FROM:<a@b.example>",
+    );
+    let mut talk = Talk::outbound(TlsPolicy::Opportunistic);
+    talk.run(UP_TO_STARTTLS);
+    talk.run(
+        "S 220 go
+        !handshake verified
+        s EHLO out.example
+        S 250-mx
+        S 250 REQUIRETLS
+        c 250-mx
+        c 250 REQUIRETLS
+        C MAIL FROM:<a@b.example> REQUIRETLS
+        s MAIL FROM:<a@b.example> REQUIRETLS",
+    );
+    // A server in the clear may say what it likes.
+    let mut talk = Talk::outbound(TlsPolicy::Off);
+    talk.run(
+        "!dial
+        S 220 mx
+        c 220 mx
+        C EHLO msa
+        s EHLO out.example
+        S 250-mx
+        S 250 REQUIRETLS
+        c 250 mx
+        C MAIL FROM:<a@b.example> REQUIRETLS
+        c 550 5.7.30 REQUIRETLS support required",
+    );
 }
