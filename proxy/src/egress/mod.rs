@@ -35,12 +35,21 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 pub mod ask;
+mod bounded;
+mod choice;
+mod clock;
+mod gauge;
+mod health;
 pub mod lesson;
 pub mod operator;
 pub mod policy;
+mod ramp;
+mod room;
 mod rotation;
 pub mod rules;
+mod seats;
 pub mod state;
+mod suspicion;
 pub mod view;
 
 pub use ask::{Ask, AtMail, Candidate, Decision, Entry, Granted, NoEgress, Outcome, Ticket};

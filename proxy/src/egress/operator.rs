@@ -50,7 +50,7 @@ const PROVIDERS: &[(&str, &str)] = &[
     ("kundenserver.de", "ionos.com"),
     ("1and1.com", "ionos.com"),
     ("perfora.net", "ionos.com"),
-    ("amazonaws.com", "amazon.com"),
+    ("amazonses.com", "amazon.com"),
     ("ezweb.ne.jp", "au.com"),
     ("qq.com", "tencent.com"),
     ("exmail.qq.com", "tencent.com"),
@@ -59,6 +59,45 @@ const PROVIDERS: &[(&str, &str)] = &[
     ("yeah.net", "netease.com"),
     ("yandex.net", "yandex.ru"),
     ("yandex.com", "yandex.ru"),
+];
+
+/// Domains in which hosts of strangers have names: whoever rents one must not speak for the others, so a host there is its network.
+const RENTED: &[&str] = &[
+    "amazonaws.com",
+    "azure.com",
+    "cloudapp.net",
+    "cloudatcost.com",
+    "colocrossing.com",
+    "contabo.host",
+    "contaboserver.net",
+    "ddns.net",
+    "digitalocean.com",
+    "duckdns.org",
+    "dyndns.org",
+    "dynu.net",
+    "fly.dev",
+    "freeddns.org",
+    "googleusercontent.com",
+    "hinet.net",
+    "hopto.org",
+    "hostwindsdns.com",
+    "kasserver.com",
+    "leaseweb.net",
+    "linode.com",
+    "linodeusercontent.com",
+    "no-ip.org",
+    "ovh.ca",
+    "ovh.net",
+    "ovh.us",
+    "poneytelecom.eu",
+    "rackspace.com",
+    "scaleway.com",
+    "secureserver.net",
+    "serverprofi24.com",
+    "strato.net",
+    "vultrusercontent.com",
+    "your-server.de",
+    "zapto.org",
 ];
 
 /// Second labels that registries of two-letter domains sell names under, as in `co.uk`, `ne.jp`, `com.br`.
@@ -71,7 +110,7 @@ const SHARED_SECOND: &[&str] = &[
 impl Operator {
     /// Who runs the MX of this name at this address.
     pub fn of(mx_name: Option<&str>, mx: IpAddr) -> Self {
-        match mx_name.and_then(registrable) {
+        match mx_name.and_then(registrable).filter(|domain| !RENTED.contains(&&**domain)) {
             Some(domain) => {
                 let joined = PROVIDERS.iter().find(|(alias, _)| *alias == domain).map(|(_, whose)| *whose);
                 Self(joined.unwrap_or(&domain).into())
@@ -85,6 +124,11 @@ impl Operator {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let joined = PROVIDERS.iter().find(|(alias, _)| *alias == name).map(|(_, whose)| *whose);
         Self(joined.unwrap_or(&name).into())
+    }
+
+    /// Whether it is one of the big providers, whose domains nobody else can make a name in.
+    pub fn is_big_provider(&self) -> bool {
+        PROVIDERS.iter().any(|(_, whose)| *whose == self.as_str())
     }
 
     /// The name.
@@ -182,6 +226,7 @@ mod tests {
             assert_eq!(of(name), "192.0.2.0/24", "{name:?}");
         }
         assert_eq!(of(&"a.".repeat(200)), "192.0.2.0/24");
+        assert_eq!(of("ec2-192-0-2-77.compute-1.amazonaws.com"), "192.0.2.0/24", "a host of a stranger");
     }
 
     #[test]

@@ -6,7 +6,14 @@ use std::time::SystemTime;
 use serde::Serialize;
 use warren_launcher_api::TenantName;
 
-use super::{Budget, EgressAddr, Evidence, MailClass, Operator, Suspicion};
+use std::collections::BTreeSet;
+
+use super::clock::{Now, Tick};
+use super::health::{Condition, Healths, Rested};
+use super::policy::{Member, Policy};
+use super::room::RoomKey;
+use super::suspicion::level;
+use super::{Budget, EgressAddr, Evidence, MailClass, Moment, Operator, Suspicion};
 
 /// The policy at a moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -102,4 +109,99 @@ pub struct SenderView {
     pub score: u32,
     /// What that rests on, in words.
     pub why: String,
+}
+
+impl Policy {
+    /// What people are shown.
+    pub fn view(&self, now: Moment) -> View {
+        let now = self.clock.now(now);
+        View {
+            at: now.wall,
+            sessions: self.sessions,
+            waiting: self.rooms.values().map(|room| room.waiting()).sum(),
+            addresses: self
+                .addresses
+                .iter()
+                .map(|(address, member)| self.address_view(*address, member, now))
+                .collect(),
+            destinations: self.destination_views(now),
+            senders: self.sender_views(now.tick),
+        }
+    }
+
+    fn address_view(&self, address: EgressAddr, member: &Member, now: Now) -> AddressView {
+        let pools = self.rules.pools.iter().filter(|pool| pool.addresses.contains(&address));
+        let unbound = member.unbound_until.filter(|until| *until > now.tick);
+        let could_not = || {
+            let at = now.calendar(unbound? - super::clock::ticks(super::UNBOUND));
+            Some(Evidence { at, what: "could not be bound".into(), list: None, reply: String::new() })
+        };
+        AddressView {
+            address,
+            pools: pools.map(|pool| Arc::clone(&pool.name)).collect(),
+            sessions: member.sessions,
+            rested: member.by_hand.clone().or_else(could_not),
+            until: if member.by_hand.is_some() { None } else { unbound.map(|until| now.calendar(until)) },
+            warming_day: self.ramps.day(address, now.tick).and_then(|day| u32::try_from(day + 1).ok()),
+        }
+    }
+
+    fn destination_views(&self, now: Now) -> Vec<DestinationView> {
+        let marked = self.healths.all().map(|(operator, address, _)| (operator.clone(), address));
+        let used = self
+            .rooms
+            .iter()
+            .flat_map(|(key, room)| room.gauges.iter().map(|(address, _)| (key.operator.clone(), *address)));
+        let warming = self.ramps.counted().map(|(address, operator)| (operator.clone(), address));
+        let all: BTreeSet<(Operator, EgressAddr)> = marked.chain(used).chain(warming).collect();
+        all.into_iter().map(|(operator, address)| self.destination_view(address, operator, now)).collect()
+    }
+
+    fn destination_view(&self, address: EgressAddr, operator: Operator, now: Now) -> DestinationView {
+        let full = self.rules.budget(&operator);
+        let mark = Healths::mark(self.healths.at(&operator), address);
+        let warmth = self.ramps.warmth(address, &operator, now.tick);
+        let (health, until) = match mark.map(|mark| mark.condition) {
+            Some(Condition::Rested(Rested { until: Some(until), probe, .. }))
+                if probe.is_some() || until <= now.tick =>
+            {
+                (Health::Probing, Some(until))
+            }
+            Some(Condition::Rested(rested)) => (Health::Rested, rested.until),
+            Some(Condition::Throttled { .. }) => (Health::Throttled, None),
+            None if warmth.is_some() => (Health::Warming, None),
+            None => (Health::Healthy, None),
+        };
+        let room = RoomKey { operator, ipv6: address.0.to_canonical().is_ipv6() };
+        let (gauge, waiting) = match self.rooms.get(&room) {
+            Some(room) => (room.gauge(address).cloned().unwrap_or_default(), room.waiting()),
+            None => Default::default(),
+        };
+        DestinationView {
+            address,
+            health,
+            since: mark.map(|mark| now.calendar(mark.since)),
+            until: until.map(|until| now.calendar(until)),
+            by_hand: matches!(mark.map(|mark| mark.condition), Some(Condition::Rested(Rested { until: None, .. }))),
+            evidence: mark.map(|mark| mark.evidence.clone()).unwrap_or_default(),
+            sessions: gauge.sessions(),
+            begun: gauge.begun(now.tick),
+            budget: mark.map_or(full, |mark| mark.budget(full)),
+            waiting,
+            warming: warmth.map(|warmth| (warmth.used, warmth.limit)),
+            operator: room.operator,
+        }
+    }
+
+    fn sender_views(&self, now: Tick) -> Vec<SenderView> {
+        let view = |seen: super::suspicion::Seen<'_>| SenderView {
+            tenant: seen.tenant.clone(),
+            account: seen.account.map(str::to_owned),
+            class: seen.class,
+            suspicion: level(seen.score),
+            score: seen.score,
+            why: seen.why,
+        };
+        self.senders.seen(now).into_iter().map(view).collect()
+    }
 }

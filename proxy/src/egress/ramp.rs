@@ -1,0 +1,142 @@
+//! Addresses that are new to the world: how many messages each sent to each operator today.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::clock::{DAY, MINUTE, Now, Tick};
+use super::{EgressAddr, Operator, WarmUp};
+
+/// Operators × warming addresses at once. Behind it newcomers find the ramp used up, and leave from established addresses: a ramp that was forgotten
+/// could be exceeded.
+const BOUND: usize = 20_000;
+
+/// The ramps of all addresses that warm up.
+#[derive(Debug, Default)]
+pub(super) struct Ramps {
+    since: BTreeMap<EgressAddr, (Tick, WarmUp)>,
+    used: HashMap<(EgressAddr, Operator), Used>,
+    swept: Option<Tick>,
+}
+
+/// Messages of a day of the ramp, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Used {
+    day: usize,
+    messages: u32,
+}
+
+/// How far an address is at an operator today.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Warmth {
+    /// From 0.
+    pub day: usize,
+    /// Messages of today.
+    pub used: u32,
+    /// As many as there may be.
+    pub limit: u32,
+    /// When the next day begins.
+    pub ends: Tick,
+}
+
+/// One counter, as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredRamp {
+    address: EgressAddr,
+    operator: Operator,
+    day: usize,
+    messages: u32,
+}
+
+impl Ramps {
+    /// Takes over what the configuration says. Counters stay.
+    pub(super) fn configure(&mut self, warm_up: &BTreeMap<EgressAddr, WarmUp>, now: Now) {
+        let placed = |(address, ramp): (&EgressAddr, &WarmUp)| {
+            // The same ramp keeps its days where they are, though the calendar may have been set since.
+            let known = self.since.get(address).filter(|(_, known)| known == ramp).map(|(since, _)| *since);
+            (*address, (known.unwrap_or_else(|| now.of(ramp.since)), ramp.clone()))
+        };
+        self.since = warm_up.iter().map(placed).collect();
+        self.used.retain(|(address, _), _| warm_up.contains_key(address));
+    }
+
+    /// The day of an address's ramp, from 0; none if it is established.
+    pub(super) fn day(&self, address: EgressAddr, now: Tick) -> Option<usize> {
+        let (since, ramp) = self.since.get(&address)?;
+        let day = usize::try_from((now - since).max(0) / DAY).unwrap_or(usize::MAX);
+        (day < ramp.daily.len()).then_some(day)
+    }
+
+    /// How far an address is at an operator; none if it is established.
+    pub(super) fn warmth(&self, address: EgressAddr, operator: &Operator, now: Tick) -> Option<Warmth> {
+        let day = self.day(address, now)?;
+        let (since, ramp) = self.since.get(&address)?;
+        let limit = ramp.daily[day];
+        let ends = since + (Tick::try_from(day).unwrap_or_default() + 1) * DAY;
+        let used = match self.used.get(&(address, operator.clone())) {
+            Some(used) if used.day == day => used.messages,
+            Some(_) => 0,
+            None if self.used.len() >= BOUND => limit,
+            None => 0,
+        };
+        Some(Warmth { day, used, limit, ends })
+    }
+
+    /// One more message, if today's ramp allows it. An established address has no ramp. Tells the day it was counted on.
+    pub(super) fn take(&mut self, address: EgressAddr, operator: &Operator, now: Tick) -> Option<Option<usize>> {
+        self.sweep(now);
+        let Some(warmth) = self.warmth(address, operator, now) else { return Some(None) };
+        if warmth.used >= warmth.limit {
+            return None;
+        }
+        let used = Used { day: warmth.day, messages: warmth.used + 1 };
+        self.used.insert((address, operator.clone()), used);
+        Some(Some(warmth.day))
+    }
+
+    /// A message that was counted on `day` was none.
+    pub(super) fn give(&mut self, address: EgressAddr, operator: &Operator, day: usize) {
+        if let Some(used) = self.used.get_mut(&(address, operator.clone()))
+            && used.day == day
+        {
+            used.messages = used.messages.saturating_sub(1);
+        }
+    }
+
+    /// Forgets other days once there are many of them: at most once a minute, because it looks at all.
+    fn sweep(&mut self, now: Tick) {
+        if self.used.len() < BOUND || self.swept.is_some_and(|at| now < at + MINUTE) {
+            return;
+        }
+        self.swept = Some(now);
+        let mut used = std::mem::take(&mut self.used);
+        used.retain(|(address, _), used| used.messages > 0 && self.day(*address, now) == Some(used.day));
+        self.used = used;
+    }
+
+    /// Counters above zero, for people and for storing.
+    pub(super) fn counted(&self) -> impl Iterator<Item = (EgressAddr, &Operator)> {
+        self.used.iter().filter(|(_, used)| used.messages > 0).map(|((address, operator), _)| (*address, operator))
+    }
+
+    pub(super) fn stored(&self, now: Tick) -> Vec<StoredRamp> {
+        let today = |address: EgressAddr, used: &Used| used.messages > 0 && self.day(address, now) == Some(used.day);
+        let all = self.used.iter().filter(|((address, _), used)| today(*address, used));
+        let stored = all.map(|((address, operator), used)| StoredRamp {
+            address: *address,
+            operator: operator.clone(),
+            day: used.day,
+            messages: used.messages,
+        });
+        let mut stored: Vec<StoredRamp> = stored.collect();
+        stored.sort_by(|a, b| (a.address, &a.operator).cmp(&(b.address, &b.operator)));
+        stored
+    }
+
+    pub(super) fn restore(&mut self, stored: Vec<StoredRamp>) {
+        for one in stored.into_iter().take(BOUND).filter(|one| self.since.contains_key(&one.address)) {
+            self.used.insert((one.address, one.operator), Used { day: one.day, messages: one.messages });
+        }
+    }
+}
