@@ -16,7 +16,11 @@
 //! | [`launcher`], [`standalone`], [`door`] | where connections come from |
 //! | [`session`] | one connection, from door to MX |
 //! | [`reach`] | what is dialled at all: pure |
-//! | [`egress`] | from which address: pure |
+//! | [`egress`] | from which address, and when: pure |
+//! | [`departures`] | the machine around it: who waits, and is told |
+//! | [`egress_store`] | what it remembers, over restarts |
+//! | [`control`], [`picture`] | what `warren egress` asks, and is told |
+//! | [`detect`] | tarpits, throttles, listings |
 //! | [`dial`], [`own`] | connecting; this host's addresses |
 //! | [`names`] | which MX name an address stands for |
 //! | [`places`] | how many sessions at once |
@@ -27,16 +31,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod control;
+pub mod departures;
+pub mod detect;
 pub mod dial;
 pub mod door;
 pub mod egress;
 pub mod egress_store;
-pub mod exits;
 pub mod launcher;
 pub mod message_id;
 pub mod names;
 pub mod own;
 mod pace;
+pub mod picture;
 pub mod places;
 pub mod proxy;
 pub mod reach;

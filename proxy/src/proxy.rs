@@ -10,9 +10,11 @@ use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 use warren_launcher_api::CellId;
 use warren_session::Recorder;
+use warren_tlsrpt::Reporter;
 use warren_wire::ClientTls;
 
-use crate::egress::Rotation;
+use crate::departures::Departures;
+use crate::egress::{Policy, Rotation, Rules};
 use crate::names::{MAX_NOTE, Name, Names, Note};
 use crate::own::OwnAddresses;
 use crate::places::Places;
@@ -27,11 +29,13 @@ const NOTES_AT_ONCE: usize = 1_000;
 pub struct Proxy {
     settings: ArcSwap<Settings>,
     rotation: Mutex<Rotation>,
+    departures: Arc<Departures>,
     names: Mutex<Names>,
     notes: Option<UnixDatagram>,
     own: OwnAddresses,
     tls: ClientTls,
     recorder: Recorder,
+    tls_reports: Reporter,
     places: Places,
     draining: watch::Sender<bool>,
 }
@@ -41,18 +45,16 @@ pub struct Proxy {
 pub struct Parts {
     /// What every session needs to know.
     pub settings: Settings,
-    /// Addresses that sessions leave from.
-    pub egress: Vec<IpAddr>,
+    /// From which address sessions leave, and when.
+    pub policy: Policy,
     /// Where the resolver's notes arrive.
     pub notes: Option<UnixDatagram>,
     /// TLS towards MXs.
     pub tls: ClientTls,
     /// Where sessions are recorded.
     pub recorder: Recorder,
-    /// Sessions at once.
-    pub max_sessions: u32,
-    /// Of one tenant.
-    pub max_per_tenant: u32,
+    /// Where sessions leave what they found about TLS.
+    pub tls_reports: Reporter,
     /// How long a session waits for its place; [`PATIENCE`](crate::places::PATIENCE).
     pub patience: Duration,
 }
@@ -60,28 +62,38 @@ pub struct Parts {
 impl Proxy {
     /// A proxy of these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
+        let rules = parts.policy.rules();
+        let limits = rules.limits;
         Arc::new(Self {
             settings: ArcSwap::from_pointee(parts.settings),
-            rotation: Mutex::new(Rotation::new(parts.egress)),
+            rotation: Mutex::new(Rotation::new(rules.addresses().map(|address| address.0))),
+            departures: Departures::new(parts.policy),
             names: Mutex::default(),
             notes: parts.notes,
             own: OwnAddresses::default(),
             tls: parts.tls,
             recorder: parts.recorder,
-            places: Places::new(parts.max_sessions, parts.max_per_tenant, parts.patience),
+            tls_reports: parts.tls_reports,
+            places: Places::new(limits.sessions, limits.per_tenant, parts.patience),
             draining: watch::Sender::new(false),
         })
     }
 
-    /// Takes over changed settings and egress addresses for sessions that begin from now on.
-    pub fn reload(&self, settings: Settings, egress: Vec<IpAddr>) {
+    /// Takes over changed settings and rules for sessions that begin from now on. What is known of addresses that stay is kept.
+    pub fn reload(&self, settings: Settings, rules: Rules) {
         self.settings.store(Arc::new(settings));
-        self.rotation().reload(egress);
+        self.rotation().reload(rules.addresses().map(|address| address.0));
+        self.departures.reload(rules);
     }
 
     /// What holds for a session that begins now.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
+    }
+
+    /// From which address sessions leave, and when.
+    pub fn departures(&self) -> &Arc<Departures> {
+        &self.departures
     }
 
     /// The egress addresses in their turn.
@@ -95,6 +107,11 @@ impl Proxy {
 
     pub(crate) fn tls(&self) -> &ClientTls {
         &self.tls
+    }
+
+    /// Where sessions leave what they found about TLS.
+    pub(crate) fn tls_reports(&self) -> &Reporter {
+        &self.tls_reports
     }
 
     pub(crate) fn recorder(&self) -> &Recorder {

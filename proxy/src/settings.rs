@@ -1,18 +1,23 @@
 //! What the configuration means for sessions. Exchanged whole at a reload; a session keeps what it began with.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use warren_config::Node;
+use warren_config::{Node, egress as written};
 use warren_smtp::mediator::TlsPolicy;
 
+use crate::egress::{self, Budget, EgressAddr, Operator};
 use crate::reach::Reach;
 use crate::tls::Rules;
 
 /// What every session needs to know.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The name to give in EHLO. Reverse DNS of every egress address names it.
+    /// The name to give in EHLO; see [`Settings::name_of`]. Reverse DNS of egress addresses names it.
     pub ehlo_name: String,
+    /// Names of addresses that have one of their own.
+    pub names: BTreeMap<EgressAddr, String>,
     /// What may be dialled.
     pub reach: Reach,
     /// How long dialling may take.
@@ -24,11 +29,17 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The name to give in EHLO from this address.
+    pub fn name_of(&self, egress: EgressAddr) -> &str {
+        self.names.get(&egress).unwrap_or(&self.ehlo_name)
+    }
+
     /// From the node's configuration.
     pub fn of(node: &Node) -> Self {
         let listeners = node.proxy.standalone.iter().flat_map(|standalone| &standalone.listen);
         Self {
             ehlo_name: node.hostname.clone(),
+            names: node.egress.names.iter().map(|(address, name)| (EgressAddr(*address), name.clone())).collect(),
             reach: Reach {
                 allow: node.egress.allow_networks.clone(),
                 receiver: node.receiver_addresses().into_iter().collect(),
@@ -43,5 +54,58 @@ impl Settings {
             },
             tls_rules: Rules::of(node),
         }
+    }
+}
+
+/// What the configuration says about egress.
+pub fn egress_rules(node: &Node) -> egress::Rules {
+    let wanted = &node.egress;
+    let budget = |written: &written::Budget| Budget {
+        sessions: written.sessions,
+        sessions_per_minute: written.sessions_per_minute,
+    };
+    let daily: Arc<[u32]> = wanted.warm_up.daily.as_slice().into();
+    let ramp = |since| egress::WarmUp { since, daily: Arc::clone(&daily) };
+    egress::Rules {
+        pools: wanted
+            .pools
+            .iter()
+            .map(|(name, addresses)| egress::Pool {
+                name: name.as_str().into(),
+                addresses: addresses.iter().copied().map(EgressAddr).collect(),
+            })
+            .collect(),
+        default_pool: written::DEFAULT_POOL.into(),
+        rules: wanted.rules.iter().map(rule).collect(),
+        budgets: egress::Budgets {
+            every: budget(&wanted.budgets.every),
+            destinations: wanted
+                .budgets
+                .destinations
+                .iter()
+                .map(|(name, written)| (Operator::named(name), budget(written)))
+                .collect(),
+        },
+        warm_up: wanted.warm_up.since.iter().map(|(address, since)| (EgressAddr(*address), ramp(*since))).collect(),
+        rest: egress::Rest { first: wanted.rest.first, longest: wanted.rest.longest },
+        limits: egress::Limits { sessions: wanted.max_sessions, per_tenant: wanted.max_sessions_per_tenant },
+    }
+}
+
+fn rule(written: &written::EgressRule) -> egress::Rule {
+    egress::Rule {
+        pool: written.pool.as_str().into(),
+        tenants: written.tenants.clone(),
+        accounts: written.accounts.clone(),
+        destinations: written.destinations.iter().map(|name| Operator::named(name)).collect(),
+        class: written.class.map(|class| match class {
+            written::MailClass::Submitted => egress::MailClass::Submitted,
+            written::MailClass::Forwarded => egress::MailClass::Forwarded,
+        }),
+        suspicion: written.suspicion.map(|level| match level {
+            written::SuspicionLevel::Raised => egress::Suspicion::Raised,
+            written::SuspicionLevel::High => egress::Suspicion::High,
+            written::SuspicionLevel::Severe => egress::Suspicion::Severe,
+        }),
     }
 }

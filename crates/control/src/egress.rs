@@ -62,7 +62,7 @@ pub enum MailClass {
 }
 
 /// An answer of the proxy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EgressReply {
     /// To [`EgressRequest::Snapshot`].
     Rows {
@@ -86,7 +86,7 @@ pub enum EgressReply {
 }
 
 /// One line of the picture. In this order: the node, pools, rules, addresses, destinations, senders.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "row", rename_all = "snake_case")]
 pub enum Row {
     /// The proxy as a whole.
@@ -147,8 +147,8 @@ pub struct AddressRow {
     pub sessions: u64,
     /// Whether it is used.
     pub health: HealthRow,
-    /// Where it is on its warm-up ramp.
-    pub warming: Option<WarmingRow>,
+    /// The day of its warm-up ramp, from 1, if it is on one.
+    pub warming_day: Option<u32>,
 }
 
 /// An address as one destination treats it.
@@ -168,7 +168,9 @@ pub struct DestinationRow {
     pub begun: u32,
     /// As many may begin in a minute, now.
     pub begun_limit: u32,
-    /// Where it is on its warm-up ramp.
+    /// Sessions that wait for the destination; they take whichever address is free first.
+    pub waiting: u32,
+    /// What it may send today, if it is on its warm-up ramp.
     pub warming: Option<WarmingRow>,
 }
 
@@ -216,56 +218,58 @@ pub struct EvidenceRow {
     pub reply: String,
 }
 
-/// Where a new address is on its ramp.
+/// What a new address may send today.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WarmingRow {
-    /// The day, from 1.
-    pub day: u32,
-    /// Messages today.
-    pub sent: u64,
-    /// As many may be sent today.
-    pub limit: u64,
+    /// Messages sent.
+    pub sent: u32,
+    /// As many there may be.
+    pub limit: u32,
 }
 
 /// A sender who is not beyond doubt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SenderRow {
     /// Whose.
     pub tenant: TenantName,
     /// The reverse-path; none for the tenant as a whole.
     pub account: Option<String>,
     /// What kind of mail.
-    pub class: Option<MailClass>,
+    pub class: MailClass,
     /// How suspect, in a word.
     pub suspicion: String,
-    /// Why, in words.
-    pub why: Vec<String>,
+    /// How suspect, from 0 to 100.
+    pub score: u32,
+    /// What that rests on, in words.
+    pub why: String,
 }
 
 /// Which address would be chosen, and why.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explained {
     /// The destination's operator.
     pub destination: String,
     /// The sender's suspicion, in a word.
     pub suspicion: String,
-    /// What decided about the pool, in words.
-    pub rule: String,
+    /// The rule that chose the pool.
+    pub rule: Option<String>,
     /// The pool.
-    pub pool: String,
-    /// The address that would be dialled from; none, and why not.
-    pub chosen: Result<IpAddr, String>,
+    pub pool: Option<String>,
+    /// The address that would be dialled from, if there is one.
+    pub chosen: Option<IpAddr>,
+    /// Why that one, or why none.
+    pub why: String,
     /// Every address that was looked at.
     pub candidates: Vec<CandidateRow>,
 }
 
 /// An address that was looked at.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CandidateRow {
     /// Which.
     pub address: IpAddr,
-    /// The higher the better; none if it is out of the question.
-    pub score: Option<f64>,
+    /// The higher the better, 100 at best; none if it is out of the question.
+    pub score: Option<u32>,
     /// Why.
     pub why: String,
 }

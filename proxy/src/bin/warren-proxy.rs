@@ -8,21 +8,28 @@ use tokio::net::{TcpListener, UnixDatagram};
 use tokio::task::JoinSet;
 use warren_config::Node;
 use warren_daemon::{Inherited, Lifecycle, Signal};
-use warren_packet::PacketListener;
+use warren_packet::{PacketListener, aio::AsyncListener};
 use warren_proxy::{
+    control,
+    egress::{Moment, Policy},
+    egress_store::Memory,
     launcher,
     places::PATIENCE,
     proxy::{Parts, Proxy},
-    settings::Settings,
+    settings::{Settings, egress_rules},
     standalone,
 };
 use warren_session::{Recorder, RecorderSettings};
+use warren_tlsrpt::{Folder, Reporter, ReporterThread};
 use warren_wire::ClientTls;
 
 /// How long sessions may go on after SIGTERM: their messages are being taken over, and a second delivery is worse than a wait.
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long records may take to be written at the end.
 const LAST_RECORDS: Duration = Duration::from_secs(3);
+
+/// Who may ask by `warren egress`.
+const ROOT: u32 = 0;
 
 /// Carries the tenants' sessions to the MX hosts, and records them.
 #[derive(Debug, Parser)]
@@ -43,7 +50,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let mut lifecycle = Lifecycle::start().context("cannot listen for signals")?;
     let node = Node::load(&arguments.config)?;
     let exits = inherited.take_tcp("exit")?;
-    let _control = control_socket(&mut inherited, &node)?;
+    let control = control_socket(&mut inherited, &node)?;
     let notes = names_socket(&mut inherited, &node)?;
     inherited.finish()?;
     let directory = node.paths.own("sessions");
@@ -54,38 +61,65 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     } else {
         Recorder::off()
     };
+    let (tls_reports, reporting) = reporter(&node);
+    let (memory, remembered) = Memory::open(&node.paths.egress_database()).await;
     let proxy = Proxy::new(Parts {
         settings: Settings::of(&node),
-        egress: node.egress.addresses.clone(),
+        policy: Policy::new(egress_rules(&node), remembered, Moment::current()),
         notes,
         tls: ClientTls::with_system_roots(node.proxy.ca_file.as_deref()).context("[proxy] ca_file")?,
         recorder,
-        max_sessions: node.egress.max_sessions,
-        max_per_tenant: node.egress.max_sessions_per_tenant,
+        tls_reports,
         patience: PATIENCE,
     });
-    let mut doors = open_doors(&proxy, &node, exits)?;
+    let memory = memory.keep(proxy.departures());
+    let mut doors = open_doors(&proxy, &node, exits, control)?;
     warren_daemon::ready();
     while lifecycle.next().await == Signal::Reload {
         match Node::load(&arguments.config) {
-            Ok(node) => proxy.reload(Settings::of(&node), node.egress.addresses),
+            Ok(node) => proxy.reload(Settings::of(&node), egress_rules(&node)),
             Err(problems) => tracing::error!("the old configuration stays: {problems}"),
         }
     }
     // No new sessions; those under way end behind their transactions.
     doors.shutdown().await;
     proxy.drain(DRAIN).await;
-    recording.finish(LAST_RECORDS).await;
+    let remembering = async {
+        if let Some(memory) = memory {
+            memory.finish(LAST_RECORDS).await;
+        }
+    };
+    tokio::join!(recording.finish(LAST_RECORDS), remembering, last_reports(reporting));
     Ok(())
 }
 
+/// Where sessions leave what they found about TLS. Mail needs none.
+fn reporter(node: &Node) -> (Reporter, Option<ReporterThread>) {
+    let path = node.paths.tls_reports();
+    match Reporter::start(Folder::new(&path)) {
+        Ok((reporter, thread)) => (reporter, Some(thread)),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "nothing will be found for TLS reports");
+            (Reporter::off(), None)
+        }
+    }
+}
+
+/// Has the last findings written, unless the disk takes too long.
+async fn last_reports(thread: Option<ReporterThread>) {
+    if let Some(thread) = thread {
+        let _ = tokio::time::timeout(LAST_RECORDS, tokio::task::spawn_blocking(|| thread.finish())).await;
+    }
+}
+
 /// Where `warren egress` asks: the inherited socket, or one of our own when started by hand. Mail needs none.
-fn control_socket(inherited: &mut Inherited, node: &Node) -> anyhow::Result<Option<PacketListener>> {
+fn control_socket(inherited: &mut Inherited, node: &Node) -> anyhow::Result<Option<AsyncListener>> {
     if !inherited.is_empty() {
-        return Ok(Some(PacketListener::from(inherited.take_seqpacket("control")?)));
+        let listener = PacketListener::from(inherited.take_seqpacket("control")?);
+        return Ok(Some(AsyncListener::new(listener)?));
     }
     let path = node.paths.proxy_socket();
-    match PacketListener::listen(&path) {
+    match PacketListener::listen(&path).and_then(AsyncListener::new) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "`warren egress` will find nobody: its socket cannot be made");
@@ -115,10 +149,20 @@ fn names_socket(inherited: &mut Inherited, node: &Node) -> anyhow::Result<Option
 
 /// Starts taking connections: from the launcher's cells, or from nftables. A standalone proxy that was started with listeners named `exit` (a socket
 /// unit with `Transparent=`, a cell of somebody else's) opens none of its own.
-fn open_doors(proxy: &Arc<Proxy>, node: &Node, exits: Vec<TcpListener>) -> anyhow::Result<JoinSet<()>> {
+fn open_doors(
+    proxy: &Arc<Proxy>,
+    node: &Node,
+    exits: Vec<TcpListener>,
+    control: Option<AsyncListener>,
+) -> anyhow::Result<JoinSet<()>> {
     let mut doors = JoinSet::new();
     let notes = Arc::clone(proxy);
     doors.spawn(async move { notes.keep_reading_notes().await });
+    let departures = Arc::clone(proxy.departures());
+    doors.spawn(async move { departures.keep_time().await });
+    if let Some(control) = control {
+        doors.spawn(control::serve(control, ROOT, Arc::clone(proxy)));
+    }
     match &node.proxy.standalone {
         Some(standalone) => {
             let listeners = if exits.is_empty() { standalone::open(standalone)? } else { exits };

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UnixDatagram};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use warren_config::TenantName;
+use warren_proxy::egress::{Budget, EgressAddr, Limits, Moment, Policy, Rules};
 use warren_proxy::places::PATIENCE;
 use warren_proxy::proxy::{Parts, Proxy};
 use warren_proxy::reach::Reach;
@@ -161,20 +162,26 @@ impl Node {
         let (recorder, recording) =
             Recorder::in_directory(directory.path(), RecorderSettings::new(directory.path())).unwrap();
         let reach = Reach { allow: allow.iter().map(|network| network.parse().unwrap()).collect(), ..Reach::default() };
+        let addresses = [[127, 0, 0, 9], [127, 0, 0, 10]].map(|octets| EgressAddr(octets.into()));
+        let budget = Budget { sessions: 50, sessions_per_minute: 10_000 };
+        let rules = Rules::plain(addresses, budget, Limits { sessions: max_sessions, per_tenant: 50 });
         let proxy = Proxy::new(Parts {
             settings: Settings {
                 ehlo_name: "out.example".into(),
+                names: std::collections::BTreeMap::new(),
                 reach,
                 connect_timeout: SOON,
                 tls,
-                tls_rules: warren_proxy::tls::Rules { rules: Vec::new(), default: warren_config::TlsPolicy::Opportunistic },
+                tls_rules: warren_proxy::tls::Rules {
+                    rules: Vec::new(),
+                    default: warren_config::TlsPolicy::Opportunistic,
+                },
             },
-            egress: vec![[127, 0, 0, 9].into(), [127, 0, 0, 10].into()],
+            policy: Policy::new(rules, None, Moment::current()),
             notes: Some(notes),
             tls: ClientTls::with_roots(rustls::RootCertStore::empty()),
             recorder: recorder.clone(),
-            max_sessions,
-            max_per_tenant: 50,
+            tls_reports: warren_tlsrpt::Reporter::off(),
             patience,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -82,19 +82,15 @@ fn one_of_each_family(addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
 
 fn text(mx: &str, address: IpAddr, told: &Explained) -> String {
     let mut text = format!("{} [{address}], destination {}\n", tell::cell(mx), tell::cell(&told.destination));
-    text.push_str(&format!(
-        "  pool       {}, by {}\n  suspicion  {}\n",
-        tell::cell(&told.pool),
-        tell::cell(&told.rule),
-        tell::cell(&told.suspicion)
-    ));
-    match &told.chosen {
-        Ok(chosen) => text.push_str(&format!("  chosen     {chosen}\n")),
-        Err(reason) => text.push_str(&format!("  chosen     none: {}\n", tell::cell(reason))),
+    if let (Some(pool), Some(rule)) = (&told.pool, &told.rule) {
+        text.push_str(&format!("  pool       {}, by {}\n", tell::cell(pool), tell::cell(rule)));
     }
+    text.push_str(&format!("  suspicion  {}\n", tell::cell(&told.suspicion)));
+    let chosen = told.chosen.map_or_else(|| "none".into(), |chosen| chosen.to_string());
+    text.push_str(&format!("  chosen     {chosen}: {}\n", tell::cell(&told.why)));
     let mut table = tell::table(&["CANDIDATE", "SCORE", "WHY"]);
     for candidate in &told.candidates {
-        let score = candidate.score.map_or_else(|| "-".into(), |score| format!("{score:.2}"));
+        let score = candidate.score.map_or_else(|| "-".into(), |score| score.to_string());
         table.add_row([candidate.address.to_string(), score, tell::cell(&candidate.why)]);
     }
     if table.row_count() > 0 {

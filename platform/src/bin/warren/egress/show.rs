@@ -2,7 +2,7 @@
 
 use warren_control::egress::{
     AddressRow, DestinationRow, EgressReply, EgressRequest, EvidenceRow, HealthRow, HealthState, NodeRow, Row,
-    SenderRow, WarmingRow,
+    SenderRow,
 };
 
 use super::{Proxy, unexpected};
@@ -54,16 +54,20 @@ fn summary(node: &NodeRow) -> String {
 }
 
 fn addresses(rows: &[Row], now: u64) -> String {
-    let mut table = tell::table(&["ADDRESS", "NAME", "POOLS", "SESSIONS", "STATE", "WARM-UP"]);
+    let mut table = tell::table(&["ADDRESS", "NAME", "POOLS", "SESSIONS", "STATE", "WHY"]);
     for row in rows {
-        let Row::Address(AddressRow { address, name, pools, sessions, health, warming }) = row else { continue };
+        let Row::Address(AddressRow { address, name, pools, sessions, health, warming_day }) = row else { continue };
+        let mut state = state(health, now);
+        if let Some(day) = warming_day {
+            state.push_str(&format!(", day {day}"));
+        }
         table.add_row([
             address.to_string(),
             tell::cell(name),
             tell::cell(pools.join(" ")),
             sessions.to_string(),
-            state(health, now),
-            ramp(warming.as_ref()),
+            state,
+            health.evidence.first().map_or_else(|| "-".into(), evidence),
         ]);
     }
     tell::lines(&table)
@@ -79,7 +83,8 @@ fn rules(rows: &[Row]) -> Option<String> {
 }
 
 fn destinations(rows: &[Row], now: u64, all: bool) -> Option<String> {
-    let mut table = tell::table(&["ADDRESS", "DESTINATION", "SESSIONS", "A MINUTE", "STATE", "WARM-UP", "EVIDENCE"]);
+    let mut table =
+        tell::table(&["DESTINATION", "ADDRESS", "SESSIONS", "WAITING", "A MINUTE", "TODAY", "STATE", "WHY"]);
     let mut quiet = 0_usize;
     for row in rows {
         let Row::Destination(row) = row else { continue };
@@ -89,12 +94,13 @@ fn destinations(rows: &[Row], now: u64, all: bool) -> Option<String> {
         }
         let DestinationRow { sessions, sessions_limit, begun, begun_limit, .. } = row;
         table.add_row([
-            row.address.to_string(),
             tell::cell(&row.destination),
+            row.address.to_string(),
             format!("{sessions}/{sessions_limit}"),
+            row.waiting.to_string(),
             format!("{begun}/{begun_limit}"),
+            row.warming.as_ref().map_or_else(|| "-".into(), |ramp| format!("{}/{}", ramp.sent, ramp.limit)),
             state(&row.health, now),
-            ramp(row.warming.as_ref()),
             row.health.evidence.first().map_or_else(|| "-".into(), evidence),
         ]);
     }
@@ -106,19 +112,19 @@ fn destinations(rows: &[Row], now: u64, all: bool) -> Option<String> {
 }
 
 fn is_quiet(row: &DestinationRow) -> bool {
-    row.health.state == HealthState::Healthy && row.sessions == 0 && row.begun == 0 && row.warming.is_none()
+    row.health.state == HealthState::Healthy && row.sessions == 0 && row.begun == 0 && row.waiting == 0
 }
 
 fn senders(rows: &[Row]) -> Option<String> {
     let mut table = tell::table(&["TENANT", "ACCOUNT", "MAIL", "SUSPICION", "WHY"]);
     for row in rows {
-        let Row::Sender(SenderRow { tenant, account, class, suspicion, why }) = row else { continue };
+        let Row::Sender(SenderRow { tenant, account, class, suspicion, score, why }) = row else { continue };
         table.add_row([
             tenant.to_string(),
             account.as_ref().map_or_else(|| "-".into(), tell::cell),
-            class.map_or("-", super::explain::class_name).into(),
-            tell::cell(suspicion),
-            tell::cell(why.join("; ")),
+            super::explain::class_name(*class).into(),
+            format!("{} ({score})", tell::cell(suspicion)),
+            tell::cell(why),
         ]);
     }
     (table.row_count() > 0).then(|| tell::lines(&table))
@@ -144,10 +150,6 @@ pub fn state(health: &HealthRow, now: u64) -> String {
         text.push_str(&format!(", until {}", tell::time(until)));
     }
     text
-}
-
-fn ramp(warming: Option<&WarmingRow>) -> String {
-    warming.map_or_else(|| "-".into(), |ramp| format!("day {}: {}/{}", ramp.day, ramp.sent, ramp.limit))
 }
 
 fn evidence(row: &EvidenceRow) -> String {

@@ -1,19 +1,6 @@
-//! What the egress policy remembers, in SQLite beside the session records, off the mail path.
-//!
-//! ```text
-//!   start:   egress.db ──▶ load ──▶ State ──▶ Policy::new
-//!   running: Policy::state, every two seconds ──▶ Saver ──watch: the latest──▶ thread ── rows that differ ──▶ egress.db
-//!   end:     the last state, once more
-//! ```
-//!
-//! A row is one thing (an address's health with a destination, a sender's history …) as JSON, so that a save writes only what
-//! changed. Mail never waits for any of it. A database that is missing is made, one that is damaged is put aside, one that is
-//! locked or away is tried again; each is said in the log, and the policy goes on with what it has.
-//!
-//! `kill -9` loses what was learnt since the last save: [`SAVE_EVERY`] and the time of one save, three seconds at most while the database
-//! works. A power cut may take some seconds more, never the database.
+//! The database: rows in, rows out, by a thread that nobody waits for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,8 +10,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
 use tokio::sync::{oneshot, watch};
 
-/// How often what was learnt is saved.
-pub const SAVE_EVERY: Duration = Duration::from_secs(2);
+use super::rows::Rows;
+
 /// How long the start waits for a database that somebody else holds. Mail waits with it, so not long.
 const LOAD_WITHIN: Duration = Duration::from_secs(3);
 /// How long to wait for another writer, a person with a shell for example.
@@ -38,12 +25,9 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Rows of one INSERT: SQLite takes 32,766 values in one.
 const ROWS: usize = 1_000;
 
-/// All that is remembered, by kind and name, as JSON.
-pub type Rows = BTreeMap<(String, String), String>;
-
 /// Why the database is of no use now.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(super) enum StoreError {
     /// It is no database, or a broken one: waiting does not mend it.
     #[error("{} is damaged: {source}", path.display())]
     Damaged {
@@ -71,7 +55,7 @@ pub enum StoreError {
 }
 
 /// What is remembered from before, if it can be had; says in the log if not. Returns soon, whatever the database does.
-pub async fn load(path: &Path) -> Rows {
+pub(super) async fn load(path: &Path) -> Rows {
     let began = Instant::now();
     loop {
         let left = LOAD_WITHIN.saturating_sub(began.elapsed());
@@ -230,7 +214,7 @@ async fn write(to: &mut SqliteConnection, changed: &[Entry<'_>], gone: &[(String
 
 /// Saves what it is given last, on a thread of its own. Giving never waits.
 #[derive(Debug)]
-pub struct Saver<T> {
+pub(super) struct Saver<T> {
     latest: watch::Sender<Option<T>>,
     ended: oneshot::Receiver<()>,
 }

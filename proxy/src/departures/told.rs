@@ -55,8 +55,8 @@ pub fn tell(change: &Change) {
     }
 }
 
-/// What evidence by hand is taken for.
-const BY_HAND: &str = "by hand";
+/// What a rest by hand is taken for.
+pub const BY_HAND: &str = "by hand";
 
 fn worse(change: &Change) -> bool {
     matches!(change, Change::Suspicion { from, to, .. } if to > from && *to > Suspicion::Low)

@@ -23,11 +23,11 @@ use crate::egress::{
 
 mod told;
 
-pub use told::tell;
+pub use told::{BY_HAND, tell};
 
 /// The egress addresses as sessions meet them.
 #[derive(Debug)]
-pub struct Exits {
+pub struct Departures {
     inner: Mutex<Inner>,
     /// The policy wants to be asked earlier than it said before.
     earlier: Notify,
@@ -41,7 +41,7 @@ pub struct Exits {
 struct Inner {
     policy: Policy,
     waiting: HashMap<Ticket, oneshot::Sender<Result<Decision, NoEgress>>>,
-    /// When [`Exits::keep_time`] looks again.
+    /// When [`Departures::keep_time`] looks again.
     alarm: Option<Instant>,
 }
 
@@ -59,12 +59,12 @@ pub enum Turn {
 /// A session may go on, from this address, while this is held.
 #[derive(Debug)]
 pub struct Place {
-    exits: Arc<Exits>,
+    departures: Arc<Departures>,
     ticket: Ticket,
     decision: Decision,
 }
 
-impl Exits {
+impl Departures {
     /// The machine around `policy`.
     pub fn new(policy: Policy) -> Arc<Self> {
         let inner = Inner { policy, waiting: HashMap::new(), alarm: None };
@@ -98,7 +98,7 @@ impl Exits {
             Entry::Wait(ticket) => {
                 let (tell, turn) = oneshot::channel();
                 inner.waiting.insert(ticket, tell);
-                (None, Some(Wait { exits: Arc::clone(self), ticket, turn, over: false }))
+                (None, Some(Wait { departures: Arc::clone(self), ticket, turn, over: false }))
             }
             Entry::Granted(granted) => (Some((granted.ticket, Ok(granted.decision))), None),
             Entry::Refused(none) => return Err(Turn::Refused(none)),
@@ -115,7 +115,7 @@ impl Exits {
         match outcome {
             Ok(decision) => {
                 self.inside.send_modify(|inside| *inside += 1);
-                Turn::Place(Place { exits: Arc::clone(self), ticket, decision })
+                Turn::Place(Place { departures: Arc::clone(self), ticket, decision })
             }
             Err(none) => Turn::Refused(none),
         }
@@ -253,18 +253,18 @@ impl Place {
 
     /// What to do with a message at MAIL; counts it where it stays. Who has to move drops this place and enters again with the same `ask`.
     pub fn mail(&self, ask: &Ask<'_>) -> AtMail {
-        let mut inner = self.exits.lock();
+        let mut inner = self.departures.lock();
         let answer = inner.policy.mail(self.ticket, ask, Moment::current());
-        self.exits.go_on(inner);
+        self.departures.go_on(inner);
         answer
     }
 
     /// Moves to another address of the pool, because the present one was turned away; [`decision`](Self::decision) has it then. The old
     /// connection is to be closed before. `false`: there is none, or not for this sender.
     pub fn fail_over(&mut self, ask: &Ask<'_>) -> bool {
-        let mut inner = self.exits.lock();
+        let mut inner = self.departures.lock();
         let granted = inner.policy.failover(self.ticket, ask, Moment::current());
-        self.exits.go_on(inner);
+        self.departures.go_on(inner);
         let Some(granted) = granted else { return false };
         (self.ticket, self.decision) = (granted.ticket, granted.decision);
         true
@@ -273,14 +273,14 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.exits.leave(self.ticket);
-        self.exits.inside.send_modify(|inside| *inside -= 1);
+        self.departures.leave(self.ticket);
+        self.departures.inside.send_modify(|inside| *inside -= 1);
     }
 }
 
 /// A session that waits.
 struct Wait {
-    exits: Arc<Exits>,
+    departures: Arc<Departures>,
     ticket: Ticket,
     turn: oneshot::Receiver<Result<Decision, NoEgress>>,
     /// It was told, and has taken note of it.
@@ -292,12 +292,12 @@ impl Drop for Wait {
         if self.over {
             return;
         }
-        let mut inner = self.exits.lock();
+        let mut inner = self.departures.lock();
         let waits = inner.waiting.remove(&self.ticket).is_some();
         // Told a place at the last moment, and not there any more to take it.
         if waits || matches!(self.turn.try_recv(), Ok(Ok(_))) {
             inner.policy.leave(self.ticket, Moment::current());
-            self.exits.go_on(inner);
+            self.departures.go_on(inner);
         }
     }
 }
