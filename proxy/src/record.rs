@@ -4,8 +4,9 @@
 //! which message and which recipient a reply is about.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use warren_session::detect::Answer;
 use warren_session::{
     Class, Dir, Leg, Message, Outcome, Recipient, Said, SessionLog, Text, TlsFacts, Verdict, classify,
 };
@@ -13,6 +14,7 @@ use warren_smtp::Reply;
 use warren_smtp::command::Verb;
 use warren_smtp::mediator::{Ending, Event, Flow, Observer, Topic};
 
+use crate::detect::{Noticed, Slow, Watch};
 use crate::message_id::MessageId;
 
 /// Most recipients recorded of one message; replies are still matched beyond.
@@ -23,6 +25,9 @@ const MAX_RECIPIENTS: usize = 10_000;
 pub struct SessionRecord {
     log: SessionLog,
     began: Instant,
+    watch: Option<Watch>,
+    /// What the watch noticed for the egress policy.
+    slow: Vec<Slow>,
     leg: Option<Leg>,
     /// Commands passed and not yet answered.
     asked: VecDeque<Asked>,
@@ -67,6 +72,8 @@ impl SessionRecord {
         Self {
             log,
             began,
+            watch: None,
+            slow: Vec::new(),
             leg: None,
             asked: VecDeque::new(),
             open: VecDeque::new(),
@@ -77,6 +84,16 @@ impl SessionRecord {
             refused: None,
             forbidden: false,
         }
+    }
+
+    /// Has an eye on how the MX behaves.
+    pub fn watched(self, watch: Watch) -> Self {
+        Self { watch: Some(watch), ..self }
+    }
+
+    /// Addresses that were found to be served later than others, since this was asked last.
+    pub fn slow(&mut self) -> Vec<Slow> {
+        std::mem::take(&mut self.slow)
     }
 
     /// The session's id.
@@ -114,8 +131,16 @@ impl SessionRecord {
 
     /// The connection of the dial stands.
     pub fn connected(&mut self) {
-        let now = self.micros(Instant::now());
-        self.change_leg(|leg| leg.connected_us = Some(now));
+        let (now, mut took) = (Instant::now(), None);
+        let at_us = self.micros(now);
+        self.change_leg(|leg| {
+            leg.connected_us = Some(at_us);
+            took = Some((leg.egress, Duration::from_micros(at_us.saturating_sub(leg.started_us))));
+        });
+        if let (Some((egress, took)), Some(watch)) = (took, &mut self.watch) {
+            let noticed = watch.connected(egress, took, now);
+            self.notice(now, noticed);
+        }
     }
 
     /// The dial, or TLS on it, failed.
@@ -128,8 +153,18 @@ impl SessionRecord {
         self.change_leg(|leg| leg.tls = Some(facts));
     }
 
+    /// The connection to the MX is over, and what it took can be learned. [`SessionRecord::slow`] may have something to say.
+    pub fn settle(&mut self) {
+        let now = Instant::now();
+        if let Some(watch) = &mut self.watch {
+            let noticed = watch.settle(now);
+            self.notice(now, noticed);
+        }
+    }
+
     /// The session is over.
     pub fn finish(mut self) {
+        self.settle();
         let now = Instant::now();
         while let Some(open) = self.open.pop_front() {
             self.close(now, open, None);
@@ -144,6 +179,15 @@ impl SessionRecord {
             change(leg);
             self.log.leg(leg.clone());
         }
+    }
+
+    fn notice(&mut self, at: Instant, noticed: Noticed) {
+        let (leg, at_us) = (self.leg_number(), self.micros(at));
+        let Some(watch) = &self.watch else { return };
+        for finding in noticed.findings {
+            self.log.event(leg, at_us, watch.operator(), finding);
+        }
+        self.slow.extend(noticed.slow);
     }
 
     fn leg_number(&self) -> u16 {
@@ -189,7 +233,15 @@ impl SessionRecord {
     fn reply(&mut self, at: Instant, flow: Flow, topic: Topic, reply: &Reply) {
         let lines = lines(reply);
         let at_us = self.micros(at);
-        self.log.reply(self.leg_number(), at_us, dir(flow), reply.code, &lines);
+        let timed = self.log.reply(self.leg_number(), at_us, dir(flow), reply.code, &lines);
+        if let (Some(timed), Some(watch)) = (timed, &mut self.watch) {
+            let verdict = (reply.code >= 400).then(|| verdict(&timed.verb, reply, &lines));
+            let took = Duration::from_micros(timed.took_us);
+            let answer =
+                Answer { verb: &timed.verb, code: reply.code, text: &lines, verdict: verdict.as_ref(), took };
+            let noticed = watch.replied(&answer, at);
+            self.notice(at, noticed);
+        }
         let from_server = flow != Flow::ReplyMade;
         if from_server && reply.code >= 400 {
             self.refused = Some(reply.code);
@@ -320,6 +372,11 @@ impl Observer for SessionRecord {
             Event::Offered { lines, .. } => {
                 let lines = lines.to_vec();
                 self.change_leg(|leg| leg.extensions = lines);
+            }
+            Event::Heard { bytes } => {
+                if let Some(watch) = &mut self.watch {
+                    watch.heard(at, bytes);
+                }
             }
             Event::Injected { bytes } => {
                 tracing::warn!(session = %self.log.id(), bytes, "dropped what the MX sent behind its 220 to STARTTLS");

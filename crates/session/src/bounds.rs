@@ -1,13 +1,13 @@
 //! Peers choose names, certificates and extensions, tenants choose addresses: every record is cut to size before it is kept.
 
-use crate::{CertificateFacts, PolicyFacts, Record, TlsFacts, text::truncate};
+use crate::{CertificateFacts, PolicyFacts, Record, TlsFacts, Verdict, text::truncate};
 
 /// Longest name, path or line kept, in bytes. The longest that SMTP allows is 254, X.509 has no limit.
 pub const FIELD_LIMIT: usize = 1_000;
 /// Most extensions or names kept of one peer.
 pub const LIST_LIMIT: usize = 100;
-/// Longest decision kept, as JSON in bytes.
-const DECISION_LIMIT: usize = 16_000;
+/// Longest decision or evidence kept, as JSON in bytes.
+const JSON_LIMIT: usize = 16_000;
 
 /// Cuts `record` to size. Texts of commands and replies are bounded by their type.
 pub fn bound(record: &mut Record) {
@@ -21,10 +21,7 @@ pub fn bound(record: &mut Record) {
             optional(&mut leg.ehlo_name);
             list(&mut leg.extensions);
             leg.tls.iter_mut().for_each(tls);
-            let length = leg.decision.to_string().len();
-            if length > DECISION_LIMIT {
-                leg.decision = serde_json::json!({ "left_out_bytes": length });
-            }
+            json(&mut leg.decision);
         }
         Record::Exchange(exchange) => {
             field(&mut exchange.verb);
@@ -33,10 +30,17 @@ pub fn bound(record: &mut Record) {
         Record::Message(message) => {
             field(&mut message.reverse_path);
             optional(&mut message.message_id);
+            verdict(&mut message.verdict);
         }
         Record::Recipient(recipient) => {
             field(&mut recipient.forward_path);
+            verdict(&mut recipient.verdict);
             optional(&mut recipient.enhanced);
+        }
+        Record::Event(event) => {
+            [&mut event.operator, &mut event.verb].into_iter().for_each(field);
+            optional(&mut event.list);
+            json(&mut event.evidence);
         }
         Record::End(_) => {}
         Record::Gap(gap) => field(&mut gap.reason),
@@ -56,6 +60,19 @@ fn tls(facts: &mut TlsFacts) {
     for PolicyFacts { domain, policy, reason, .. } in policies {
         [domain, policy].into_iter().for_each(field);
         optional(reason);
+    }
+}
+
+/// A verdict read back from a spool file may say anything.
+fn verdict(verdict: &mut Verdict) {
+    optional(&mut verdict.list);
+    field(verdict.rule.to_mut());
+}
+
+fn json(value: &mut serde_json::Value) {
+    let length = value.to_string().len();
+    if length > JSON_LIMIT {
+        *value = serde_json::json!({ "left_out_bytes": length });
     }
 }
 
@@ -114,6 +131,6 @@ mod tests {
         }));
         bound(&mut record);
         let length = serde_json::to_string(&record).unwrap().len();
-        assert!(length < 2 * (LIST_LIMIT + 10) * FIELD_LIMIT + DECISION_LIMIT, "{length}");
+        assert!(length < 2 * (LIST_LIMIT + 10) * FIELD_LIMIT + JSON_LIMIT, "{length}");
     }
 }

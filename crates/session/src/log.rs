@@ -11,7 +11,8 @@
 use std::collections::VecDeque;
 
 use crate::{
-    Dir, Exchange, Leg, Message, Outcome, Recipient, Record, Recorder, SessionEnd, SessionId, SessionStart, Text,
+    Dir, Event, Exchange, Leg, Message, Outcome, Recipient, Record, Recorder, SessionEnd, SessionId, SessionStart, Text,
+    detect::Finding,
 };
 
 /// Commands in flight that are remembered for timing. A longer pipeline is timed wrongly rather than remembered.
@@ -19,12 +20,22 @@ const IN_FLIGHT_LIMIT: usize = 1_000;
 /// Longest verb kept.
 const VERB_LIMIT: usize = 20;
 
+/// A reply of the MX, matched to its command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timed {
+    /// The verb it answers, in upper case; `.` is the end of data, empty the greeting.
+    pub verb: String,
+    /// Since the command was sent or the previous reply came, whichever was later.
+    pub took_us: u64,
+}
+
 /// The writing end of one session's log. Nothing here waits for anything.
 #[derive(Debug)]
 pub struct SessionLog {
     recorder: Recorder,
     id: SessionId,
     seq: u32,
+    events: u32,
     to_mx: Timing,
     to_proxy: Timing,
 }
@@ -33,7 +44,7 @@ impl SessionLog {
     pub(crate) fn begin(recorder: Recorder, start: SessionStart) -> Self {
         let id = start.id;
         recorder.record(Record::Start(start));
-        Self { recorder, id, seq: 0, to_mx: Timing::default(), to_proxy: Timing::default() }
+        Self { recorder, id, seq: 0, events: 0, to_mx: Timing::default(), to_proxy: Timing::default() }
     }
 
     /// The session's id.
@@ -78,12 +89,14 @@ impl SessionLog {
         });
     }
 
-    /// Records a whole reply: its lines without their codes, separated by `\n`.
-    pub fn reply(&mut self, leg: u16, at_us: u64, dir: Dir, code: u16, lines: &str) {
+    /// Records a whole reply: its lines without their codes, separated by `\n`. Says what a reply of the MX answers, and how long it
+    /// took.
+    pub fn reply(&mut self, leg: u16, at_us: u64, dir: Dir, code: u16, lines: &str) -> Option<Timed> {
         let (verb, took_us) = self.timing(dir).answered(at_us);
         let text = if verb == "AUTH" && code == 334 { Text::from("[redacted]") } else { Text::from(lines) };
         let enhanced = enhanced(lines).map(str::to_owned);
         let took_us = dir.from_mx().then_some(took_us);
+        let timed = took_us.map(|took_us| Timed { verb: verb.clone(), took_us });
         self.exchange(Exchange {
             id: self.id,
             seq: 0,
@@ -96,6 +109,16 @@ impl SessionLog {
             text,
             took_us,
         });
+        timed
+    }
+
+    /// Records something that was noticed about the MX.
+    pub fn event(&mut self, leg: u16, at_us: u64, operator: &str, finding: Finding) {
+        self.events = self.events.saturating_add(1);
+        let Finding { kind, egress, verb, code, list, evidence } = finding;
+        let operator = operator.to_owned();
+        let event = Event { id: self.id, n: self.events, leg, at_us, kind, operator, egress, verb, code, list, evidence };
+        self.recorder.record(Record::Event(Box::new(event)));
     }
 
     /// Records a mail transaction; again when more is known of it.

@@ -11,7 +11,7 @@ use warren_launcher_api::{CellId, TenantName};
 
 use warren_wire::client::TlsFacts;
 
-use crate::{Class, SessionId, Text, Verdict};
+use crate::{Class, SessionId, Text, Verdict, detect::EventKind};
 
 /// One thing to remember. Every record names its session and its place in it, so writing it twice changes nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub enum Record {
     Message(Message),
     /// One recipient of a message. May be written again.
     Recipient(Recipient),
+    /// Something was noticed.
+    Event(Box<Event>),
     /// The session is over.
     End(SessionEnd),
     /// Records are missing here.
@@ -252,6 +254,33 @@ pub struct Recipient {
     pub text: Text,
     /// When the deciding reply came.
     pub reply_us: Option<u64>,
+}
+
+/// Something that was noticed in a session about the MX; see [`detect`](crate::detect).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// The session.
+    pub id: SessionId,
+    /// Which event of the session, from 1; [`SessionLog`](crate::SessionLog) counts.
+    pub n: u32,
+    /// The dial in which it was noticed.
+    pub leg: u16,
+    /// When.
+    pub at_us: u64,
+    /// What.
+    pub kind: EventKind,
+    /// Who operates the MX.
+    pub operator: String,
+    /// The address that we came from.
+    pub egress: IpAddr,
+    /// The verb whose reply showed it; `.` is the end of data, empty the greeting.
+    pub verb: String,
+    /// The code of that reply.
+    pub code: Option<u16>,
+    /// The list that the reply named.
+    pub list: Option<String>,
+    /// What it is concluded from.
+    pub evidence: serde_json::Value,
 }
 
 /// How a session ended, seen as a whole.

@@ -12,7 +12,7 @@ use sqlx::{
 };
 
 use crate::{
-    Exchange, Gap, Leg, Message, Recipient, Record, SessionEnd, SessionId, SessionStart, SessionStore, StoreError,
+    Event, Exchange, Gap, Leg, Message, Recipient, Record, SessionEnd, SessionId, SessionStart, SessionStore, StoreError,
     keeper::micros,
 };
 
@@ -20,7 +20,7 @@ use crate::{
 const BUSY: Duration = Duration::from_secs(1);
 /// Longest transaction. What takes longer is given up and tried again.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Rows of one INSERT: SQLite takes 32,766 values in one, and the widest table has 14 columns.
+/// Rows of one INSERT: SQLite takes 32,766 values in one, and the widest table has 16 columns.
 const ROWS: usize = 500;
 /// Sessions forgotten in one transaction, so that recording never waits long for it.
 const PRUNE_SESSIONS: i64 = 500;
@@ -119,6 +119,7 @@ struct Sorted<'a> {
     exchanges: Vec<&'a Exchange>,
     messages: Vec<&'a Message>,
     recipients: Vec<&'a Recipient>,
+    events: Vec<&'a Event>,
     ends: Vec<&'a SessionEnd>,
     gaps: Vec<&'a Gap>,
 }
@@ -132,6 +133,7 @@ async fn write(connection: &mut SqliteConnection, records: &[Record]) -> Result<
             Record::Exchange(exchange) => sorted.exchanges.push(exchange),
             Record::Message(message) => sorted.messages.push(message),
             Record::Recipient(recipient) => sorted.recipients.push(recipient),
+            Record::Event(event) => sorted.events.push(event),
             Record::End(end) => sorted.ends.push(end),
             Record::Gap(gap) => sorted.gaps.push(gap),
         }
@@ -142,6 +144,7 @@ async fn write(connection: &mut SqliteConnection, records: &[Record]) -> Result<
     exchanges(&mut transaction, &sorted.exchanges).await?;
     messages(&mut transaction, &sorted.messages).await?;
     recipients(&mut transaction, &sorted.recipients).await?;
+    events(&mut transaction, &sorted.events).await?;
     ends(&mut transaction, &sorted.ends).await?;
     gaps(&mut transaction, &sorted.gaps).await?;
     transaction.commit().await
@@ -222,7 +225,7 @@ async fn messages(to: &mut SqliteConnection, rows: &[&Message]) -> Result<(), sq
     for rows in rows.chunks(ROWS) {
         let mut insert = Insert::new(
             "INSERT OR REPLACE INTO messages (session, n, leg, reverse_path, size, message_id, mail_us, data_us, content_us, sent_us, \
-             reply_us, class, list, code) ",
+             reply_us, class, list, code, about, rule) ",
         );
         insert.push_values(rows, |mut row, message| {
             row.push_bind(message.id.to_string())
@@ -238,7 +241,9 @@ async fn messages(to: &mut SqliteConnection, rows: &[&Message]) -> Result<(), sq
                 .push_bind(message.reply_us.map(signed))
                 .push_bind(message.verdict.class.name())
                 .push_bind(message.verdict.list.clone())
-                .push_bind(message.code.map(i64::from));
+                .push_bind(message.code.map(i64::from))
+                .push_bind(message.verdict.about.name())
+                .push_bind(message.verdict.rule.to_string());
         });
         insert.build().execute(&mut *to).await?;
     }
@@ -248,7 +253,8 @@ async fn messages(to: &mut SqliteConnection, rows: &[&Message]) -> Result<(), sq
 async fn recipients(to: &mut SqliteConnection, rows: &[&Recipient]) -> Result<(), sqlx::Error> {
     for rows in rows.chunks(ROWS) {
         let mut insert = Insert::new(
-            "INSERT OR REPLACE INTO recipients (session, message, n, forward_path, class, list, code, enhanced, text, reply_us) ",
+            "INSERT OR REPLACE INTO recipients (session, message, n, forward_path, class, list, code, enhanced, text, reply_us, about, \
+             rule) ",
         );
         insert.push_values(rows, |mut row, recipient| {
             row.push_bind(recipient.id.to_string())
@@ -260,7 +266,32 @@ async fn recipients(to: &mut SqliteConnection, rows: &[&Recipient]) -> Result<()
                 .push_bind(recipient.code.map(i64::from))
                 .push_bind(recipient.enhanced.clone())
                 .push_bind(recipient.text.as_str().to_owned())
-                .push_bind(recipient.reply_us.map(signed));
+                .push_bind(recipient.reply_us.map(signed))
+                .push_bind(recipient.verdict.about.name())
+                .push_bind(recipient.verdict.rule.to_string());
+        });
+        insert.build().execute(&mut *to).await?;
+    }
+    Ok(())
+}
+
+async fn events(to: &mut SqliteConnection, rows: &[&Event]) -> Result<(), sqlx::Error> {
+    for rows in rows.chunks(ROWS) {
+        let mut insert = Insert::new(
+            "INSERT OR IGNORE INTO events (session, n, leg, at_us, kind, operator, egress, verb, code, list, evidence) ",
+        );
+        insert.push_values(rows, |mut row, event| {
+            row.push_bind(event.id.to_string())
+                .push_bind(i64::from(event.n))
+                .push_bind(i64::from(event.leg))
+                .push_bind(signed(event.at_us))
+                .push_bind(event.kind.name())
+                .push_bind(event.operator.clone())
+                .push_bind(event.egress.to_string())
+                .push_bind(event.verb.clone())
+                .push_bind(event.code.map(i64::from))
+                .push_bind(event.list.clone())
+                .push_bind(event.evidence.to_string());
         });
         insert.build().execute(&mut *to).await?;
     }
@@ -308,6 +339,7 @@ async fn prune(connection: &mut SqliteConnection, before: SessionId) -> Result<u
         "DELETE FROM recipients WHERE session <= ?",
         "DELETE FROM messages WHERE session <= ?",
         "DELETE FROM legs WHERE session <= ?",
+        "DELETE FROM events WHERE session <= ?",
     ] {
         sqlx::query(statement).bind(&last).execute(&mut *transaction).await?;
     }

@@ -1,0 +1,417 @@
+//! One session, watched.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{EventKind, Finding, Senses, Shared, Thresholds, Verb};
+use crate::{Class, Verdict, text::truncate};
+
+/// Slow replies of a session that are kept as evidence. Two make a tarpit.
+const SLOW_KEPT: usize = 8;
+const SLOW_ENOUGH: usize = 2;
+/// Longest part of a reply kept as evidence, in bytes.
+const REPLY_KEPT: usize = 300;
+/// A reply in fewer pieces did not drip, however long it took; neither did one in larger ones.
+const DRIPS: u32 = 5;
+const DROP_BYTES: u64 = 8;
+/// A connect that took longer lost its first packet (RFC 6298 §2): it says nothing of the round trip.
+const LONGEST_RTT: Duration = Duration::from_secs(1);
+/// Sessions that were taken, and then refused without a reason, from when on that is a throttle.
+const TAKEN_FIRST: u32 = 3;
+const REFUSED_THEN: u32 = 2;
+
+/// A reply of the MX.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// The verb it answers; `.` is the end of data, empty the greeting.
+    pub verb: &'a str,
+    /// Its code.
+    pub code: u16,
+    /// Its lines without their codes.
+    pub text: &'a str,
+    /// What it means; none for a positive reply.
+    pub verdict: Option<&'a Verdict>,
+    /// Since the command was sent or the previous reply came, whichever was later.
+    pub took: Duration,
+}
+
+/// How a reply arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pieces {
+    count: u32,
+    bytes: u64,
+    span: Option<(Instant, Instant)>,
+}
+
+impl Pieces {
+    /// So many bytes more arrived.
+    pub fn arrived(&mut self, at: Instant, bytes: usize) {
+        self.count = self.count.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        self.span = Some((self.span.map_or(at, |(first, _)| first), at));
+    }
+
+    /// From the first piece to the last.
+    #[must_use]
+    pub fn over(&self) -> Duration {
+        self.span.map_or(Duration::ZERO, |(first, last)| last.saturating_duration_since(first))
+    }
+
+    /// Whether that is how a tarpit writes.
+    #[must_use]
+    pub fn drip(&self, thresholds: &Thresholds) -> bool {
+        self.count >= DRIPS && self.bytes <= u64::from(self.count) * DROP_BYTES && self.over() >= thresholds.drip
+    }
+}
+
+/// What is collected of one session until it ends.
+#[derive(Debug)]
+pub struct Watch {
+    operator: String,
+    egress: Option<IpAddr>,
+    rtt: Duration,
+    pieces: Pieces,
+    /// The first time of each verb: sessions are independent of each other, replies of one session are not.
+    first: [Option<Duration>; Verb::COUNT],
+    slow: Vec<serde_json::Value>,
+    taken: bool,
+    /// Kinds found on this leg: each is told once.
+    told: Vec<EventKind>,
+}
+
+impl Watch {
+    /// Watches a session with an MX of this operator.
+    #[must_use]
+    pub fn new(operator: String) -> Self {
+        Self {
+            operator,
+            egress: None,
+            rtt: Duration::ZERO,
+            pieces: Pieces::default(),
+            first: Default::default(),
+            slow: Vec::new(),
+            taken: false,
+            told: Vec::new(),
+        }
+    }
+
+    /// Whose MX it is.
+    #[must_use]
+    pub fn operator(&self) -> &str {
+        &self.operator
+    }
+
+    /// Where the session leaves from now.
+    #[must_use]
+    pub fn egress(&self) -> Option<IpAddr> {
+        self.egress
+    }
+
+    /// A connection from `egress` stands, and took so long to make. Settles the one before it first.
+    pub fn connected(&mut self, senses: &Shared, egress: IpAddr, took: Duration, now: Instant) -> Vec<Finding> {
+        let found = self.settle(senses, now);
+        let operator = std::mem::take(&mut self.operator);
+        let rtt = if took < LONGEST_RTT { took } else { Duration::ZERO };
+        *self = Self { egress: Some(egress), rtt, ..Self::new(operator) };
+        senses.lock().dialled(&self.operator, egress, now);
+        found
+    }
+
+    /// The MX sent so many bytes; told before the reply that they end.
+    pub fn heard(&mut self, at: Instant, bytes: usize) {
+        self.pieces.arrived(at, bytes);
+    }
+
+    /// A reply of the MX.
+    pub fn replied(&mut self, senses: &Shared, answer: &Answer<'_>, now: Instant) -> Vec<Finding> {
+        let pieces = std::mem::take(&mut self.pieces);
+        let Some(egress) = self.egress else { return Vec::new() };
+        let mut found = Vec::new();
+        let took = answer.took.saturating_sub(self.rtt);
+        if let Some(verb) = Verb::of(answer.verb) {
+            self.first[verb as usize].get_or_insert(took);
+            // Where the time does not matter nobody is asked.
+            if took >= Duration::from_secs(1) {
+                found.extend(self.timed(&senses.lock(), egress, verb, answer, took, pieces));
+            }
+        }
+        if answer.verb == "MAIL" && answer.code < 300 && !self.taken {
+            self.taken = true;
+            senses.lock().taken(&self.operator, egress, now);
+        }
+        if let Some(verdict) = answer.verdict {
+            found.extend(self.refused(&mut senses.lock(), egress, answer, verdict, now));
+        }
+        found
+    }
+
+    /// The connection is over: what was collected is learned, and this address compared with the others.
+    pub fn settle(&mut self, senses: &Shared, now: Instant) -> Vec<Finding> {
+        let Some(egress) = self.egress.take() else { return Vec::new() };
+        let mut senses = senses.lock();
+        for verb in [Verb::Greeting, Verb::Ehlo, Verb::Mail, Verb::Rcpt, Verb::Data, Verb::End] {
+            if let Some(took) = self.first[verb as usize].take() {
+                senses.learn(&self.operator, egress, verb, took, now);
+            }
+        }
+        let Some(compared) = senses.found_slow(&self.operator, egress, now) else { return Vec::new() };
+        let evidence = json!({
+            "here_us": micros(compared.here),
+            "elsewhere_us": micros(compared.elsewhere),
+            "times": (compared.times() * 10.0).round() / 10.0,
+            "others": compared.others,
+        });
+        let verb = compared.verb.word().to_owned();
+        vec![Finding { kind: EventKind::SlowAddress, egress, verb, code: None, list: None, evidence }]
+    }
+
+    fn timed(
+        &mut self,
+        senses: &Senses,
+        egress: IpAddr,
+        verb: Verb,
+        answer: &Answer<'_>,
+        took: Duration,
+        pieces: Pieces,
+    ) -> Option<Finding> {
+        let finding = |evidence| Finding {
+            kind: EventKind::Tarpit,
+            egress,
+            verb: answer.verb.to_owned(),
+            code: Some(answer.code),
+            list: None,
+            evidence,
+        };
+        if pieces.drip(senses.thresholds()) {
+            let evidence = json!({
+                "how": "drip",
+                "pieces": pieces.count,
+                "bytes": pieces.bytes,
+                "over_us": micros(pieces.over()),
+                "reply": kept(answer.text),
+            });
+            return self.once(EventKind::Tarpit).then(|| finding(evidence));
+        }
+        if !senses.is_slow(&self.operator, verb, took) || self.slow.len() >= SLOW_KEPT {
+            return None;
+        }
+        let usual = senses.usual(&self.operator, verb).map(micros);
+        self.slow.push(json!({ "verb": answer.verb, "took_us": micros(took), "usual_us": usual }));
+        // A slow verdict on a message is no tarpit, and one slow reply is an accident.
+        let enough = self.slow.len() >= SLOW_ENOUGH && verb != Verb::End;
+        (enough && self.once(EventKind::Tarpit)).then(|| finding(json!({ "how": "slow", "replies": self.slow })))
+    }
+
+    fn refused(
+        &mut self,
+        senses: &mut Senses,
+        egress: IpAddr,
+        answer: &Answer<'_>,
+        verdict: &Verdict,
+        now: Instant,
+    ) -> Option<Finding> {
+        let opening = matches!(answer.verb, "" | "EHLO" | "HELO" | "MAIL") || answer.code == 421;
+        let temporary = (400..=499).contains(&answer.code);
+        let pace = if temporary && (opening || verdict.class == Class::RateLimited) {
+            senses.refused(&self.operator, egress, now)
+        } else {
+            senses.pace(&self.operator, egress, now)
+        };
+        let kind = match verdict.class {
+            Class::RateLimited => EventKind::Throttle,
+            Class::BlockListed => EventKind::Listing,
+            Class::Greylisted => EventKind::Greylisting,
+            Class::Tarpit => EventKind::Tarpit,
+            Class::Other if temporary && opening && pace.taken >= TAKEN_FIRST && pace.refused >= REFUSED_THEN => {
+                EventKind::Throttle
+            }
+            _ => return None,
+        };
+        let how = if verdict.class == Class::Other { "after_sessions" } else { "said_so" };
+        let evidence = json!({
+            "how": how,
+            "reply": kept(answer.text),
+            "about": verdict.about,
+            "rule": verdict.rule,
+            "pace": pace,
+        });
+        self.once(kind).then(|| Finding {
+            kind,
+            egress,
+            verb: answer.verb.to_owned(),
+            code: Some(answer.code),
+            list: verdict.list.clone(),
+            evidence,
+        })
+    }
+
+    /// Whether this is the first of its kind on this leg.
+    fn once(&mut self, kind: EventKind) -> bool {
+        let first = !self.told.contains(&kind);
+        if first {
+            self.told.push(kind);
+        }
+        first
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn kept(text: &str) -> String {
+    let mut text = text.to_owned();
+    truncate(&mut text, REPLY_KEPT);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Said, classify};
+
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 10));
+
+    struct Scene {
+        senses: Shared,
+        now: Instant,
+        watch: Watch,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let mut scene =
+                Self { senses: Shared::default(), now: Instant::now(), watch: Watch::new("acme.example".into()) };
+            scene.dial(A);
+            scene
+        }
+
+        fn dial(&mut self, egress: IpAddr) -> Vec<Finding> {
+            self.watch.connected(&self.senses, egress, Duration::from_millis(20), self.now)
+        }
+
+        fn reply(&mut self, verb: &str, code: u16, text: &str, took_ms: u64) -> Vec<Finding> {
+            let took = Duration::from_millis(took_ms);
+            self.now += took;
+            self.watch.heard(self.now, text.len() + 6);
+            let verdict = (code >= 400).then(|| classify(&Said { verb, code, enhanced: None, text }));
+            let answer = Answer { verb, code, text, verdict: verdict.as_ref(), took };
+            self.watch.replied(&self.senses, &answer, self.now)
+        }
+
+        fn sessions(&mut self, count: usize, text: &str, code: u16) -> Vec<Finding> {
+            let mut found = Vec::new();
+            for _ in 0..count {
+                self.dial(A);
+                found.extend(self.reply("", 220, "mx.acme.example ESMTP", 30));
+                found.extend(self.reply("MAIL", code, text, 30));
+            }
+            found
+        }
+    }
+
+    #[test]
+    fn an_ordinary_session_is_nothing_to_speak_of() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.sessions(200, "2.1.0 Ok", 250), []);
+        assert_eq!(scene.reply("RCPT", 550, "5.1.1 User unknown", 40), []);
+    }
+
+    #[test]
+    fn a_reply_that_drips_is_a_tarpit() {
+        let mut scene = Scene::new();
+        let text = "220 tarpit.example ESMTP\r\n";
+        for _ in 0..text.len() - 1 {
+            scene.now += Duration::from_millis(300);
+            scene.watch.heard(scene.now, 1);
+        }
+        let found = scene.reply("", 220, "tarpit.example ESMTP", 8_000);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].kind, &found[0].evidence["how"]), (EventKind::Tarpit, &json!("drip")));
+        // The next one says nothing new.
+        for _ in 0..30 {
+            scene.now += Duration::from_millis(300);
+            scene.watch.heard(scene.now, 1);
+        }
+        assert_eq!(scene.reply("EHLO", 250, "tarpit.example", 9_000), []);
+    }
+
+    #[test]
+    fn a_long_reply_in_packets_is_no_tarpit() {
+        let mut scene = Scene::new();
+        for _ in 0..20 {
+            scene.now += Duration::from_millis(200);
+            scene.watch.heard(scene.now, 500);
+        }
+        assert_eq!(scene.reply("EHLO", 250, "x", 4_000), []);
+    }
+
+    #[test]
+    fn two_replies_slower_than_ever_are_a_tarpit_and_one_is_not() {
+        let mut scene = Scene::new();
+        scene.sessions(20, "2.1.0 Ok", 250);
+        scene.dial(A);
+        assert_eq!(scene.reply("", 220, "mx", 4_000), []);
+        let found = scene.reply("MAIL", 250, "2.1.0 Ok", 4_000);
+        assert_eq!(found[0].kind, EventKind::Tarpit);
+        assert_eq!(found[0].evidence["replies"].as_array().unwrap().len(), 2);
+        assert!(found[0].evidence["replies"][0]["usual_us"].as_u64().unwrap() < 20_000, "less the round trip");
+    }
+
+    #[test]
+    fn who_has_always_been_slow_is_no_tarpit() {
+        let mut scene = Scene::new();
+        for _ in 0..30 {
+            scene.dial(A);
+            assert_eq!(scene.reply("", 220, "mx", 6_000), []);
+            assert_eq!(scene.reply("MAIL", 250, "ok", 3_000), []);
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_they_are() {
+        for (verb, code, text, kind) in [
+            ("RCPT", 450, "4.2.0 Greylisted, come back", EventKind::Greylisting),
+            ("MAIL", 421, "4.7.0 Too many connections, slow down", EventKind::Throttle),
+            ("", 554, "5.7.1 blocked using zen.spamhaus.org", EventKind::Listing),
+        ] {
+            let mut scene = Scene::new();
+            let found = scene.reply(verb, code, text, 10);
+            assert_eq!(found.iter().map(|found| found.kind).collect::<Vec<_>>(), [kind], "{text}");
+            assert_eq!(found[0].evidence["reply"], text);
+            assert_eq!(scene.reply(verb, code, text, 10), [], "once a leg");
+        }
+    }
+
+    #[test]
+    fn a_refusal_without_a_reason_after_many_sessions_is_a_throttle() {
+        let words = "not now";
+        assert_eq!(Scene::new().sessions(5, words, 421), [], "nothing was taken before");
+        let mut scene = Scene::new();
+        scene.sessions(5, "2.1.0 Ok", 250);
+        assert_eq!(scene.sessions(1, words, 421), [], "once is an accident");
+        let found = scene.sessions(1, words, 421);
+        assert_eq!((found[0].kind, &found[0].evidence["how"]), (EventKind::Throttle, &json!("after_sessions")));
+        assert_eq!(found[0].evidence["pace"]["taken"], 5);
+    }
+
+    #[test]
+    fn a_slow_address_is_found_when_its_session_ends() {
+        let mut scene = Scene::new();
+        let slow: IpAddr = [203, 0, 113, 11].into();
+        let mut found = Vec::new();
+        for _ in 0..4 {
+            for (egress, took) in [(A, 30), (slow, 2_000)] {
+                found.extend(scene.dial(egress));
+                scene.reply("", 220, "mx", 30);
+                assert_eq!(scene.reply("RCPT", 250, "ok", took), [], "not in its midst");
+            }
+        }
+        found.extend(scene.watch.settle(&scene.senses, scene.now));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].kind, found[0].verb.as_str()), (EventKind::SlowAddress, "RCPT"));
+        assert!(found[0].evidence["times"].as_f64().unwrap() > 50.0);
+    }
+}

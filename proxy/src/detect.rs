@@ -1,0 +1,150 @@
+//! Notices tarpits, throttles, listings and greylisting, and which of our addresses is served later than others.
+//!
+//! ```text
+//!   record ──connected, heard, replied, settle──▶ Watch ──▶ Noticed ──▶ record (event), log, counts
+//!                                                   │ └── Slow ──▶ the egress policy
+//!                                                   ▼
+//!                                   Detector: what is usual, for all sessions
+//! ```
+//!
+//! What is decided, and when, stands in [`warren_session::detect`]; this is the part that sessions share and speak through.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use warren_session::detect::{self, Answer, EventKind, Finding, Senses, Shared, Thresholds};
+
+/// What all sessions have noticed.
+#[derive(Debug, Default)]
+pub struct Detector {
+    senses: Shared,
+    counts: [AtomicU64; EventKind::ALL.len()],
+}
+
+/// One of our addresses is served later than the others.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slow {
+    /// Which.
+    pub egress: IpAddr,
+    /// By whose MX hosts.
+    pub operator: String,
+    /// What was measured, in words.
+    pub evidence: String,
+}
+
+/// What a session noticed just now.
+#[derive(Debug, Default, PartialEq)]
+pub struct Noticed {
+    /// For the record.
+    pub findings: Vec<Finding>,
+    /// For the egress policy.
+    pub slow: Vec<Slow>,
+}
+
+/// One session, watched.
+#[derive(Debug)]
+pub struct Watch {
+    detector: Arc<Detector>,
+    watch: detect::Watch,
+}
+
+impl Detector {
+    /// A detector that knows nothing yet.
+    pub fn new(thresholds: Thresholds) -> Arc<Self> {
+        Arc::new(Self { senses: Shared::new(Senses::new(thresholds)), ..Self::default() })
+    }
+
+    /// Watches a session with an MX of `operator`.
+    pub fn watch(self: &Arc<Self>, operator: String) -> Watch {
+        Watch { detector: Arc::clone(self), watch: detect::Watch::new(operator) }
+    }
+
+    /// How many events of each kind there have been since the start.
+    pub fn counts(&self) -> [(EventKind, u64); EventKind::ALL.len()] {
+        EventKind::ALL.map(|kind| (kind, self.counts[kind as usize].load(Ordering::Relaxed)))
+    }
+}
+
+impl Watch {
+    /// Whose MX it is.
+    pub fn operator(&self) -> &str {
+        self.watch.operator()
+    }
+
+    /// A connection from `egress` stands; it took so long to make. Another one before it is settled.
+    pub fn connected(&mut self, egress: IpAddr, took: Duration, now: Instant) -> Noticed {
+        let findings = self.watch.connected(&self.detector.senses, egress, took, now);
+        self.noticed(findings)
+    }
+
+    /// The MX sent so many bytes.
+    pub fn heard(&mut self, at: Instant, bytes: usize) {
+        self.watch.heard(at, bytes);
+    }
+
+    /// A reply of the MX.
+    pub fn replied(&mut self, answer: &Answer<'_>, now: Instant) -> Noticed {
+        let findings = self.watch.replied(&self.detector.senses, answer, now);
+        self.noticed(findings)
+    }
+
+    /// The session is over.
+    pub fn settle(&mut self, now: Instant) -> Noticed {
+        let findings = self.watch.settle(&self.detector.senses, now);
+        self.noticed(findings)
+    }
+
+    fn noticed(&self, findings: Vec<Finding>) -> Noticed {
+        for Finding { kind, egress, verb, evidence, .. } in &findings {
+            self.detector.counts[*kind as usize].fetch_add(1, Ordering::Relaxed);
+            tracing::info!(%kind, operator = self.operator(), %egress, verb, %evidence, "noticed");
+        }
+        let slow = findings.iter().filter(|finding| finding.kind == EventKind::SlowAddress).map(|finding| Slow {
+            egress: finding.egress,
+            operator: self.operator().to_owned(),
+            evidence: format!("{} times slower: {}", finding.evidence["times"], finding.evidence),
+        });
+        Noticed { slow: slow.collect(), findings }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three sessions from each address; the second is answered `took_ms` after RCPT.
+    fn sessions(took_ms: u64) -> (Arc<Detector>, Vec<Noticed>) {
+        let (detector, now) = (Detector::new(Thresholds::default()), Instant::now());
+        let mut noticed = Vec::new();
+        for _ in 0..3 {
+            for (n, took_ms) in [(10, 30), (11, took_ms)] {
+                let mut watch = detector.watch("acme.example".into());
+                watch.connected([203, 0, 113, n].into(), Duration::from_millis(10), now);
+                let took = Duration::from_millis(took_ms);
+                watch.replied(&Answer { verb: "RCPT", code: 250, text: "2.1.5 Ok", verdict: None, took }, now);
+                noticed.push(watch.settle(now));
+            }
+        }
+        (detector, noticed)
+    }
+
+    #[test]
+    fn sessions_share_what_they_learn_and_a_slow_address_is_a_lesson() {
+        let (detector, noticed) = sessions(3_000);
+        let last = noticed.last().unwrap();
+        assert_eq!(last.slow[0].egress, IpAddr::from([203, 0, 113, 11]));
+        assert_eq!(last.slow[0].operator, "acme.example");
+        assert!(last.slow[0].evidence.contains("here_us"), "{}", last.slow[0].evidence);
+        assert_eq!(noticed.iter().filter(|noticed| **noticed != Noticed::default()).count(), 1);
+        assert!(detector.counts().contains(&(EventKind::SlowAddress, 1)));
+    }
+
+    #[test]
+    fn equal_addresses_teach_nothing() {
+        let (detector, noticed) = sessions(30);
+        assert!(noticed.iter().all(|noticed| *noticed == Noticed::default()));
+        assert!(detector.counts().iter().all(|(_, count)| *count == 0));
+    }
+}
