@@ -94,6 +94,23 @@ impl Dns {
         Ok(found)
     }
 
+    /// The TXT records at a name, the strings of each put together (RFC 7208, section 3.3); none if there are none.
+    pub async fn texts(&self, at: &str) -> anyhow::Result<Vec<String>> {
+        let name = absolute(at).with_context(|| format!("{at:?} is not a name"))?;
+        match asked(self.0.txt_lookup(name)).await {
+            Ok(found) => Ok(found
+                .answers()
+                .iter()
+                .filter_map(|record| match &record.data {
+                    RData::TXT(text) => Some(String::from_utf8_lossy(&text.txt_data.concat()).into_owned()),
+                    _ => None,
+                })
+                .collect()),
+            Err(Failed::Nothing) => Ok(Vec::new()),
+            Err(Failed::Unknown(reason)) => bail!("looking up the TXT records of {at}: {reason}"),
+        }
+    }
+
     /// The addresses of a host; none if there are none.
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
         let Some(name) = absolute(host) else { return Ok(Vec::new()) };

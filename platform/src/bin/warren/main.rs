@@ -9,6 +9,7 @@
 //!   tenant …            wake, suspend, look at, add, remove one tenant                     tenant/
 //!   sessions            read what the proxy recorded                                       sessions.rs
 //!   egress …            ask the running proxy over $run/proxy.sock                         egress/
+//!   tlsrpt              TLS reports: list, show, send                                    tlsrpt/
 //!   send                submit a message file as a mail user would                         send.rs
 //!   passwd              hash a password for a tenant's file                                passwd.rs
 //! ```
@@ -34,6 +35,7 @@ mod status;
 mod tell;
 mod tenant;
 mod tenants;
+mod tlsrpt;
 mod top;
 mod up;
 
@@ -85,6 +87,8 @@ enum Action {
     Sessions(sessions::Arguments),
     /// Show the addresses that mail leaves from and how destinations treat them; take one out of use or back in
     Egress(egress::Arguments),
+    /// List, show or send TLS reports: what was found about other domains' TLS
+    Tlsrpt(tlsrpt::Arguments),
     /// Hash a password for the accounts in a tenant's file
     Passwd(passwd::Arguments),
 }
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
         Action::Send(arguments) => return send::run(&arguments),
         Action::Sessions(arguments) => sessions::run(&arguments),
         Action::Egress(arguments) => egress::run(&arguments),
+        Action::Tlsrpt(arguments) => tlsrpt::run(arguments),
         Action::Passwd(arguments) => passwd::run(&arguments),
     };
     match done {

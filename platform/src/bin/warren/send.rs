@@ -27,6 +27,21 @@ pub struct Arguments {
     /// The front door
     #[arg(long, value_name = "HOST:PORT")]
     server: String,
+    #[command(flatten)]
+    way: Way,
+    /// Envelope sender; empty for the null reverse-path
+    #[arg(long, value_name = "ADDRESS")]
+    from: String,
+    /// Envelope recipient; may be given more than once
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    to: Vec<String>,
+    /// The message, headers and body
+    file: PathBuf,
+}
+
+/// How a server is spoken to.
+#[derive(clap::Args)]
+pub struct Way {
     /// How TLS begins [default: implicit on port 465, else starttls]
     #[arg(long, value_enum)]
     tls: Option<Security>,
@@ -45,17 +60,9 @@ pub struct Arguments {
     /// File whose first line is the password [default: the variable WARREN_PASSWORD]
     #[arg(long, value_name = "FILE", requires = "user")]
     password_file: Option<PathBuf>,
-    /// Envelope sender; empty for the null reverse-path
-    #[arg(long, value_name = "ADDRESS")]
-    from: String,
-    /// Envelope recipient; may be given more than once
-    #[arg(long, value_name = "ADDRESS", required = true)]
-    to: Vec<String>,
     /// How long to wait for the server at each step
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = warren_config::parse_duration)]
     timeout: Duration,
-    /// The message, headers and body
-    file: PathBuf,
 }
 
 /// How a session becomes encrypted.
@@ -74,7 +81,7 @@ const TEMPORARY: u8 = 75;
 
 /// Why a message was not accepted, by what the caller can do.
 #[derive(Debug)]
-enum Failure {
+pub enum Failure {
     Permanent(anyhow::Error),
     Temporary(anyhow::Error),
 }
@@ -101,24 +108,47 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 fn send(arguments: &Arguments) -> Result<Response, Failure> {
     let message = message(&arguments.file)?;
     let envelope = envelope(&arguments.from, &arguments.to)?;
-    let (host, port) = server(&arguments.server)?;
-    let security = arguments.tls.unwrap_or(if port == 465 { Security::Implicit } else { Security::Starttls });
-    let mut transport = SmtpTransport::builder_dangerous(host.as_str())
-        .port(port)
-        .timeout(Some(arguments.timeout))
-        .hello_name(hello_name())
-        .tls(tls(arguments, &host, security)?);
-    if let Some(user) = &arguments.user {
-        if security == Security::None {
-            return Err(anyhow!("a password does not travel in the clear: use --tls starttls or --tls implicit").into());
-        }
-        transport =
-            transport.credentials(Credentials::new(user.clone(), password(arguments.password_file.as_deref())?));
+    submit(&arguments.way.transport(&arguments.server)?, &arguments.server, &envelope, &message)
+}
+
+/// Submits a message whose lines end in CRLF.
+pub fn submit(
+    transport: &SmtpTransport,
+    server: &str,
+    envelope: &Envelope,
+    message: &[u8],
+) -> Result<Response, Failure> {
+    transport.send_raw(envelope, without_last_line_end(message)).map_err(|error| failure(server, &error))
+}
+
+impl Way {
+    /// The login, if there is one.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
-    transport
-        .build()
-        .send_raw(&envelope, without_last_line_end(&message))
-        .map_err(|error| failure(&arguments.server, &error))
+
+    /// Gives the certificate's name where the command line does not.
+    pub fn expect_name(&mut self, name: &str) {
+        self.tls_name.get_or_insert_with(|| name.to_owned());
+    }
+
+    /// The way to a server, `HOST:PORT`.
+    pub fn transport(&self, server: &str) -> anyhow::Result<SmtpTransport> {
+        let (host, port) = self::server(server)?;
+        let security = self.tls.unwrap_or(if port == 465 { Security::Implicit } else { Security::Starttls });
+        let mut transport = SmtpTransport::builder_dangerous(host.as_str())
+            .port(port)
+            .timeout(Some(self.timeout))
+            .hello_name(hello_name())
+            .tls(tls(self, &host, security)?);
+        if let Some(user) = &self.user {
+            if security == Security::None {
+                bail!("a password does not travel in the clear: use --tls starttls or --tls implicit");
+            }
+            transport = transport.credentials(Credentials::new(user.clone(), password(self.password_file.as_deref())?));
+        }
+        Ok(transport.build())
+    }
 }
 
 /// lettre ends the data with CRLF, dot, CRLF whatever stands before: with its own line end, a message would grow by an
@@ -150,7 +180,7 @@ fn canonical(bytes: &[u8]) -> Result<Vec<u8>, usize> {
     Ok(message)
 }
 
-fn envelope(from: &str, to: &[String]) -> anyhow::Result<Envelope> {
+pub fn envelope(from: &str, to: &[String]) -> anyhow::Result<Envelope> {
     let address = |option: &str, text: &str| -> anyhow::Result<Address> {
         text.parse().map_err(|error| anyhow!("{option} {text:?} is not an address: {error}"))
     };
@@ -171,15 +201,15 @@ fn server(text: &str) -> anyhow::Result<(String, u16)> {
     }
 }
 
-fn tls(arguments: &Arguments, host: &str, security: Security) -> anyhow::Result<Tls> {
+fn tls(way: &Way, host: &str, security: Security) -> anyhow::Result<Tls> {
     if security == Security::None {
         return Ok(Tls::None);
     }
-    let mut parameters = TlsParameters::builder(arguments.tls_name.clone().unwrap_or_else(|| host.to_owned()));
-    if arguments.insecure {
+    let mut parameters = TlsParameters::builder(way.tls_name.clone().unwrap_or_else(|| host.to_owned()));
+    if way.insecure {
         parameters = parameters.dangerous_accept_invalid_certs(true).dangerous_accept_invalid_hostnames(true);
     }
-    if let Some(file) = &arguments.ca {
+    if let Some(file) = &way.ca {
         let pem = fs::read(file).with_context(|| format!("--ca {}", file.display()))?;
         let certificate = Certificate::from_pem(&pem)
             .with_context(|| format!("--ca {}: expected certificates in PEM form", file.display()))?;
