@@ -299,6 +299,11 @@ impl Paths {
         self.state.join("sessions").join("egress.db")
     }
 
+    /// What the proxy found about TLS, by day.
+    pub fn tls_reports(&self) -> PathBuf {
+        self.state.join("sessions").join("tlsrpt")
+    }
+
     /// The key that signs rewritten envelope senders.
     pub fn srs_key(&self) -> PathBuf {
         self.state.join("receiver").join("srs.key")
