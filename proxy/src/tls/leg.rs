@@ -1,10 +1,16 @@
 //! The judgements of one connection: each recipient domain once.
+//!
+//! ```text
+//!   handshake, or none ─▶ LegTls::new(how) ── rcpt(requirement) for each recipient ─▶ Ok, or Unmet::reply
+//!                              └─ at the end ─▶ judged: PolicyFacts of the record;  findings: the TLS report
+//! ```
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls_pki_types::UnixTime;
-use warren_tlsrpt::{Policy, ResultType};
+use warren_tlsrpt::{Failure, Finding, Policy, ResultType};
 use warren_wire::client::{Chain, PolicyFacts};
 
 use super::judge::{Channel, Unmet, judge};
@@ -32,6 +38,19 @@ pub enum How {
 pub struct LegTls {
     how: How,
     judged: BTreeMap<String, Judged>,
+}
+
+/// Between whom a connection was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Via {
+    /// The egress address.
+    pub egress: IpAddr,
+    /// The MX, where its name is known.
+    pub mx: Option<String>,
+    /// Its address.
+    pub mx_address: IpAddr,
+    /// The name that it gave itself.
+    pub helo: Option<String>,
 }
 
 /// What a connection was worth to one domain.
@@ -101,7 +120,23 @@ impl LegTls {
         unmet
     }
 
-    /// What was found, by domain: for the record, and for the report when the connection is over.
+    /// What there is to report when the connection is over.
+    pub fn findings<'a>(&'a self, via: &'a Via) -> impl Iterator<Item = Finding> + 'a {
+        self.judged().filter_map(|judged| {
+            let (policy, failure) = judged.report()?;
+            Some(Finding {
+                domain: judged.requirement.domain.clone(),
+                policy: policy.clone(),
+                egress: via.egress,
+                mx: via.mx.clone(),
+                mx_address: via.mx_address,
+                helo: via.helo.clone(),
+                failure: failure.map(|(result, reason)| Failure { result, reason: reason.to_owned() }),
+            })
+        })
+    }
+
+    /// What was found, by domain.
     pub fn judged(&self) -> impl Iterator<Item = &Judged> {
         self.judged.values()
     }

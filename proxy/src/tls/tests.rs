@@ -350,6 +350,14 @@ fn a_leg_judges_each_domain_once_and_tells_it_to_records_and_reports() {
     let (policy, failure) = judged[0].report().unwrap();
     assert_eq!((policy.policy_type, failure.unwrap().0), (PolicyType::Sts, ResultType::CertificateNotTrusted));
     assert_eq!(judged[1].report().unwrap().1, None);
+    let via = Via {
+        egress: "203.0.113.10".parse().unwrap(),
+        mx: Some(MX.into()),
+        mx_address: "198.51.100.5".parse().unwrap(),
+        helo: None,
+    };
+    let findings: Vec<_> = leg.findings(&via).map(|finding| (finding.domain, finding.failure.is_some())).collect();
+    assert_eq!(findings, [(DOMAIN.to_owned(), true), ("plain.example".to_owned(), false)]);
     let mut unwanted = LegTls::new(How::NotTried);
     let off = requirement(&TlsaFound::None, &StsFound::None, TlsPolicy::Off);
     assert_eq!(unwanted.rcpt(&off, now()), Ok(()));
