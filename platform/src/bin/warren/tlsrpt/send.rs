@@ -19,6 +19,9 @@ use crate::dns::Dns;
 use crate::send::{Failure, Way, envelope, submit};
 use crate::tell;
 
+/// After so many refusals in a row it is not the recipients: a wrong password, say, which is not to be tried a thousand times.
+const MANY: u32 = 3;
+
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The UTC day [default: yesterday]
@@ -74,7 +77,11 @@ pub fn run(mut arguments: Arguments, node: &Node, folder: &Folder) -> anyhow::Re
     let domains = day.domains.keys().filter(|domain| wanted.as_ref().is_none_or(|wanted| wanted == *domain));
     let transport = if arguments.dry_run { None } else { Some(arguments.way.transport(&server)?) };
     let submitter = submitter(node);
-    let mut failed = Vec::new();
+    // An address that is none is told before the first domain is asked about.
+    if transport.is_some() {
+        envelope(&from, std::slice::from_ref(&from))?;
+    }
+    let (mut failed, mut unlucky) = (Vec::new(), 0);
     for domain in domains.filter(|domain| !sent.contains_key(*domain)) {
         let to = match runtime.block_on(addresses(&dns, domain)) {
             Ok(to) if to.is_empty() => continue,
@@ -88,9 +95,13 @@ pub fn run(mut arguments: Arguments, node: &Node, folder: &Folder) -> anyhow::Re
             let Some(report) = day.report(domain, &submitter) else { continue };
             let mail = mail::compose(&day, domain, &report, &submitter, &from, &to, now)?;
             match submit(transport, &server, &envelope(&from, &to)?, mail.as_bytes()) {
-                Ok(_) => {}
+                Ok(_) => unlucky = 0,
                 Err(Failure::Permanent(error)) => {
                     failed.push(format!("{domain}: {error:#}"));
+                    unlucky += 1;
+                    if unlucky == MANY {
+                        break;
+                    }
                     continue;
                 }
                 // The next would fare no better.
