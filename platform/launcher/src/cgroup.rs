@@ -10,6 +10,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use warren_launcher_api::{CellId, Limits};
@@ -18,8 +20,11 @@ use crate::layout;
 
 /// Controllers that every container is put under.
 const NEEDED: [&str; 3] = ["memory", "pids", "cpu"];
-/// Used on v1 if it is there: libcontainer insists on it.
+/// Used on v1 if it is there. A user namespace refuses devices that are not of its own mounts anyway; this is the second lock.
 const WANTED: [&str; 4] = ["memory", "pids", "cpu", "devices"];
+/// What a container has in `/dev`: null, zero, full, random, urandom, tty, and terminals of its own.
+const DEVICES: [&str; 8] =
+    ["c 1:3 rw", "c 1:5 rw", "c 1:7 rw", "c 1:8 rw", "c 1:9 rw", "c 5:0 rw", "c 5:2 rw", "c 136:* rw"];
 /// Our own leaf on v2.
 const LEAF: &str = "warren-launcher";
 
@@ -29,18 +34,6 @@ pub struct Hierarchy {
     controllers: Vec<String>,
     mount: PathBuf,
     own: PathBuf,
-}
-
-impl Hierarchy {
-    /// Where it is mounted.
-    pub fn mount(&self) -> &Path {
-        &self.mount
-    }
-
-    /// The directory of the control group under which ours are made.
-    pub fn own(&self) -> &Path {
-        &self.own
-    }
 }
 
 /// Where containers go.
@@ -137,19 +130,19 @@ impl Cgroups {
         Ok(())
     }
 
-    /// The name given.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Where control groups are mounted, ours and those that we do not use.
+    pub fn mounts(&self) -> impl Iterator<Item = &Path> {
+        self.hierarchies
+            .iter()
+            .map(|hierarchy| hierarchy.mount.as_path())
+            .chain(self.unused.iter().map(PathBuf::as_path))
     }
 
-    /// Those in use.
-    pub fn hierarchies(&self) -> &[Hierarchy] {
-        &self.hierarchies
-    }
-
-    /// Mounts of v1 hierarchies that are not in use.
-    pub fn unused_mounts(&self) -> &[PathBuf] {
-        &self.unused
+    /// The directories of [`parents`](Self::parents), open, so that groups can be made where nothing is mounted.
+    pub fn open(&self) -> io::Result<Groups> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+        let parents = self.parents().into_iter().map(|parent| Ok(open(&parent, flags, Mode::empty())?));
+        Ok(Groups { unified: self.unified, parents: parents.collect::<io::Result<_>>()? })
     }
 
     /// The directories that hold the containers' groups, one per hierarchy.
@@ -189,6 +182,55 @@ impl Cgroups {
         let name = layout::container_name(cell);
         parents.iter().any(|parent| processes(&parent.join(&name)).contains(&pid))
     }
+}
+
+/// The directories that hold the containers' groups, one per hierarchy.
+#[derive(Debug)]
+pub struct Groups {
+    unified: bool,
+    parents: Vec<OwnedFd>,
+}
+
+impl Groups {
+    /// Makes the group of a cell in which its seat is to be born; on v1 nobody can be.
+    pub fn birthplace(&self, cell: CellId) -> io::Result<Option<OwnedFd>> {
+        if self.unified { self.make(cell) } else { Ok(None) }
+    }
+
+    /// Makes the groups of a cell, without limits.
+    fn make(&self, cell: CellId) -> io::Result<Option<OwnedFd>> {
+        let name = layout::container_name(cell);
+        let mut last = None;
+        for parent in &self.parents {
+            match mkdirat(parent, &name, Mode::from_raw_mode(0o755)) {
+                // A number belongs to one cell for ever: an earlier try has come so far.
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let group = openat(parent, &name, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            // Only the hierarchy of this controller has the file.
+            match write_at(&group, "devices.deny", "a") {
+                Ok(()) => DEVICES.iter().try_for_each(|rule| write_at(&group, "devices.allow", rule))?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            last = Some(group);
+        }
+        Ok(last)
+    }
+
+    /// Makes the groups of a cell, and moves the calling process into them. The kernel waits for a grace period of RCU: ten milliseconds and more.
+    pub fn enter(&self, cell: CellId) -> io::Result<()> {
+        self.make(cell)?;
+        let procs = format!("{}/cgroup.procs", layout::container_name(cell));
+        self.parents.iter().try_for_each(|parent| write_at(parent, &procs, "0"))
+    }
+}
+
+fn write_at(directory: &OwnedFd, file: &str, text: &str) -> io::Result<()> {
+    let file = openat(directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, text.as_bytes())?;
+    Ok(())
 }
 
 /// Our path in the hierarchy that has this controller (v1), or in the unified one (the empty name).
@@ -265,6 +307,7 @@ mod tests {
                 .map(PathBuf::from)
         );
         assert_eq!(cgroups.unused, [PathBuf::from("/sys/fs/cgroup/freezer")]);
+        assert_eq!(cgroups.mounts().count(), 4);
     }
 
     #[test]

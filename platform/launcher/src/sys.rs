@@ -8,6 +8,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
 
+/// The child is born in the control group given (Linux 5.7); libc's constant does not fit its own type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// A child that waits in new namespaces until it is dropped. It shares nothing with us but memory it does not write.
 pub struct Paused {
     pid: Pid,
@@ -33,44 +36,78 @@ struct CloneArgs {
 impl Paused {
     /// Clones a child into the namespaces of `flags` (`CLONE_NEW…`). The caller must be single-threaded.
     pub fn new(flags: i32) -> io::Result<Paused> {
-        let parent = std::process::id();
-        let mut pidfd: RawFd = -1;
-        let arguments = CloneArgs {
-            flags: (flags | libc::CLONE_PIDFD) as u64,
-            pidfd: &raw mut pidfd as u64,
-            exit_signal: libc::SIGCHLD as u64,
-            ..CloneArgs::default()
-        };
-        // SAFETY: the arguments are a valid clone_args of the size given, `pidfd` outlives the call. No stack is given and memory is
-        // not shared (no CLONE_VM), so this is a fork; the child only makes system calls.
-        let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) };
-        match pid {
-            -1 => Err(io::Error::last_os_error()),
-            0 => Paused::wait_to_be_killed(parent),
-            pid => {
-                let pid = Pid::from_raw(pid as i32).expect("clone3 gives the parent a positive pid");
-                // SAFETY: the kernel has just put this descriptor into our table for us (CLONE_PIDFD).
-                Ok(Paused { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
-            }
-        }
-    }
-
-    /// The child: ends with its parent, also if that died just now.
-    fn wait_to_be_killed(parent: u32) -> ! {
-        // SAFETY: system calls with numbers only, safe after fork.
-        unsafe {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            // Nobody else has our parent's number while it lives; 0 is a parent outside our pid namespace.
-            while libc::getppid() as u32 == parent {
-                libc::pause();
-            }
-            libc::_exit(1)
-        }
+        let (pid, pidfd) = clone(flags, None, Pause)?;
+        Ok(Paused { pid, pidfd })
     }
 
     /// Its process id, valid as long as this value lives.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
+    }
+}
+
+/// What a child does that only waits: system calls with numbers, safe after any fork.
+struct Pause;
+
+impl Task for Pause {
+    fn run(self) -> i32 {
+        loop {
+            // SAFETY: takes nothing and touches nothing.
+            unsafe { libc::pause() };
+        }
+    }
+}
+
+/// What a cloned child does; the answer is its exit status.
+pub trait Task {
+    /// Runs in the child alone.
+    fn run(self) -> i32;
+}
+
+impl<T: FnOnce() -> i32> Task for T {
+    fn run(self) -> i32 {
+        self()
+    }
+}
+
+/// Clones a child that runs `task` and ends, and that is killed when we end. It may be born in a v2 control group. The caller must be
+/// single-threaded.
+pub fn clone(flags: i32, group: Option<BorrowedFd<'_>>, task: impl Task) -> io::Result<(Pid, OwnedFd)> {
+    let parent = std::process::id();
+    let mut pidfd: RawFd = -1;
+    let into_group = if group.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    let arguments = CloneArgs {
+        flags: (flags | libc::CLONE_PIDFD) as u64 | into_group,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: group.map_or(0, |group| group.as_raw_fd() as u64),
+        ..CloneArgs::default()
+    };
+    // SAFETY: the arguments are a valid clone_args of the size given, `pidfd` outlives the call. No stack is given and memory is
+    // not shared (no CLONE_VM), so this is a fork of a process with one thread: the child may do what the parent may.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: system calls with numbers only.
+            let orphan = unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                // Nobody else has our parent's number while it lives; 0 is a parent outside our pid namespace.
+                libc::getppid() as u32 != parent
+            };
+            let status = match orphan {
+                true => 1,
+                // A panic must not go on in the parent's place.
+                false => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task.run())).unwrap_or(101),
+            };
+            // SAFETY: takes a number; what the parent wants to happen at its exit is not ours to do.
+            unsafe { libc::_exit(status) }
+        }
+        pid => {
+            let pid = Pid::from_raw(pid as i32).expect("clone3 gives the parent a positive pid");
+            // SAFETY: the kernel has just put this descriptor into our table for us (CLONE_PIDFD).
+            Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+        }
     }
 }
 

@@ -188,6 +188,9 @@ impl Launcher {
     pub(super) fn is_done(&mut self) -> bool {
         let Some(latest) = self.ending else { return false };
         if self.cells.is_empty() && self.removals.is_empty() {
+            // With it go the seats, which may still be at making their groups.
+            self.end_maker();
+            self.seats.clear();
             self.find_leftovers();
         }
         self.cells.is_empty() && self.removals.is_empty() || Instant::now() >= latest

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll;
 use rustix::process::{Signal, pidfd_send_signal};
 use warren_launcher_api::{CellId, Event, ExitStatus, ImageName, LauncherError, WOKEN_TCP_SOCKETS};
-use warren_packet::Packets;
+use warren_packet::{PacketError, Packets};
 
 use super::ending::Removal;
 use super::holders::News;
@@ -30,6 +30,13 @@ const SWEEP_AGAIN: Duration = Duration::from_millis(500);
 pub(super) struct Maker {
     child: Child,
     packets: Packets,
+}
+
+impl Maker {
+    /// Sends a request; what may come back is heard later.
+    pub(super) fn tell(&self, request: &ToMaker) -> Result<(), PacketError> {
+        self.packets.send(request, &[])
+    }
 }
 
 /// What the maker is doing.
@@ -120,6 +127,8 @@ impl Launcher {
             Some(Job::Reap(cell)) => self.reaps.push_front(cell),
             None => {}
         }
+        // Those who sat in them end with it; what is left of them is swept.
+        self.seats.clear();
         let slots: Vec<CellId> = self.ready().collect();
         for cell in slots {
             self.discard(cell);
@@ -181,13 +190,7 @@ impl Launcher {
             return;
         }
         let Some(image) = self.wanted_image(now) else { return };
-        let cell = match self.numbers.take() {
-            Ok(cell) => cell,
-            Err(error) => {
-                log(&format!("cell numbers: {error}"));
-                return self.delay_refill(now);
-            }
-        };
+        let Some(cell) = self.next_cell() else { return self.delay_refill(now) };
         let Some(base) = self.ranges.take() else { return log("all ranges of ids are in use") };
         let entry = Cell {
             base,
@@ -208,7 +211,7 @@ impl Launcher {
     fn ask_maker(&mut self, job: Job, request: &ToMaker) {
         let Some(maker) = &self.maker else { return };
         self.job = Some(job);
-        if let Err(error) = maker.packets.send(request, &[]) {
+        if let Err(error) = maker.tell(request) {
             self.maker_died(&format!("does not listen ({error})"), false);
         }
     }

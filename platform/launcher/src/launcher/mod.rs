@@ -11,6 +11,7 @@
 //! | `start` | what comes before: checks, adoption of what still runs, leftovers |
 //! | `requests` | what peers ask for |
 //! | `making` | the maker, its jobs, the pool |
+//! | `seating` | what a cell needs before it is a slot |
 //! | `waking` | a slot becomes a tenant's container |
 //! | `ending` | signals, reaping, leaving nothing behind |
 //! | `telling` | news to the holders of doors |
@@ -22,6 +23,7 @@ mod making;
 mod peers;
 mod pool;
 mod requests;
+mod seating;
 mod start;
 mod telling;
 mod waking;
@@ -132,6 +134,8 @@ pub struct Launcher {
     /// Cells that may be slots: all that are, and a few that were.
     slots: BTreeSet<CellId>,
     pools: Pools,
+    /// Numbers of cells that have control groups and a process in them, and no container yet.
+    seats: VecDeque<CellId>,
     waiting: VecDeque<PendingWake>,
     maker: Option<Maker>,
     watcher: Option<Watching>,
@@ -213,6 +217,8 @@ impl Launcher {
         self.keep_maker(now);
         self.keep_watcher(now);
         self.give_job(now);
+        // After the job, which the maker does first.
+        self.keep_seats(now);
         self.kill_overdue(now);
         self.tell_holders();
         if self.sweep_at.is_some_and(|time| time <= now) {

@@ -115,6 +115,7 @@ impl Launcher {
             images,
             slots: BTreeSet::new(),
             pools: Pools::new(options.image.clone(), options.slots),
+            seats: VecDeque::new(),
             waiting: VecDeque::new(),
             maker: None,
             watcher: None,
@@ -213,7 +214,9 @@ impl Launcher {
             places.flat_map(|place| fs::read_dir(place).into_iter().flatten().flatten()).map(|entry| entry.file_name());
         let found: BTreeSet<CellId> = names
             .filter_map(|name| name.to_str().and_then(layout::cell_of))
-            .filter(|cell| !self.cells.contains_key(cell) && !self.leftovers.contains(cell))
+            .filter(|cell| {
+                !self.cells.contains_key(cell) && !self.leftovers.contains(cell) && !self.seats.contains(cell)
+            })
             .collect();
         if !found.is_empty() {
             log(&format!("removing {} leftover containers", found.len()));

@@ -24,8 +24,8 @@ const MASKED: [&str; 11] = [
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Writes the configuration. The image's root is given as the maker sees it. The namespaces are descriptors of the process that calls libcontainer: paths through `/proc/self/fd`
-/// need no bind mounts to keep the namespaces alive.
-pub fn config(image: &Image, user_namespace: i32, network_namespace: i32, cgroup: &str) -> Value {
+/// need no bind mounts to keep the namespaces alive. Nothing is said of control groups: whoever calls libcontainer sits in them.
+pub fn config(image: &Image, user_namespace: i32, network_namespace: i32) -> Value {
     // As many as may be; the wake lowers it to the tenant's limit, and nobody may raise it then.
     let open_files = getrlimit(Resource::Nofile).maximum.unwrap_or(1 << 20);
     let listening = match image.entrance {
@@ -77,8 +77,6 @@ pub fn config(image: &Image, user_namespace: i32, network_namespace: i32, cgroup
                 { "type": "user", "path": format!("/proc/self/fd/{user_namespace}") },
                 { "type": "network", "path": format!("/proc/self/fd/{network_namespace}") },
             ],
-            "cgroupsPath": cgroup,
-            "resources": {},
             "rootfsPropagation": "private",
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
@@ -99,7 +97,7 @@ pub fn config(image: &Image, user_namespace: i32, network_namespace: i32, cgroup
 /// The same for any OCI runtime: with namespaces that it makes itself, a range of ids that no cell has, and the filter, which the
 /// launcher loads by itself. Limits, the volume and the cell are the caller's to add.
 pub fn standalone(image: &Image) -> Value {
-    let mut config = config(image, 0, 0, "");
+    let mut config = config(image, 0, 0);
     if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
         namespaces.iter_mut().filter_map(Value::as_object_mut).for_each(|namespace| drop(namespace.remove("path")));
     }

@@ -16,7 +16,6 @@ use warren_launcher_api::CellId;
 
 use super::cell::Cell;
 use super::{bundle, dev_null};
-use crate::cgroup::Cgroups;
 use crate::image::Image;
 use crate::layout;
 
@@ -59,7 +58,6 @@ fn arguments(spec: &Spec) -> Option<Vec<CString>> {
 /// place as descriptors from 3 on.
 pub fn create(
     run: &Path,
-    cgroups: &Cgroups,
     id: CellId,
     image: &Image,
     cell: &Cell,
@@ -68,8 +66,7 @@ pub fn create(
     let name = layout::container_name(id);
     let bundle = layout::bundles(run).join(&name);
     fs::create_dir(&bundle)?;
-    let cgroup = format!("/{}/{name}", cgroups.name());
-    let config = bundle::config(image, cell.user.as_raw_fd(), cell.net.as_raw_fd(), &cgroup);
+    let config = bundle::config(image, cell.user.as_raw_fd(), cell.net.as_raw_fd());
     fs::write(bundle.join("config.json"), serde_json::to_vec(&config)?)?;
     let builder = ContainerBuilder::new(name, SyscallType::default())
         .with_root_path(layout::containers(run))

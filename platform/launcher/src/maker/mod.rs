@@ -1,25 +1,29 @@
-//! The maker: makes slots, reaps them, and owns nothing else.
+//! The maker: has slots made, reaps them, and owns nothing else.
 //!
 //! ```text
-//! launcher ──Make{cell, …}──▶ maker: cell → bundle → libcontainer create → pidfd …
-//!          ◀─Made + descriptors──   (then everything is closed)
+//! launcher ──Seat{cell}──▶ maker: a process waits in the cell's control groups (seat.rs)
+//!          ──Make{cell, …}──▶ maker ──▶ that process: cell → bundle → libcontainer create → pidfd …
+//!          ◀─Made + descriptors──   (then everything is closed, and the process ends)
 //!          ──Reap{pid}──▶ waitpid ──Reaped{status}──▶
 //! ```
 //!
 //! It is a process of its own because a container that waits for its start holds a copy of every descriptor of the process that
-//! created it: in the launcher these would be clients' connections and other tenants' doors. So the maker keeps a socket and
-//! nothing more, and is single-threaded because libcontainer clones without exec. Its mount namespace is private and shows only the
-//! cgroup hierarchies that a container is to be in, rooted at our own place in them, which is all that libcontainer can be told.
+//! created it: in the launcher these would be clients' connections and other tenants' doors. So the maker keeps sockets to launcher and
+//! seats and nothing more, and is single-threaded because libcontainer clones without exec. Its mount namespace is private and shows no
+//! control groups: libcontainer, which would move each container into its groups and have everybody wait for that, finds a machine
+//! without them, and the containers are born where they belong.
 
 mod bundle;
 mod cell;
 mod container;
 mod netlink;
+mod seat;
 mod seccomp;
 
 pub use bundle::standalone as bundle;
 pub use cell::BlankIdmap;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -28,10 +32,10 @@ use std::rc::Rc;
 
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::mount::{
-    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change,
-    move_mount, open_tree, unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind_recursive,
+    mount_change, move_mount, open_tree, unmount,
 };
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use serde::{Deserialize, Serialize};
 use warren_launcher_api::{CellId, ExitStatus};
 use warren_packet::Packets;
@@ -40,6 +44,7 @@ use crate::cgroup::Cgroups;
 use crate::image::{Entrance, Image};
 use crate::sys::Content;
 use cell::Cell;
+use seat::{Seat, Tools};
 
 /// To the maker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +57,11 @@ pub enum ToMaker {
         images: PathBuf,
         /// Where containers go.
         cgroups: Cgroups,
+    },
+    /// Have a process wait in the control groups of a cell that is to be made later.
+    Seat {
+        /// Its number.
+        cell: CellId,
     },
     /// Make a slot.
     Make {
@@ -97,7 +107,7 @@ pub enum FromMaker {
     },
 }
 
-/// The descriptors 3, 4 and 5, which libcontainer hands on to the container. Between two containers they are `/dev/null`.
+/// The descriptors 3, 4 and 5, which libcontainer hands on to the container. In the maker, and where a container has fewer, they are `/dev/null`.
 struct Handed([OwnedFd; 3]);
 
 impl Handed {
@@ -116,11 +126,6 @@ impl Handed {
         }
         Ok(())
     }
-
-    fn clear(&mut self) -> io::Result<()> {
-        let null = dev_null()?;
-        self.0.iter_mut().try_for_each(|place| Ok(rustix::io::dup2(&null, place)?))
-    }
 }
 
 fn dev_null() -> io::Result<OwnedFd> {
@@ -138,36 +143,44 @@ pub fn run() -> io::Result<()> {
     rustix::stdio::dup2_stdin(dev_null()?)?;
     let socket = Packets::from(socket);
     let Some((ToMaker::Begin { run, images, cgroups }, _)) = receive(&socket)? else { return Ok(()) };
+    // Containers outlive the seats that made them, and are ours to reap then.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let groups = cgroups.open()?;
     let view = enter_private_view(&cgroups, images)?;
     let filters = [
         Rc::new(seccomp::compile(Entrance::Inherited).map_err(io::Error::other)?),
         Rc::new(seccomp::compile(Entrance::Own).map_err(io::Error::other)?),
     ];
     let home: OwnedFd = File::open("/proc/self/ns/net")?.into();
+    let tools = Tools { run: &run, groups: &groups, home: &home, filters: &filters };
+    let mut seats: BTreeMap<CellId, Seat> = BTreeMap::new();
     while let Some((request, _)) = receive(&socket)? {
         match request {
             ToMaker::Begin { .. } => return Err(io::Error::other("begun twice")),
+            ToMaker::Seat { cell } => {
+                // Without it the container is made later, in a seat made then, or the reason is told then.
+                if let Ok(seat) = sit(cell, &tools, &mut handed, &mut seats) {
+                    seats.insert(cell, seat);
+                }
+            }
             ToMaker::Make { cell, base, mut image } => {
                 image.rootfs = view.path_of(&image.rootfs);
-                let filter = &filters[usize::from(image.entrance == Entrance::Own)];
-                let made = make(
-                    &mut handed,
-                    &home,
-                    |cell_parts| {
-                        let _owned = OwnedRoot::of(&image, cell_parts)?;
-                        container::create(&run, &cgroups, cell, &image, cell_parts, filter.clone())
-                    },
-                    base,
-                    image.entrance,
-                );
-                handed.clear()?;
-                match made {
+                let seat = match seats.remove(&cell) {
+                    Some(seat) => Ok(seat),
+                    None => sit(cell, &tools, &mut handed, &mut seats),
+                };
+                // The seat is waited for after the answer.
+                match seat
+                    .as_ref()
+                    .map_err(|error| error.to_string())
+                    .and_then(|seat| seat.make(base, image).map_err(|error| error.to_string()))
+                {
                     Ok((pid, descriptors)) => {
                         let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
                         socket.send(&FromMaker::Made { cell, pid }, &borrowed).map_err(io::Error::other)?;
                     }
-                    Err(error) => {
-                        let answer = FromMaker::MakeFailed { cell, reason: error.to_string() };
+                    Err(reason) => {
+                        let answer = FromMaker::MakeFailed { cell, reason };
                         socket.send(&answer, &[]).map_err(io::Error::other)?;
                     }
                 }
@@ -181,27 +194,13 @@ pub fn run() -> io::Result<()> {
     Ok(())
 }
 
-fn receive(socket: &Packets) -> io::Result<Option<(ToMaker, Vec<OwnedFd>)>> {
-    socket.recv().map_err(io::Error::other)
+/// A seat for this cell, whose process has nothing to do with the seats of others.
+fn sit(cell: CellId, tools: &Tools<'_>, handed: &mut Handed, seats: &mut BTreeMap<CellId, Seat>) -> io::Result<Seat> {
+    Seat::new(cell, tools, handed, || seats.values_mut().for_each(Seat::forget))
 }
 
-fn make(
-    handed: &mut Handed,
-    home: &OwnedFd,
-    create: impl FnOnce(&Cell) -> io::Result<i32>,
-    base: u32,
-    entrance: Entrance,
-) -> io::Result<(i32, [OwnedFd; 4])> {
-    let doing = |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
-    let cell = Cell::new(base, entrance, home).map_err(doing("make cell"))?;
-    handed.set(&cell.entrances).map_err(doing("hand entrances over"))?;
-    let pid = create(&cell).map_err(doing("create container"))?;
-    drop(cell);
-    let process = Pid::from_raw(pid).ok_or_else(|| io::Error::other("libcontainer gave no pid"))?;
-    let pidfd = pidfd_open(process, PidfdFlags::empty()).map_err(|errno| doing("open pidfd")(errno.into()))?;
-    // After create, so that the waiting init has no copy.
-    let idmap = BlankIdmap::new().map_err(doing("make idmap"))?;
-    Ok((pid, [pidfd, idmap.user, idmap.uid_map, idmap.gid_map]))
+fn receive(socket: &Packets) -> io::Result<Option<(ToMaker, Vec<OwnedFd>)>> {
+    socket.recv().map_err(io::Error::other)
 }
 
 fn reap(pid: i32) -> ExitStatus {
@@ -253,24 +252,23 @@ impl View {
     }
 }
 
+/// Where everybody looks for control groups.
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
 /// Directories that every system has, with nothing in them that a container is made from.
 const STAGES: [&str; 4] = ["/mnt", "/srv", "/media", "/opt"];
 
-/// A mount namespace that hides the hierarchies that containers stay out of (each costs a container some tenths of a millisecond) and
-/// shows the others from our own place downward. It also shows the images at a place that everybody may reach: an init that
-/// prepares its root is nobody to the host, and could not pass through, say, /root.
+/// A mount namespace that shows no control groups, and the images at a place that everybody may reach: an init that prepares its root
+/// is nobody to the host, and could not pass through, say, /root.
 fn enter_private_view(cgroups: &Cgroups, images: PathBuf) -> io::Result<View> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
     // Downstream, not private: images on file systems mounted later are seen.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
-    for hierarchy in cgroups.hierarchies() {
-        if hierarchy.own() != hierarchy.mount() {
-            mount_bind(hierarchy.own(), hierarchy.mount())?;
-        }
+    for groups in cgroups.mounts() {
+        unmount(groups, UnmountFlags::DETACH)?;
     }
-    for foreign in cgroups.unused_mounts() {
-        unmount(foreign, UnmountFlags::DETACH)?;
-    }
+    // What libcontainer takes for a machine of the old kind with no controller; with what else was mounted there.
+    mount("tmpfs", CGROUP_ROOT, "tmpfs", MountFlags::RDONLY, c"size=4k,mode=555")?;
     let stage = STAGES.iter().map(Path::new).find(|stage| stage.is_dir() && !images.starts_with(stage));
     match stage {
         Some(stage) if images.is_dir() => {
