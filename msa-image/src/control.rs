@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
-use warren_control::{FromMsa, Level, LineReader, Settings, Stats, ToMsa};
+use warren_control::{FromMsa, Level, LineReader, Outcome, Settings, Stats, ToMsa};
 
 /// Log lines that wait for the platform at most.
 const MAX_WAITING: usize = 128;
@@ -40,7 +40,21 @@ struct Shared {
     emptied: Notify,
     settings: watch::Sender<Option<Arc<Settings>>>,
     drain: watch::Sender<bool>,
+    /// Where programs that are to be run go, if this image runs any.
+    programs: Mutex<Option<mpsc::Sender<Program>>>,
 }
+
+/// A program that an operator wants run. Its outcome goes back by [`Control::executed`].
+#[derive(Debug)]
+pub struct Program {
+    /// Which.
+    pub id: u64,
+    /// The program and its arguments.
+    pub args: Vec<String>,
+}
+
+/// Outcomes that wait for the platform at most.
+const MAX_OUTCOMES: usize = 8;
 
 #[derive(Debug)]
 struct Outbox {
@@ -51,6 +65,7 @@ struct Outbox {
     due: Option<Option<u64>>,
     stats: Option<Stats>,
     logs: VecDeque<FromMsa>,
+    outcomes: VecDeque<FromMsa>,
     dropped: u64,
     tokens: u32,
     refilled: Instant,
@@ -69,6 +84,7 @@ impl Default for Control {
             due: None,
             stats: None,
             logs: VecDeque::new(),
+            outcomes: VecDeque::new(),
             dropped: 0,
             tokens: LOG_BURST,
             refilled: Instant::now(),
@@ -82,6 +98,7 @@ impl Default for Control {
             emptied: Notify::new(),
             settings: watch::Sender::new(None),
             drain: watch::Sender::new(false),
+            programs: Mutex::new(None),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -116,6 +133,33 @@ impl Control {
     /// Asks every part of the MSA to come to its end.
     pub fn drain(&self) {
         self.shared.drain.send_replace(true);
+    }
+
+    /// From now on, programs that are to be run come here; before, and where nobody asks for them, the answer is that there are none.
+    #[must_use]
+    pub fn programs(&self) -> mpsc::Receiver<Program> {
+        let (sender, receiver) = mpsc::channel(MAX_OUTCOMES);
+        *self.shared.programs.lock().expect("no holder of this lock panics") = Some(sender);
+        receiver
+    }
+
+    /// Tells how a program went.
+    pub fn executed(&self, id: u64, outcome: Outcome) {
+        self.put(|outbox| {
+            outbox.outcomes.truncate(MAX_OUTCOMES - 1);
+            outbox.outcomes.push_back(FromMsa::Executed { id, outcome: outcome.bounded() });
+        });
+    }
+
+    fn exec(&self, program: Program) {
+        let id = program.id;
+        let programs = self.shared.programs.lock().expect("no holder of this lock panics").clone();
+        let refusal = match programs.map(|programs| programs.try_send(program)) {
+            None => "this image runs no programs: it is one program itself",
+            Some(Err(_)) => "too many programs run in this container already",
+            Some(Ok(())) => return,
+        };
+        self.executed(id, Outcome::failed(refusal));
     }
 
     /// Puts settings in force, as the platform does.
@@ -225,6 +269,7 @@ impl Control {
                 match message {
                     ToMsa::Settings(settings) => self.put_settings(settings),
                     ToMsa::Drain => self.drain(),
+                    ToMsa::Exec { id, args } => self.exec(Program { id, args }),
                 }
             }
         };
@@ -262,6 +307,7 @@ impl Outbox {
             messages.push(FromMsa::Ready);
         }
         messages.extend(self.logs.drain(..));
+        messages.extend(self.outcomes.drain(..));
         if self.dropped > 0 {
             let text = format!("{} log lines were dropped", std::mem::take(&mut self.dropped));
             messages.push(FromMsa::Log { level: Level::Warn, text });
@@ -312,6 +358,21 @@ mod tests {
         assert!(first.recv::<FromMsa>().await.unwrap().is_none(), "the old connection is closed");
         control.sleeping(None).await;
         assert_eq!(next(&mut second).await, FromMsa::Sleeping { next_due_unix_ms: None });
+    }
+
+    #[tokio::test]
+    async fn programs_are_run_by_images_that_run_some() {
+        let (control, program) = (Control::default(), |id| Program { id, args: vec!["true".into()] });
+        control.exec(program(1));
+        let told = control.outbox().take();
+        assert!(matches!(&told[..], [FromMsa::Executed { id: 1, outcome }] if outcome.failed.is_some()), "{told:?}");
+        let mut programs = control.programs();
+        control.exec(program(2));
+        assert_eq!(programs.recv().await.unwrap().id, 2);
+        let endless = Outcome { output: "\u{1b}".repeat(1 << 20), status: Some(0), failed: None };
+        control.executed(2, endless);
+        let told = control.outbox().take();
+        assert!(warren_control::lines::encode(&told[0]).unwrap().len() < 128 * 1024);
     }
 
     #[tokio::test]

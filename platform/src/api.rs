@@ -193,11 +193,17 @@ impl Api {
                 Ok(plan) => ApiReply::Plan { tag, plan: Box::new(plan) },
                 Err(reason) => ApiReply::Unavailable { tag, reason },
             },
+            ApiRequest::Exec { tag, tenant, args } if self.knows(&tenant) => match self.fleet.exec(&tenant, args).await
+            {
+                Ok(outcome) => ApiReply::Executed { tag, outcome },
+                Err(error) => unavailable(tag, error),
+            },
             ApiRequest::Wake { tag, tenant } if self.knows(&tenant) => done(tag, self.fleet.wake(&tenant).await),
             ApiRequest::Sleep { tag, tenant } if self.knows(&tenant) => done(tag, self.fleet.sleep(&tenant).await),
             ApiRequest::Wake { tag, tenant }
             | ApiRequest::Sleep { tag, tenant }
             | ApiRequest::Suspend { tag, tenant }
+            | ApiRequest::Exec { tag, tenant, .. }
             | ApiRequest::Resume { tag, tenant } => unknown(tag, &tenant),
         };
         (reply, None)

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use warren_launcher_api::{CellId, RELAY_PORT, SUBMISSION_PORT, TenantName};
 
-use crate::channel::Level;
+use crate::channel::{Level, Outcome};
 
 /// A question for the platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +78,15 @@ pub enum ApiRequest {
         tag: u64,
         /// Whom.
         tenant: TenantName,
+    },
+    /// Run a program of the tenant's image in its container, as its PID 1 does, and tell how it went; the tenant is woken for it.
+    Exec {
+        /// Returned in the reply.
+        tag: u64,
+        /// Whose container.
+        tenant: TenantName,
+        /// The program and its arguments.
+        args: Vec<String>,
     },
     /// What the node said of a tenant lately.
     Logs {
@@ -181,6 +190,13 @@ pub enum ApiReply {
         /// What would change.
         plan: Box<Plan>,
     },
+    /// To [`ApiRequest::Exec`].
+    Executed {
+        /// The request's.
+        tag: u64,
+        /// How it went.
+        outcome: Outcome,
+    },
     /// To [`ApiRequest::Wake`], [`ApiRequest::Sleep`], [`ApiRequest::Suspend`] and [`ApiRequest::Resume`].
     Done {
         /// The request's.
@@ -200,6 +216,7 @@ impl ApiReply {
             | ApiReply::Status { tag, .. }
             | ApiReply::Logs { tag, .. }
             | ApiReply::Plan { tag, .. }
+            | ApiReply::Executed { tag, .. }
             | ApiReply::Done { tag } => *tag,
         }
     }

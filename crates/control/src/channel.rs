@@ -16,6 +16,50 @@ pub enum ToMsa {
     Settings(Settings),
     /// Take no new sessions, finish those that are open, then sleep.
     Drain,
+    /// Run a program of the image in the container, and tell how it went. For operators; no mail depends on it.
+    Exec {
+        /// Returned with the outcome.
+        id: u64,
+        /// The program and its arguments.
+        args: Vec<String>,
+    },
+}
+
+/// Longest output of a program that is told, in bytes as JSON: it travels on to the command line in one packet.
+pub const MAX_OUTPUT: usize = 96 * 1024;
+
+/// How a program went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// What it printed, stdout and stderr as they came; cut after [`MAX_OUTPUT`].
+    pub output: String,
+    /// Its exit status; `None` if it has none.
+    pub status: Option<i32>,
+    /// Why it has none: it is not there, it was killed, it took too long, the image runs no programs.
+    pub failed: Option<String>,
+}
+
+impl Outcome {
+    /// The outcome of what could not be run.
+    pub fn failed(why: impl Into<String>) -> Outcome {
+        Outcome { failed: Some(why.into()), ..Outcome::default() }
+    }
+
+    /// The same within [`MAX_OUTPUT`], whoever made it.
+    #[must_use]
+    pub fn bounded(mut self) -> Outcome {
+        // A control character is the longest in JSON: six bytes.
+        let escaped =
+            |letter: char| if letter.is_control() || matches!(letter, '"' | '\\') { 6 } else { letter.len_utf8() };
+        let mut left = MAX_OUTPUT;
+        let fits = |(_, letter): &(usize, char)| left.checked_sub(escaped(*letter)).map(|rest| left = rest).is_none();
+        if let Some((end, _)) = self.output.char_indices().find(fits) {
+            self.output.truncate(end);
+            self.output.push_str("\n[cut]\n");
+        }
+        self.failed = self.failed.map(|why| why.chars().take(1_000).collect());
+        self
+    }
 }
 
 /// What an MSA knows of its tenant. The volume never carries this: a tenant could write it there.
@@ -85,6 +129,13 @@ pub enum FromMsa {
     },
     /// Counters, now and then.
     Stats(Stats),
+    /// How a program went that was to be run.
+    Executed {
+        /// That of [`ToMsa::Exec`].
+        id: u64,
+        /// How it went.
+        outcome: Outcome,
+    },
 }
 
 /// How loud a log line is.

@@ -22,7 +22,7 @@ pub mod egress;
 pub mod lines;
 
 pub use api::{ApiReply, ApiRequest, Entrance, Verdict};
-pub use channel::{FromMsa, Level, Retry, Settings, Stats, ToMsa};
+pub use channel::{FromMsa, Level, MAX_OUTPUT, Outcome, Retry, Settings, Stats, ToMsa};
 pub use lines::{LineError, LineReader, Lines, MAX_LINE, send};
 /// The name of the control socket in every cell, and the types that come from the launcher's world.
 pub use warren_launcher_api::{CONTROL_NAME, CellId, RELAY_PORT, SUBMISSION_PORT, TenantName};

@@ -41,11 +41,17 @@ impl Children {
 
     /// Starts a program; what is returned gives its end. Must be called on the runtime's one thread: there, nobody reaps in between.
     pub fn start(&self, command: &mut Command) -> io::Result<oneshot::Receiver<Ended>> {
+        self.start_known(command).map(|(_, ended)| ended)
+    }
+
+    /// The same, with its pid.
+    pub fn start_known(&self, command: &mut Command) -> io::Result<(Pid, oneshot::Receiver<Ended>)> {
         let child = command.spawn()?;
+        let pid = Pid::from_raw(child.id().cast_signed());
         let (sender, receiver) = oneshot::channel();
-        self.awaited().insert(Pid::from_raw(child.id().cast_signed()), sender);
+        self.awaited().insert(pid, sender);
         self.alone.send_replace(false);
-        Ok(receiver)
+        Ok((pid, receiver))
     }
 
     /// Returns when no process is left.
@@ -80,11 +86,15 @@ impl Children {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Whoever waits for all children waits for those of other tests too.
+    pub(crate) static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
     #[tokio::test]
     async fn ends_are_told() {
+        let _alone = ONE_AT_A_TIME.lock().await;
         let children = Children::watch().unwrap();
         children.all_gone().await;
         let seven = children.start(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap();

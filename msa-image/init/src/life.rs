@@ -21,6 +21,7 @@ use warren_msa::store::{Store, VOLUME};
 use crate::children::{Children, Ended};
 use crate::freeze;
 use crate::hooks::{self, Waiting};
+use crate::programs;
 use crate::traffic::Traffic;
 
 /// How long the program may take until it listens.
@@ -86,6 +87,7 @@ async fn listening(program: &mut oneshot::Receiver<Ended>) -> io::Result<()> {
 async fn serve(control: &Control, children: &Children, program: &mut oneshot::Receiver<Ended>) -> io::Result<()> {
     let (mut settings, mut draining) = (control.settings(), control.draining());
     settings.mark_unchanged();
+    let programs = programs::serve(control.clone(), children.clone());
     let mut quiet_since = Instant::now();
     let mut looked = None;
     loop {
@@ -103,7 +105,7 @@ async fn serve(control: &Control, children: &Children, program: &mut oneshot::Re
                 hooks::reload(children, control).await?;
             }
         }
-        let quiet = Traffic::now()?.is_quiet();
+        let quiet = Traffic::now()?.is_quiet() && programs::running(&programs) == 0;
         if !quiet {
             quiet_since = Instant::now();
         }

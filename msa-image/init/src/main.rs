@@ -17,6 +17,7 @@ mod children;
 mod freeze;
 mod hooks;
 mod life;
+mod programs;
 mod traffic;
 
 use std::process::ExitCode;

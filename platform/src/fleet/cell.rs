@@ -4,6 +4,7 @@
 //! nothing that it does can make the platform wait.
 
 use std::{
+    collections::HashMap,
     io,
     os::{
         fd::{AsFd, OwnedFd},
@@ -16,10 +17,10 @@ use rustix::{io::ioctl_fionbio, net::SocketAddrUnix};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     net::{UnixStream, unix::OwnedWriteHalf},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, timeout},
 };
-use warren_control::{FromMsa, Level, LineReader, Settings, ToMsa, send};
+use warren_control::{FromMsa, Level, LineReader, Outcome, Settings, ToMsa, send};
 use warren_launcher_api::{CellId, TenantName};
 
 /// Messages that are read of one MSA in a second; the rest waits in its socket.
@@ -61,8 +62,20 @@ pub struct Control {
     pub settings: Settings,
 }
 
+/// What is to be said to an MSA.
+#[derive(Debug)]
+pub enum CellOrder {
+    /// This.
+    Tell(ToMsa),
+    /// To run a program, and who wants to know how it went.
+    Exec(Vec<String>, oneshot::Sender<Outcome>),
+}
+
+/// Programs that an MSA may be running for operators at a time.
+const PROGRAMS: usize = 8;
+
 /// Speaks with the MSA until its process ends. `orders` are passed on to it.
-pub async fn keep(control: Control, mut orders: mpsc::Receiver<ToMsa>, events: mpsc::Sender<CellEvent>) {
+pub async fn keep(control: Control, mut orders: mpsc::Receiver<CellOrder>, events: mpsc::Sender<CellEvent>) {
     let Control { cell, tenant, socket, pidfd, name, settings } = control;
     let Ok(ended) = watch(pidfd) else {
         let _ = events.send(CellEvent::Lost(cell)).await;
@@ -89,7 +102,7 @@ async fn speak(
     socket: OwnedFd,
     name: &str,
     settings: Settings,
-    orders: &mut mpsc::Receiver<ToMsa>,
+    orders: &mut mpsc::Receiver<CellOrder>,
     events: &mpsc::Sender<CellEvent>,
 ) -> Result<(), warren_control::LineError> {
     let (reader, mut writer) = connect(socket, name)?.into_split();
@@ -99,6 +112,7 @@ async fn speak(
     }
     let mut reader = LineReader::new(reader);
     let mut pace = Pace::new();
+    let (mut programs, mut next_program) = (HashMap::new(), 0);
     loop {
         tokio::select! {
             message = reader.recv::<FromMsa>() => match message? {
@@ -107,6 +121,11 @@ async fn speak(
                     pace.wait().await;
                     match message {
                         FromMsa::Log { level, text } => pace.log(tenant, level, &text),
+                        FromMsa::Executed { id, outcome } => {
+                            // Who asked may have gone.
+                            let asked: Option<oneshot::Sender<Outcome>> = programs.remove(&id);
+                            drop(asked.map(|asked| asked.send(outcome.bounded())));
+                        }
                         message => if events.send(CellEvent::Said(cell, message)).await.is_err() {
                             return Ok(());
                         },
@@ -114,7 +133,17 @@ async fn speak(
                 }
             },
             order = orders.recv() => match order {
-                Some(order) => tell(&mut writer, &order).await?,
+                Some(CellOrder::Tell(order)) => tell(&mut writer, &order).await?,
+                Some(CellOrder::Exec(args, reply)) => {
+                    programs.retain(|_, reply: &mut oneshot::Sender<Outcome>| !reply.is_closed());
+                    if programs.len() >= PROGRAMS {
+                        let _ = reply.send(Outcome::failed("too many programs run in this container already"));
+                        continue;
+                    }
+                    next_program += 1;
+                    programs.insert(next_program, reply);
+                    tell(&mut writer, &ToMsa::Exec { id: next_program, args }).await?;
+                }
                 None => return Ok(()),
             },
         }

@@ -11,12 +11,15 @@ use tokio::{
     task::AbortHandle,
 };
 use warren_control::{
-    Entrance, Stats, ToMsa,
+    Entrance, Stats,
     api::{StartReason, Started},
 };
 use warren_launcher_api::{CellId, TenantName};
 
-use super::handle::{ColdStart, Reply};
+use super::{
+    cell::CellOrder,
+    handle::{ColdStart, Reply},
+};
 
 /// Spare sockets that are kept for a cell: with pidfd and control three descriptors for each tenant that is awake, so that 5,000 of them and
 /// their clients fit into a hard limit of 20,000.
@@ -57,7 +60,7 @@ pub(super) struct Birth {
 pub(super) struct Cell {
     pub tenant: TenantName,
     /// Orders to the MSA; `None` until a control socket is there.
-    pub orders: Option<mpsc::Sender<ToMsa>>,
+    pub orders: Option<mpsc::Sender<CellOrder>>,
     pub task: Option<AbortHandle>,
     /// The MSA has its settings.
     pub ready: bool,

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 use warren_control::{
-    FromMsa, ToMsa,
+    FromMsa, Outcome, ToMsa,
     api::{StartReason, Started},
 };
 use warren_launcher_api::{
@@ -16,7 +16,7 @@ use warren_launcher_api::{
 };
 
 use super::{
-    cell::{self, CellEvent, Control},
+    cell::{self, CellEvent, CellOrder, Control},
     cells::{Birth, Cell, Client},
     clock::unix_ms,
     handle::{Reply, Socket, Unavailable},
@@ -331,9 +331,17 @@ impl Performer {
 
     pub(super) fn tell(&mut self, id: CellId, order: ToMsa) {
         if let Some(orders) = self.cells.get(&id).and_then(|cell| cell.orders.as_ref())
-            && let Err(error) = orders.try_send(order)
+            && let Err(error) = orders.try_send(CellOrder::Tell(order))
         {
             tracing::debug!(cell = %id, %error, "the MSA cannot be told");
+        }
+    }
+
+    /// Has the MSA of a running tenant run a program. Whoever asked sees the answer fail when it cannot be asked.
+    pub(super) fn exec(&mut self, tenant: &TenantName, args: Vec<String>, reply: oneshot::Sender<Outcome>) {
+        let cell = self.cells.values().find(|cell| cell.tenant == *tenant && cell.draining.is_none());
+        if let Some(orders) = cell.and_then(|cell| cell.orders.as_ref()) {
+            let _ = orders.try_send(CellOrder::Exec(args, reply));
         }
     }
 
@@ -363,7 +371,7 @@ impl Performer {
                         FromMsa::Due { next_due_unix_ms } => cell.due = next_due_unix_ms,
                         FromMsa::Stats(stats) => cell.stats = Some(stats),
                         FromMsa::Ready => drop(cell.serves.send_replace(true)),
-                        FromMsa::Sleeping { .. } | FromMsa::Log { .. } => {}
+                        FromMsa::Sleeping { .. } | FromMsa::Log { .. } | FromMsa::Executed { .. } => {}
                     }
                 }
             }

@@ -16,7 +16,7 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 use warren_control::{
-    Entrance,
+    Entrance, Outcome,
     api::{Status, TenantInfo},
 };
 use warren_launcher_api::{CellId, CellUse, MAX_INSPECTED, TenantName};
@@ -32,6 +32,8 @@ const PROBE: Duration = Duration::from_secs(1);
 /// How often a connection is tried that finds the entrance closed. More than twice only where the machine is so busy that a
 /// container is idle again before its client gets a turn.
 const TRIES: usize = 4;
+/// How long a program of an operator may take, with the image's own limit well within.
+const PROGRAM: Duration = Duration::from_secs(40);
 /// How late the performer may be.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -131,6 +133,7 @@ pub(super) enum Order {
     Inspect(Vec<CellId>, oneshot::Sender<Vec<CellUse>>),
     Cells(oneshot::Sender<Vec<(CellId, TenantName)>>),
     Suspension(TenantName),
+    Exec(TenantName, Vec<String>, oneshot::Sender<Outcome>),
     Active(usize, oneshot::Sender<Vec<TenantName>>),
     Changed(Changes),
 }
@@ -212,6 +215,18 @@ impl Handle {
         let deadline = Instant::now() + self.sleep_deadline;
         self.order(Order::Unwant { tenant: tenant.clone(), deadline, reply: Reply::Done(sender) }).await?;
         receiver.await.map_err(|_| Unavailable::Ending)?
+    }
+
+    /// Runs a program of the tenant's image in its container, which is woken for it.
+    pub async fn exec(&self, tenant: &TenantName, args: Vec<String>) -> Result<Outcome, Unavailable> {
+        self.wake(tenant).await?;
+        let (sender, receiver) = oneshot::channel();
+        self.order(Order::Exec(tenant.clone(), args, sender)).await?;
+        Ok(match timeout(PROGRAM, receiver).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Outcome::failed("the container went away"),
+            Err(_) => Outcome::failed("no answer: the image does not know how to run programs"),
+        })
     }
 
     /// The banner came at this time: the cold start is over.

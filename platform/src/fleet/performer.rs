@@ -270,6 +270,7 @@ impl Performer {
                 let cells = self.cells.iter().map(|(id, cell)| (*id, cell.tenant.clone()));
                 let _ = reply.send(cells.collect());
             }
+            Order::Exec(tenant, args, reply) => self.exec(&tenant, args, reply),
             Order::Active(most, reply) => drop(reply.send(self.active(most))),
             // What is written down holds, in whatever order the orders of two operators come.
             Order::Suspension(tenant) if self.suspended.contains(&tenant) => {

@@ -96,13 +96,13 @@ impl<'lab> Node<'lab> {
     /// Runs a subcommand of `warren` on the node.
     pub fn warren(&self, arguments: &[&str]) -> Output {
         let mut command = self.lab.command_in_node(find_program("warren").unwrap());
-        command.args(arguments).arg("--config").arg(self.config_dir()).stdin(Stdio::null()).output().unwrap()
+        command.args(arguments).env("WARREN_CONFIG", self.config_dir()).stdin(Stdio::null()).output().unwrap()
     }
 
     /// The same, with something to read on its standard input.
     pub fn warren_with_input(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = self.lab.command_in_node(find_program("warren").unwrap());
-        command.args(arguments).arg("--config").arg(self.config_dir());
+        command.args(arguments).env("WARREN_CONFIG", self.config_dir());
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().unwrap();
         // One that does not read may have ended already.

@@ -55,6 +55,16 @@ fn postfix_serves_both_roads_and_sleeps() {
     let got = lab.mailbox("plain.example", "erin").wait_for(subject("two"), LONG).unwrap();
     assert!(got.ends_with(&letter), "{}", String::from_utf8_lossy(&got.raw));
 
+    // An operator looks around in it, with the container's own programs; what is printed cannot draw on a terminal.
+    assert!(node.ask(&["tenant", "exec", "acme", "postconf", "-h", "mail_name"]).contains("Postfix"));
+    let failing =
+        node.warren(&["tenant", "exec", "acme", "sh", "-c", "printf 'a\\033[2Jb\\n'; cat /proc/self/uid_map; exit 7"]);
+    let printed = String::from_utf8(failing.stdout).unwrap();
+    assert_eq!(failing.status.code(), Some(7), "{printed}");
+    assert!(printed.starts_with("a\\u{1b}[2Jb") && printed.contains(" 1024"), "{printed}");
+    let none = node.warren(&["tenant", "exec", "globex", "sh"]);
+    assert!(!none.status.success() && String::from_utf8_lossy(&none.stderr).contains("runs no programs"));
+
     // To the neighbour on the same node, whose receiver greets with the very name that this tenant greets with.
     let sent = node.submit(ALICE, ALICE, &["sales@globex.example"], 587, &note(ALICE, "three"));
     assert!(sent.accepted, "{}", sent.text);
@@ -75,7 +85,8 @@ fn postfix_serves_both_roads_and_sleeps() {
 #[test]
 fn deferred_mail_wakes_postfix() {
     let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
-    let node = Node::start(&lab, &setup());
+    // Long enough to fall asleep meanwhile on a busy machine, too.
+    let node = Node::start(&lab, &Setup { retry: Duration::from_secs(12), ..setup() });
     let letter = note(ALICE, "later");
     let sent = node.submit(ALICE, ALICE, &["gina@later.example"], 587, &letter);
     assert!(sent.accepted, "{}", sent.text);

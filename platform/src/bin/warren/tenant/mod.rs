@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!   wake, sleep, suspend, resume   ask the running platform        life.rs
+//!   exec                           has its PID 1 run a program     exec.rs
 //!   logs                           what the node said of it        logs.rs
 //!   add, remove, passwd            edit its file                   edit.rs, file.rs
 //! ```
 
 mod edit;
+mod exec;
 mod file;
 mod life;
 mod logs;
@@ -25,6 +27,8 @@ pub enum Action {
     Resume(life::Arguments),
     /// Show what the node logged of a tenant lately: its sessions at the front door, its starts, what its MSA said
     Logs(logs::Arguments),
+    /// Run a program of a tenant's image in its container, which is woken for it: `warren tenant exec acme postqueue -p`
+    Exec(exec::Arguments),
     /// Add a tenant: write its file and have the node read it
     Add(edit::AddArguments),
     /// Remove a tenant: move its file away and have the node read that; its volume stays
@@ -40,6 +44,7 @@ pub fn run(action: &Action) -> anyhow::Result<()> {
         Action::Suspend(arguments) => life::suspend(arguments),
         Action::Resume(arguments) => life::resume(arguments),
         Action::Logs(arguments) => logs::run(arguments),
+        Action::Exec(arguments) => exec::run(arguments),
         Action::Add(arguments) => edit::add(arguments),
         Action::Remove(arguments) => edit::remove(arguments),
         Action::Passwd(arguments) => edit::passwd(arguments),
