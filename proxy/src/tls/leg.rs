@@ -92,6 +92,12 @@ impl LegTls {
         Self { how, judged: BTreeMap::new() }
     }
 
+    /// Whether the connection is encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self.how, How::Tls(_))
+    }
+
     /// Judges the connection for a recipient, whose domain's requirement is this: an error refuses it. A domain that asks for the same again is not
     /// judged again.
     pub fn rcpt(&mut self, requirement: &Requirement, now: UnixTime) -> Result<(), Unmet> {
