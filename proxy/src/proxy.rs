@@ -10,10 +10,12 @@ use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 use warren_launcher_api::CellId;
 use warren_session::Recorder;
+use warren_session::detect::Thresholds;
 use warren_tlsrpt::Reporter;
 use warren_wire::ClientTls;
 
 use crate::departures::Departures;
+use crate::detect::Detector;
 use crate::egress::{Policy, Rotation, Rules};
 use crate::names::{MAX_NOTE, Name, Names, Note};
 use crate::own::OwnAddresses;
@@ -30,6 +32,7 @@ pub struct Proxy {
     settings: ArcSwap<Settings>,
     rotation: Mutex<Rotation>,
     departures: Arc<Departures>,
+    detector: Arc<Detector>,
     names: Mutex<Names>,
     notes: Option<UnixDatagram>,
     own: OwnAddresses,
@@ -37,6 +40,7 @@ pub struct Proxy {
     recorder: Recorder,
     tls_reports: Reporter,
     places: Places,
+    patience: Duration,
     draining: watch::Sender<bool>,
 }
 
@@ -68,6 +72,7 @@ impl Proxy {
             settings: ArcSwap::from_pointee(parts.settings),
             rotation: Mutex::new(Rotation::new(rules.addresses().map(|address| address.0))),
             departures: Departures::new(parts.policy),
+            detector: Detector::new(Thresholds::default()),
             names: Mutex::default(),
             notes: parts.notes,
             own: OwnAddresses::default(),
@@ -75,6 +80,7 @@ impl Proxy {
             recorder: parts.recorder,
             tls_reports: parts.tls_reports,
             places: Places::new(limits.sessions, limits.per_tenant, parts.patience),
+            patience: parts.patience,
             draining: watch::Sender::new(false),
         })
     }
@@ -94,6 +100,11 @@ impl Proxy {
     /// From which address sessions leave, and when.
     pub fn departures(&self) -> &Arc<Departures> {
         &self.departures
+    }
+
+    /// What sessions notice about MX hosts.
+    pub fn detector(&self) -> &Arc<Detector> {
+        &self.detector
     }
 
     /// The egress addresses in their turn.
@@ -116,6 +127,11 @@ impl Proxy {
 
     pub(crate) fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// How long a session waits for its place.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     pub(crate) fn places(&self) -> &Places {
@@ -186,7 +202,7 @@ impl Proxy {
     /// Asks all sessions to end behind their open transactions, and waits for that, at most for `patience`.
     pub async fn drain(&self, patience: Duration) {
         self.draining.send_replace(true);
-        if tokio::time::timeout(patience, self.places.all_free()).await.is_err() {
+        if tokio::time::timeout(patience, self.departures.all_gone()).await.is_err() {
             tracing::warn!("sessions were still going on; their mail is tried again by its MSA");
         }
     }
