@@ -108,11 +108,22 @@ fn read<T: for<'a> Deserialize<'a>>(file: &Path) -> io::Result<Option<T>> {
 }
 
 fn write<T: Serialize>(file: &Path, content: &T) -> io::Result<()> {
-    let temporary = file.with_extension("new");
-    let mut new = File::create(&temporary)?;
+    let temporary = temporary(file);
+    // The folder is the proxy's, and it may be root that notes what was sent: never through a link that stands there.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut new = File::create_new(&temporary)?;
     new.write_all(&serde_json::to_vec(content)?)?;
     new.sync_data()?;
     fs::rename(&temporary, file)
+}
+
+fn temporary(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 #[cfg(test)]
@@ -137,5 +148,24 @@ mod tests {
         assert!(folder.sent(date(2025, 1, 1)).unwrap().is_empty());
         assert_eq!(folder.load(date(2025, 1, 1)).unwrap(), None);
         assert_eq!(folder.load(date(2026, 11, 22)).unwrap().unwrap().domains.len(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_no_day_and_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = Folder::new(directory.path());
+        let (today, mut day) = (date(2026, 11, 22), Day::new(date(2026, 11, 22)));
+        folder.store(&day).unwrap();
+        let torn = temporary(&folder.file(today));
+        fs::write(&torn, "{\"day\":\"2026").unwrap();
+        assert_eq!((folder.days().unwrap(), folder.load(today).unwrap()), (vec![today], Some(day.clone())));
+        day.lost(7);
+        folder.store(&day).unwrap();
+        assert_eq!(folder.load(today).unwrap().unwrap().left_out, 7);
+        let elsewhere = directory.path().join("elsewhere");
+        fs::write(&elsewhere, "mine").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &torn).unwrap();
+        folder.store(&day).unwrap();
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "mine");
     }
 }
