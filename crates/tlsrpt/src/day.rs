@@ -91,6 +91,12 @@ impl Day {
         self.left_out += findings;
     }
 
+    /// As it is after reading it: with its entries counted.
+    pub(crate) fn counted(mut self) -> Self {
+        self.entries = Some(self.count());
+        self
+    }
+
     fn count(&self) -> usize {
         let of = |policies: &Vec<PolicyReport>| {
             1 + policies.iter().map(|policy| 1 + policy.failure_details.len()).sum::<usize>()

@@ -52,7 +52,7 @@ impl Folder {
 
     /// A day's findings; none if there is no file of it.
     pub fn load(&self, day: Date) -> io::Result<Option<Day>> {
-        read(&self.file(day))
+        Ok(read::<Day>(&self.file(day))?.map(Day::counted))
     }
 
     /// Writes a day: the file is the old one or the new one at every moment.
