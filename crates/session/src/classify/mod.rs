@@ -1,12 +1,20 @@
 //! What a reply means: a table, read from above; the first rule that matches decides.
 //!
-//! Pure, so that a new rule can be replayed over recorded sessions before it is put to work. Codes alone say little: `550 5.7.1`
+//! Pure, so that a new rule can be replayed over recorded sessions before it is put to work
+//! ([`Reader::reclassify`](crate::Reader::reclassify)). `rules.rs` is the table, `lists.rs` the block lists, `samples.txt` what real servers say
+//! and what it has to be taken for. Codes alone say little: `550 5.7.1`
 //! stands for unknown users, block lists, content and policy at different operators, so most rules look for words.
 //! [`Class::Tarpit`] is told by time, not by words, except where a server says so itself.
+
+mod lists;
+mod rules;
 
 use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
+
+use crate::log::enhanced;
+use rules::{Rule, SITES, WORDS};
 
 /// What a reply means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -124,15 +132,8 @@ pub enum About {
 
 impl About {
     /// Every one.
-    pub const ALL: [Self; 7] = [
-        Self::Egress,
-        Self::Sender,
-        Self::Content,
-        Self::Recipient,
-        Self::Session,
-        Self::Site,
-        Self::Unclear,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Egress, Self::Sender, Self::Content, Self::Recipient, Self::Session, Self::Site, Self::Unclear];
 
     /// The name used in the store and shown to people.
     #[must_use]
@@ -208,254 +209,15 @@ enum When {
     Permanent,
     /// The reply refuses for now.
     Temporary,
+    /// The reply refuses a recipient.
+    Rcpt,
     /// The reply refuses a recipient for good.
     RcptPermanent,
+    /// The reply refuses a recipient for now.
+    RcptTemporary,
+    /// The reply refuses a sender for good.
+    MailPermanent,
 }
-
-/// One line of the table. `words`: one of them occurs in the text, in lower case. `status`: the enhanced code ends so. An
-/// empty list asks nothing.
-struct Rule {
-    when: When,
-    words: &'static [&'static str],
-    status: &'static [&'static str],
-    class: Class,
-}
-
-const fn words(class: Class, when: When, words: &'static [&'static str]) -> Rule {
-    Rule { when, words, status: &[], class }
-}
-
-const fn status(class: Class, when: When, status: &'static [&'static str]) -> Rule {
-    Rule { when, words: &[], status, class }
-}
-
-/// Services that replies name, by what they write.
-const LISTS: &[(&str, &[&str])] = &[
-    ("spamhaus", &["spamhaus"]),
-    ("spamcop", &["spamcop"]),
-    ("barracuda", &["barracudacentral", "barracuda reputation"]),
-    ("sorbs", &["sorbs.net"]),
-    ("uceprotect", &["uceprotect"]),
-    ("cbl", &["cbl.abuseat.org"]),
-    ("proofpoint", &["proofpoint.com", "proofpoint dynamic reputation"]),
-    ("cloudmark", &["csi.cloudmark.com", "cloudmark sender"]),
-    ("mailspike", &["mailspike"]),
-    ("psbl", &["psbl.surriel", "psbl.org"]),
-    ("invaluement", &["invaluement"]),
-    ("trendmicro", &["ers.trendmicro", "mail-abuse.com"]),
-    ("senderscore", &["senderscore", "returnpath.net"]),
-    ("manitu", &["ix.dnsbl.manitu", "nixspam"]),
-    ("0spam", &["0spam.org"]),
-    ("spfbl", &["spfbl.net"]),
-    ("hostkarma", &["hostkarma", "junkemailfilter"]),
-    ("microsoft", &["(s3140)", "(s3150)", "banned sending ip", "delist@microsoft", "delist@messaging.microsoft"]),
-    ("t-online", &["tosa@rx.t-online.de"]),
-    ("google", &["very low reputation of the sending ip"]),
-];
-
-/// The rules. What is most specific stands first: a server that says "greylisted" and "policy" means the former.
-const RULES: &[Rule] = &[
-    words(
-        Class::Greylisted,
-        When::Temporary,
-        &["greylist", "graylist", "grey list", "gray list", "grey-list", "postgrey", "milter-greylist"],
-    ),
-    words(
-        Class::Tls,
-        When::Always,
-        &[
-            "must issue a starttls",
-            "starttls required",
-            "starttls is required",
-            "tls required",
-            "tls is required",
-            "tls not available",
-            "tls currently unavailable",
-            "requires tls",
-            "encryption required",
-            "encryption needed",
-            "use starttls",
-            "session must be encrypted",
-        ],
-    ),
-    status(Class::Tls, When::Always, &[".7.10", ".7.11"]),
-    words(Class::Policy, When::Always, &["too many recipients", "too many hops", "mail loop"]),
-    status(Class::RateLimited, When::Always, &[".7.28", ".7.650"]),
-    words(
-        Class::RateLimited,
-        When::Always,
-        &[
-            "rate limit",
-            "rate-limit",
-            "ratelimit",
-            "unusual rate",
-            "throttl",
-            "slow down",
-            "too many",
-            "too fast",
-            "too much mail",
-            "unexpected volume",
-            "exceeded the maximum",
-            "limit exceeded",
-            "exceeds limit",
-            "connection limit",
-            "sending limit",
-            "receiving mail at a rate",
-            "server busy",
-            "concurrent connections",
-        ],
-    ),
-    words(
-        Class::BlockListed,
-        When::Always,
-        &[
-            "blacklist",
-            "black list",
-            "black-list",
-            "blocklist",
-            "block list",
-            "block-list",
-            "dnsbl",
-            "rbl",
-            "client host",
-            "poor reputation",
-            "bad reputation",
-            "low reputation",
-            "reputation of the sending ip",
-            "ip reputation",
-            "sending ip",
-            "ip has been blocked",
-            "ip address has been blocked",
-            "ip is blocked",
-        ],
-    ),
-    words(Class::Tarpit, When::Always, &["tarpit", "teergrube"]),
-    words(
-        Class::Policy,
-        When::Always,
-        &[
-            "spf",
-            "dkim",
-            "dmarc",
-            "relay access denied",
-            "relaying denied",
-            "relay not permitted",
-            "relaying not allowed",
-            "reverse dns",
-            "reverse hostname",
-            "ptr record",
-            "helo command rejected",
-            "ehlo command rejected",
-            "sender address rejected",
-            "sender verify failed",
-            "sender rejected",
-            "domain not found",
-            "authentication required",
-            "authentication-results",
-            "exceeds size limit",
-            "exceeds fixed limit",
-            "message too large",
-            "message size exceeds",
-            "policy restrictions",
-        ],
-    ),
-    words(
-        Class::UnknownUser,
-        When::RcptPermanent,
-        &[
-            "user unknown",
-            "unknown user",
-            "no such user",
-            "no such recipient",
-            "no such mailbox",
-            "no such address",
-            "no such person",
-            "does not exist",
-            "doesn't exist",
-            "unknown recipient",
-            "recipient unknown",
-            "unknown address",
-            "unknown mailbox",
-            "invalid recipient",
-            "invalid mailbox",
-            "recipient not found",
-            "user not found",
-            "mailbox not found",
-            "mailbox unavailable",
-            "no mailbox here",
-            "unrouteable address",
-            "recipient address rejected: undeliverable",
-            "not a valid recipient",
-            "not our customer",
-            "account is disabled",
-            "account that you tried to reach is disabled",
-            "account is inactive",
-        ],
-    ),
-    status(Class::UnknownUser, When::RcptPermanent, &[".1.1", ".1.6", ".1.10", ".2.1"]),
-    words(Class::UnknownUser, When::Permanent, &["user unknown", "unknown user", "no such user", "recipientnotfound"]),
-    words(
-        Class::Content,
-        When::AfterContent,
-        &[
-            "spam",
-            "unsolicited",
-            "virus",
-            "malware",
-            "phish",
-            "attachment",
-            "content",
-            "infected",
-            "junk",
-            "bulk mail",
-            "blocked because of its",
-            "suspicious",
-            "header",
-            "not rfc",
-        ],
-    ),
-    status(Class::Content, When::AfterContent, &[".6.0", ".6.1", ".6.2", ".6.3", ".6.6", ".6.7", ".7.7"]),
-    words(
-        Class::Network,
-        When::Always,
-        &[
-            "timeout",
-            "timed out",
-            "time-out",
-            "lost connection",
-            "connection lost",
-            "connection reset",
-            "network is unreachable",
-            "no route to host",
-            "connection refused",
-        ],
-    ),
-    status(Class::Network, When::Always, &[".4.1", ".4.2"]),
-    words(
-        Class::Policy,
-        When::Always,
-        &[
-            "policy",
-            "access denied",
-            "not allowed",
-            "not permitted",
-            "not authorized",
-            "not authorised",
-            "rejected by",
-            "spam",
-            "prohibited",
-            "relay",
-        ],
-    ),
-    status(
-        Class::Policy,
-        When::Always,
-        &[
-            ".3.4", ".5.3", ".7.0", ".7.1", ".7.20", ".7.21", ".7.22", ".7.23", ".7.24", ".7.25", ".7.26", ".7.27",
-            ".1.8",
-        ],
-    ),
-];
 
 /// What `said` means.
 #[must_use]
@@ -466,18 +228,22 @@ pub fn classify(said: &Said<'_>) -> Verdict {
         200..=399 => return Verdict::of(Class::Accepted),
         _ => {}
     }
-    let text = said.text.to_lowercase();
-    let class = RULES.iter().find(|rule| rule.matches(said, &text)).map_or(Class::Other, |rule| rule.class);
-    let list = LISTS
-        .iter()
-        .find(|(_, marks)| marks.iter().any(|mark| text.contains(mark)))
-        .map(|(name, _)| (*name).to_owned());
-    // Who names a list means it, unless the message itself or its pace was at fault.
-    let class = match (&list, class) {
-        (Some(_), Class::Content | Class::RateLimited | Class::Greylisted) | (None, _) => class,
-        (Some(_), _) => Class::BlockListed,
-    };
-    Verdict { list, ..Verdict::of(class) }
+    let text = flat(said.text);
+    let rule = SITES.iter().chain(WORDS).find(|rule| rule.matches(said, &text));
+    let (class, about, name) =
+        rule.map_or((Class::Other, About::Unclear, ""), |rule| (rule.class, rule.about, rule.name));
+    let own = rule.and_then(|rule| rule.list);
+    match lists::named(&text) {
+        // Who names a list means it, unless the message itself or its pace was at fault.
+        Some(list) if own.is_none() && !matches!(class, Class::Content | Class::RateLimited | Class::Greylisted) => {
+            let class = if list.about == About::Content { Class::Content } else { Class::BlockListed };
+            Verdict { class, list: Some(list.name.into()), about: list.about, rule: Cow::Borrowed("named-list") }
+        }
+        named => {
+            let list = own.or(named.map(|list| list.name)).map(str::to_owned);
+            Verdict { class, list, about, rule: Cow::Borrowed(name) }
+        }
+    }
 }
 
 impl Rule {
@@ -488,11 +254,21 @@ impl Rule {
             When::AfterContent => matches!(said.verb, "." | "BDAT"),
             When::Permanent => permanent,
             When::Temporary => !permanent,
+            When::Rcpt => said.verb == "RCPT",
             When::RcptPermanent => permanent && said.verb == "RCPT",
+            When::RcptTemporary => !permanent && said.verb == "RCPT",
+            When::MailPermanent => permanent && said.verb == "MAIL",
         };
         when && (self.words.is_empty() || self.words.iter().any(|word| contains_word(text, word)))
             && (self.status.is_empty() || said.enhanced.is_some_and(|code| self.status.contains(&after_class(code))))
     }
+}
+
+/// The lines as one, in lower case, without the enhanced codes in front of them: sentences do not end where lines do.
+fn flat(text: &str) -> String {
+    let lines = text.lines().map(|line| line.strip_prefix(enhanced(line).unwrap_or("")).unwrap_or(line));
+    let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+    words.join(" ").to_lowercase()
 }
 
 /// `.7.1` of `5.7.1`.
@@ -502,9 +278,10 @@ fn after_class(enhanced: &str) -> &str {
 
 /// Whether `text` has `word` where a word begins: "rbl" occurs in "gorblimey.example" without meaning anything.
 fn contains_word(text: &str, word: &str) -> bool {
-    text.match_indices(word).any(|(at, _)| !text[..at].ends_with(|before: char| before.is_ascii_alphanumeric()))
+    let inside = |at: usize| text[..at].ends_with(|before: char| before.is_ascii_alphanumeric());
+    let open = !word.starts_with(|first: char| first.is_ascii_alphanumeric());
+    text.match_indices(word).any(|(at, _)| open || !inside(at))
 }
 
 #[cfg(test)]
-#[path = "samples.rs"]
 mod tests;

@@ -210,7 +210,7 @@ mod tests {
                 curve.hear(Duration::from_micros(us), beyond, now, &thresholds);
             }
             prop_assert!(curve.usual.is_finite() && curve.scatter.is_finite());
-            curve.bound(&thresholds);
+            let _ = curve.bound(&thresholds);
         }
     }
 }
