@@ -1,7 +1,10 @@
-//! Recorded sessions, read by people's tools: the list, one transcript, the summary.
+//! Recorded sessions, read by people's tools: the list, one transcript, the summary; what was noticed; old replies under new rules.
 //!
 //! Never writes. While the proxy runs, the database's WAL files exist and are used as they are; when nobody has it open it
 //! is read as an immutable file, so that a reader run by root makes no files that the proxy could not open later.
+
+mod noticed;
+mod replay;
 
 use std::{
     path::{Path, PathBuf},
@@ -11,6 +14,9 @@ use std::{
 use sqlx::{ConnectOptions, FromRow, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{SessionId, id, keeper::micros, transcript};
+
+pub use noticed::{EventCount, EventRow};
+pub use replay::{Reclassified, Replay};
 
 /// Most sessions of one list.
 pub const LIST_MAX: u32 = 100_000;
@@ -153,6 +159,8 @@ pub struct Recorded {
     pub messages: Vec<MessageRow>,
     /// Their recipients.
     pub recipients: Vec<RecipientRow>,
+    /// What was noticed about the MX.
+    pub events: Vec<EventRow>,
 }
 
 /// One line of the summary.
@@ -279,7 +287,8 @@ impl Reader {
         let recipients = sqlx::query_as("SELECT * FROM recipients WHERE session = ? ORDER BY message, n LIMIT ?");
         let recipients = recipients.bind(id).bind(SHOW_MAX).fetch_all(&mut self.connection).await;
         let recipients = self.told(recipients)?;
-        Ok(Recorded { session, legs, exchanges, messages, recipients })
+        let events = self.events_of(id).await?;
+        Ok(Recorded { session, legs, exchanges, messages, recipients, events })
     }
 
     /// The transcript of the session that `text` names, as in [`Reader::find`]; safe to print.

@@ -4,13 +4,14 @@
 //! <-  reply of the MX, passed to the MSA        ->  command of the MSA, passed to the MX
 //! |<  reply of the MX that ended at the proxy   >|  command of the MSA that ended at the proxy
 //! <|  reply that the proxy gave of its own      |>  command that the proxy sent of its own
+//! ==  a dial                                    !!  what was noticed about the MX
 //! ```
 
 use std::fmt::{self, Write};
 
 use crate::{
     escape::Escaped,
-    reader::{ExchangeRow, LegRow, MessageRow, RecipientRow, Recorded, SessionRow},
+    reader::{EventRow, ExchangeRow, LegRow, MessageRow, RecipientRow, Recorded, SessionRow},
 };
 
 /// The transcript, safe to print whatever the peers said.
@@ -24,15 +25,22 @@ pub fn render(recorded: &Recorded) -> String {
 fn write(out: &mut String, recorded: &Recorded) -> fmt::Result {
     head(out, &recorded.session)?;
     let mut legs = recorded.legs.iter().peekable();
+    let mut events = recorded.events.iter().peekable();
     writeln!(out, "\n        at       took")?;
     for exchange in &recorded.exchanges {
         while let Some(leg) = legs.next_if(|leg| leg.n <= exchange.leg) {
             dial(out, leg)?;
         }
+        while let Some(event) = events.next_if(|event| event.at_us < exchange.at_us) {
+            noticed(out, event)?;
+        }
         said(out, exchange)?;
     }
     for leg in legs {
         dial(out, leg)?;
+    }
+    for event in events {
+        noticed(out, event)?;
     }
     for message in &recorded.messages {
         let recipients = recorded.recipients.iter().filter(|recipient| recipient.message == message.n);
@@ -83,6 +91,16 @@ fn dial(out: &mut String, leg: &LegRow) -> fmt::Result {
         write!(out, ": {}", Escaped(error))?;
     }
     writeln!(out)
+}
+
+/// A line between what was said: what it was taken for.
+fn noticed(out: &mut String, event: &EventRow) -> fmt::Result {
+    let kind = Escaped(&event.kind);
+    write!(out, "{:>10} {:>10}  !!  {kind} by {}", seconds(event.at_us), "", Escaped(&event.operator))?;
+    if let Some(list) = &event.list {
+        write!(out, " ({})", Escaped(list))?;
+    }
+    writeln!(out, " of {}: {}", Escaped(&event.egress), Escaped(&event.evidence))
 }
 
 fn said(out: &mut String, exchange: &ExchangeRow) -> fmt::Result {

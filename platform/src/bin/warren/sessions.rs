@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use clap::Subcommand;
 use warren_config::{Node, parse_duration};
-use warren_session::reader::{SessionRow, SummaryRow};
+use warren_session::detect::EventKind;
+use warren_session::reader::{EventCount, EventRow, Replay, SessionRow, SummaryRow};
 use warren_session::{Filter, Reader};
 
 use crate::{Config, tell};
@@ -36,6 +37,17 @@ enum Action {
     },
     /// Count sessions and reply times by tenant and destination
     Summary,
+    /// What was noticed about MX hosts: tarpits, throttles, listings, greylisting, addresses served late
+    Events {
+        /// Only of one kind: tarpit, throttle, slow_address, listing, greylisting
+        #[arg(long, value_name = "KIND", value_parser = kind)]
+        kind: Option<EventKind>,
+        /// Count them by kind, operator and address
+        #[arg(long, conflicts_with = "kind")]
+        count: bool,
+    },
+    /// Show which recorded refusals today's rules classify otherwise; changes nothing
+    Reclassify,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -52,6 +64,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             None => list(&reader.list(&filter).await?),
             Some(Action::Show { id }) => tell::raw(&reader.show(id).await?),
             Some(Action::Summary) => summary(&reader.summary(&filter).await?),
+            Some(Action::Events { count: true, .. }) => event_counts(&reader.event_counts(&filter).await?),
+            Some(Action::Events { kind, .. }) => events(&reader.events(&filter, *kind).await?),
+            Some(Action::Reclassify) => reclassified(&reader.reclassify(&filter).await?),
         }
     })
 }
@@ -65,7 +80,7 @@ fn list(sessions: &[SessionRow]) -> anyhow::Result<()> {
         };
         table.add_row([
             tell::cell(&session.id),
-            tell::time(u64::try_from(session.started_us / 1_000).unwrap_or(0)),
+            when(session.started_us),
             tell::cell(&session.tenant),
             tell::cell(to),
             shown(session.egress.as_deref()),
@@ -93,6 +108,73 @@ fn summary(rows: &[SummaryRow]) -> anyhow::Result<()> {
         ]);
     }
     tell::raw(&tell::lines(&table))
+}
+
+fn kind(name: &str) -> Result<EventKind, String> {
+    let names = EventKind::ALL.map(EventKind::name).join(", ");
+    EventKind::from_name(name).ok_or_else(|| format!("one of {names}"))
+}
+
+fn events(rows: &[EventRow]) -> anyhow::Result<()> {
+    let mut table = tell::table(&["SESSION", "WHEN", "TENANT", "EVENT", "OPERATOR", "FROM", "AT", "LIST", "EVIDENCE"]);
+    for row in rows {
+        table.add_row([
+            tell::cell(&row.session),
+            when(row.started_us + row.at_us),
+            tell::cell(&row.tenant),
+            tell::cell(&row.kind),
+            tell::cell(&row.operator),
+            tell::cell(&row.egress),
+            match row.verb.as_str() {
+                "" => "greeting".into(),
+                "." => "content".into(),
+                verb => tell::cell(verb),
+            },
+            shown(row.list.as_deref()),
+            tell::cell(&row.evidence),
+        ]);
+    }
+    tell::raw(&tell::lines(&table))
+}
+
+fn event_counts(rows: &[EventCount]) -> anyhow::Result<()> {
+    let mut table = tell::table(&["EVENT", "OPERATOR", "FROM", "LIST", "EVENTS", "LAST"]);
+    for row in rows {
+        table.add_row([
+            tell::cell(&row.kind),
+            tell::cell(&row.operator),
+            tell::cell(&row.egress),
+            shown(row.list.as_deref()),
+            row.events.to_string(),
+            when(row.last_us),
+        ]);
+    }
+    tell::raw(&tell::lines(&table))
+}
+
+fn reclassified(replay: &Replay) -> anyhow::Result<()> {
+    let class = |class: &str, list: Option<&str>| match list {
+        Some(list) => tell::cell(format!("{class} ({list})")),
+        None => tell::cell(class),
+    };
+    let mut table = tell::table(&["WAS", "WOULD BE", "RULE", "RECIPIENTS", "SESSION", "REPLY"]);
+    for change in &replay.changes {
+        table.add_row([
+            class(&change.was, change.was_list.as_deref()),
+            class(&change.class, change.list.as_deref()),
+            tell::cell(&change.rule),
+            change.recipients.to_string(),
+            tell::cell(&change.session),
+            tell::cell(&change.reply),
+        ]);
+    }
+    let changed: u64 = replay.changes.iter().map(|change| change.recipients).sum();
+    let total = replay.recipients;
+    tell::raw(&format!("{}{changed} of {total} refused recipients would be classified otherwise\n", tell::lines(&table)))
+}
+
+fn when(us: i64) -> String {
+    tell::time(u64::try_from(us / 1_000).unwrap_or(0))
 }
 
 fn shown(text: Option<&str>) -> String {
