@@ -1,14 +1,6 @@
-//! A command that is understood is written as one line, which is understood as the same command.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use warren_smtp::Command;
+#[path = "../targets/command.rs"]
+mod target;
 
-fuzz_target!(|line: &[u8]| {
-    let Ok(command) = Command::parse(line) else { return };
-    let written = command.to_string();
-    assert!(!written.contains(['\r', '\n', '\0']), "{written:?}");
-    if !matches!(command, Command::Unknown(_)) {
-        assert_eq!(Command::parse(written.as_bytes()), Ok(command), "{written:?}");
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| target::run(data));

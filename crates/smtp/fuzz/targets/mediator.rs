@@ -1,0 +1,61 @@
+//! Between a client and a server that say anything at any time: bounded, no panic, and no end of data that the client did not send.
+use std::time::{Duration, Instant};
+
+use warren_smtp::mediator::{Action, Deadlines, Event, Leg, Mediator, Outbound, TlsPolicy};
+
+pub fn run(data: &[u8]) {
+    let mut now = Instant::now();
+    let (mut asked, mut ends) = (0u32, 0u32);
+    let mut observer = |_: Instant, event: Event<'_>| {
+        if let Event::ContentEnd = event {
+            ends += 1;
+        }
+    };
+    let leg = Leg { ehlo_name: "out.example".into(), tls: TlsPolicy::Opportunistic };
+    let mut mediator = Mediator::outbound(Outbound { leg, deadlines: Deadlines::default() }, now);
+    for (kind, bytes) in moves(data) {
+        while let Some(action) = mediator.next_action() {
+            match action {
+                Action::Dial => mediator.connected(now, &mut observer),
+                Action::Handshake => mediator.handshake_done(now, false, &mut observer),
+                Action::SetAside | Action::TakeBack | Action::LeaveAside { .. } => {}
+                Action::DropServer | Action::CloseServer => {
+                    let length = mediator.to_server().len();
+                    mediator.to_server().wrote(length);
+                }
+                Action::CloseClient => return,
+            }
+        }
+        match kind % 8 {
+            0..=2 if mediator.wants_client() => {
+                // Each end of data needs a dot or a chunk of the client's.
+                asked += bytes.iter().filter(|byte| matches!(byte, b'.' | b'L' | b'l')).count() as u32;
+                mediator.client_bytes(now, bytes, &mut observer);
+            }
+            3..=5 if mediator.wants_server() => mediator.server_bytes(now, bytes, &mut observer),
+            6 => {
+                now += Duration::from_secs(u64::from(bytes.first().copied().unwrap_or(0)));
+                mediator.tick(now, &mut observer);
+            }
+            7 => {
+                let (client, server) = (mediator.to_client().len(), mediator.to_server().len());
+                mediator.to_client().wrote(client);
+                mediator.to_server().wrote(server);
+                mediator.wrote(now, &mut observer);
+            }
+            _ => {}
+        }
+    }
+    drop(mediator);
+    assert!(ends <= asked, "{ends} ends of data, {asked} asked for");
+}
+
+/// What happens one after the other: a kind, a length, and that many bytes.
+fn moves(mut data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let [kind, length, rest @ ..] = data else { return None };
+        let (bytes, rest) = rest.split_at(usize::from(*length).min(rest.len()));
+        data = rest;
+        Some((*kind, bytes))
+    })
+}
