@@ -10,11 +10,17 @@ pub(super) struct Bounded<K, V> {
     order: BTreeMap<u64, K>,
     next: u64,
     bound: usize,
+    spared: fn(&V) -> bool,
 }
 
 impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
     pub(super) fn new(bound: usize) -> Self {
-        Self { entries: HashMap::new(), order: BTreeMap::new(), next: 0, bound: bound.max(1) }
+        Self::sparing(bound, |_| false)
+    }
+
+    /// A map in which some entries stay, as long as there are others. There must be few of them.
+    pub(super) fn sparing(bound: usize, spared: fn(&V) -> bool) -> Self {
+        Self { entries: HashMap::new(), order: BTreeMap::new(), next: 0, bound: bound.max(1), spared }
     }
 
     /// Looks without touching.
@@ -35,16 +41,27 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
     /// Touches what is there, or makes it, in place of the oldest entry if it has to be.
     pub(super) fn entry(&mut self, key: &K, make: impl FnOnce() -> V) -> &mut V {
         if !self.entries.contains_key(key) {
-            while self.entries.len() >= self.bound
-                && let Some((_, oldest)) = self.order.pop_first()
-            {
-                self.entries.remove(&oldest);
-            }
+            self.make_room();
             self.entries.insert(key.clone(), (self.next, make()));
             self.order.insert(self.next, key.clone());
             self.next += 1;
         }
         self.touch(key).expect("it is there now")
+    }
+
+    fn make_room(&mut self) {
+        let mut tries = self.order.len();
+        while self.entries.len() >= self.bound
+            && let Some((_, oldest)) = self.order.first_key_value()
+        {
+            let oldest = oldest.clone();
+            if tries > 0 && self.get(&oldest).is_some_and(self.spared) {
+                self.touch(&oldest);
+            } else {
+                self.remove(&oldest);
+            }
+            tries = tries.saturating_sub(1);
+        }
     }
 
     pub(super) fn remove(&mut self, key: &K) {
@@ -80,5 +97,16 @@ mod tests {
         assert_eq!((map.get(&"b"), map.len()), (None, 2));
         map.remove(&"a");
         assert_eq!(map.len(), 1);
+    }
+
+    #[test]
+    fn what_is_spared_stays_while_there_are_others() {
+        let mut map = Bounded::sparing(2, |value| *value > 0);
+        for (key, value) in [("a", 1), ("b", 0), ("c", 0), ("d", 2)] {
+            map.entry(&key, || value);
+        }
+        assert_eq!(map.iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["a", "d"]);
+        map.entry(&"e", || 0);
+        assert_eq!(map.len(), 2, "nothing else was left");
     }
 }

@@ -52,14 +52,15 @@ impl Now {
         found.unwrap_or(UNIX_EPOCH)
     }
 
-    /// The calendar time of `at`, in milliseconds since 1970.
+    /// The calendar time of `at`, in seconds since 1970, to the nearest: so that what did not change is stored as it was, though the two clocks are
+    /// read a moment apart.
     pub(super) fn stamp(self, at: Tick) -> i64 {
-        self.unix_ms() + (at - self.tick).div_euclid(1_000)
+        (self.unix_micros().saturating_add(at - self.tick) + SECOND / 2).div_euclid(SECOND)
     }
 
     /// The time that a stamp means.
     pub(super) fn restored(self, stamp: i64) -> Tick {
-        stamp.saturating_sub(self.unix_ms()).saturating_mul(1_000).saturating_add(self.tick)
+        stamp.saturating_mul(SECOND).saturating_sub(self.unix_micros()).saturating_add(self.tick)
     }
 
     /// The time of a calendar time.
@@ -70,9 +71,8 @@ impl Now {
         }
     }
 
-    fn unix_ms(self) -> i64 {
-        let since = self.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX / 2)
+    fn unix_micros(self) -> i64 {
+        ticks(self.wall.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 }
 

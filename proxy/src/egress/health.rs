@@ -7,7 +7,8 @@
 //!     └── whole budget ─────┘       └──────── a tenth ◀── well ── probe ───────┘
 //! ```
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use warren_session::{About, Class, Verdict};
@@ -94,7 +95,7 @@ pub(super) enum Turn {
 pub(super) struct StoredMark {
     address: EgressAddr,
     operator: Operator,
-    since_ms: i64,
+    since: i64,
     condition: StoredCondition,
     evidence: Vec<Evidence>,
 }
@@ -102,8 +103,8 @@ pub(super) struct StoredMark {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum StoredCondition {
-    Throttled { share: u32, changed_ms: i64 },
-    Rested { until_ms: Option<i64>, length_ms: i64 },
+    Throttled { share: u32, changed: i64 },
+    Rested { until: Option<i64>, length_seconds: i64 },
 }
 
 impl Word {
@@ -147,7 +148,7 @@ impl Mark {
 
 impl Healths {
     pub(super) fn new() -> Self {
-        Self(Bounded::new(OPERATORS))
+        Self(Bounded::sparing(OPERATORS, by_hand))
     }
 
     /// What is remembered at an operator, by address.
@@ -320,37 +321,40 @@ impl Healths {
         }
     }
 
-    pub(super) fn stored(&self, now: Now) -> Vec<StoredMark> {
+    /// By a name that stays the same, so that whoever stores it finds what changed.
+    pub(super) fn stored(&self, now: Now) -> BTreeMap<String, StoredMark> {
         let stored = |(operator, address, mark): (&Operator, EgressAddr, &Mark)| StoredMark {
             address,
             operator: operator.clone(),
-            since_ms: now.stamp(mark.since),
+            since: now.stamp(mark.since),
             condition: match mark.condition {
                 Condition::Throttled { share, changed } => {
-                    StoredCondition::Throttled { share, changed_ms: now.stamp(changed) }
+                    StoredCondition::Throttled { share, changed: now.stamp(changed) }
                 }
                 Condition::Rested(rested) => StoredCondition::Rested {
-                    until_ms: rested.until.map(|until| now.stamp(until)),
-                    length_ms: rested.length / 1_000,
+                    until: rested.until.map(|until| now.stamp(until)),
+                    length_seconds: rested.length / SECOND,
                 },
             },
             evidence: mark.evidence.clone(),
         };
-        self.all().map(stored).collect()
+        self.all().map(|one| (format!("{} {}", one.1, one.0), stored(one))).collect()
     }
 
-    pub(super) fn restore(&mut self, stored: Vec<StoredMark>, rest: Rest, now: Now) {
+    pub(super) fn restore(&mut self, stored: BTreeMap<String, StoredMark>, rest: Rest, now: Now) {
+        let mut stored: Vec<StoredMark> = stored.into_values().collect();
+        // What is newest is forgotten last.
+        stored.sort_by_key(|one| one.since);
         for one in stored {
             let longest = ticks(rest.longest);
             let condition = match one.condition {
-                StoredCondition::Throttled { share, changed_ms } => Condition::Throttled {
-                    share: share.clamp(1, WHOLE),
-                    changed: now.restored(changed_ms).min(now.tick),
-                },
-                StoredCondition::Rested { until_ms, length_ms } => Condition::Rested(Rested {
+                StoredCondition::Throttled { share, changed } => {
+                    Condition::Throttled { share: share.clamp(1, WHOLE), changed: now.restored(changed).min(now.tick) }
+                }
+                StoredCondition::Rested { until, length_seconds } => Condition::Rested(Rested {
                     // A calendar that was wrong when it was stored lets nothing rest for ever.
-                    until: until_ms.map(|until| now.restored(until).min(now.tick.saturating_add(longest))),
-                    length: length_ms.saturating_mul(1_000).clamp(0, longest),
+                    until: until.map(|until| now.restored(until).min(now.tick.saturating_add(longest))),
+                    length: length_seconds.saturating_mul(SECOND).clamp(0, longest),
                     probe: None,
                 }),
             };
@@ -358,15 +362,22 @@ impl Healths {
             marks.retain(|(known, _)| *known != one.address);
             let mut evidence = one.evidence;
             evidence.truncate(EVIDENCE);
-            marks.push((one.address, Mark { condition, since: now.restored(one.since_ms).min(now.tick), evidence }));
+            marks.push((one.address, Mark { condition, since: now.restored(one.since).min(now.tick), evidence }));
         }
     }
+}
+
+/// Whether a human said something: that is not forgotten for what strangers do.
+#[expect(clippy::ptr_arg, reason = "it is what the map holds")]
+fn by_hand(marks: &Vec<(EgressAddr, Mark)>) -> bool {
+    marks.iter().any(|(_, mark)| matches!(mark.condition, Condition::Rested(Rested { until: None, .. })))
 }
 
 /// Evidence of a reply, cut to what is worth keeping.
 pub(super) fn evidence(what: &str, list: Option<&str>, reply: &str, now: Now) -> Evidence {
     let cut = |text: &str, bound: usize| text[..text.floor_char_boundary(bound.min(text.len()))].to_owned();
-    // Milliseconds, because so it is stored.
-    let at = std::time::UNIX_EPOCH + Duration::from_millis(u64::try_from(now.stamp(now.tick)).unwrap_or_default());
+    // Milliseconds are what people are shown.
+    let since = now.wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or_default());
     Evidence { at, what: what.to_owned(), list: list.map(|list| cut(list, 100)), reply: cut(reply, REPLY) }
 }

@@ -45,18 +45,18 @@ pub mod operator;
 pub mod policy;
 mod ramp;
 mod room;
-mod rotation;
 pub mod rules;
 mod seats;
 pub mod state;
 mod suspicion;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
 pub use ask::{Ask, AtMail, Candidate, Decision, Entry, Granted, NoEgress, Outcome, Ticket};
 pub use lesson::{Change, Evidence, Lesson, Stage, What};
 pub use operator::Operator;
 pub use policy::Policy;
-pub use rotation::Rotation;
 pub use rules::{Budget, Budgets, Limits, Pool, Rest, Rule, Rules, WarmUp};
 pub use state::State;
 pub use view::View;

@@ -120,22 +120,19 @@ impl Ramps {
         self.used.iter().filter(|(_, used)| used.messages > 0).map(|((address, operator), _)| (*address, operator))
     }
 
-    pub(super) fn stored(&self, now: Tick) -> Vec<StoredRamp> {
+    /// By a name that stays the same, so that whoever stores it finds what changed.
+    pub(super) fn stored(&self, now: Tick) -> BTreeMap<String, StoredRamp> {
         let today = |address: EgressAddr, used: &Used| used.messages > 0 && self.day(address, now) == Some(used.day);
         let all = self.used.iter().filter(|((address, _), used)| today(*address, used));
-        let stored = all.map(|((address, operator), used)| StoredRamp {
-            address: *address,
-            operator: operator.clone(),
-            day: used.day,
-            messages: used.messages,
-        });
-        let mut stored: Vec<StoredRamp> = stored.collect();
-        stored.sort_by(|a, b| (a.address, &a.operator).cmp(&(b.address, &b.operator)));
-        stored
+        let stored = |((address, operator), used): (&(EgressAddr, Operator), &Used)| {
+            let (name, operator) = (format!("{address} {operator}"), operator.clone());
+            (name, StoredRamp { address: *address, operator, day: used.day, messages: used.messages })
+        };
+        all.map(stored).collect()
     }
 
-    pub(super) fn restore(&mut self, stored: Vec<StoredRamp>) {
-        for one in stored.into_iter().take(BOUND).filter(|one| self.since.contains_key(&one.address)) {
+    pub(super) fn restore(&mut self, stored: BTreeMap<String, StoredRamp>) {
+        for one in stored.into_values().take(BOUND).filter(|one| self.since.contains_key(&one.address)) {
             self.used.insert((one.address, one.operator), Used { day: one.day, messages: one.messages });
         }
     }

@@ -17,12 +17,15 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use warren_launcher_api::TenantName;
 
-use super::clock::{MINUTE, Tick};
+use super::clock::{MINUTE, SECOND, Tick};
 use super::gauge::Gauge;
 use super::{EgressAddr, Operator, Ticket};
 
 /// Debts of place time beyond this are forgotten, and so is who was not here for so long.
 const LEAD: Tick = 2 * MINUTE;
+
+/// Who comes back within this time was not away.
+const AWAY: Tick = SECOND;
 
 /// An operator's MXs of one family.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,12 +73,12 @@ struct Share {
     seen: Tick,
 }
 
-/// Tenants that wait for addresses of one pool, in either order.
+/// Tenants that wait for addresses of one pool, in either order. Of equals, whose session came first.
 #[derive(Debug, Default)]
 struct Lane {
     pool: usize,
-    by_turn: BTreeSet<(u64, TenantName)>,
-    by_places: BTreeSet<(u32, Tick, TenantName)>,
+    by_turn: BTreeSet<(u64, Ticket, TenantName)>,
+    by_places: BTreeSet<(u32, Tick, Ticket, TenantName)>,
     by_used: BTreeSet<(Tick, TenantName)>,
 }
 
@@ -96,7 +99,9 @@ impl Room {
         self.change(tenant, |share| {
             if share.queues.is_empty() {
                 share.turn = share.turn.max(turn);
-                share.used = share.used.clamp(used, used + LEAD);
+                // Who was away has no claim; who comes back at once, as an MSA with one connection does, has all of it.
+                let away = share.sessions == 0 && share.seen + AWAY <= now;
+                share.used = share.used.clamp(if away { used } else { used - LEAD }, used + LEAD);
             }
             share.seen = now;
             match share.queues.iter_mut().find(|(known, _)| *known == pool) {
@@ -121,7 +126,7 @@ impl Room {
         self.waiting = self.waiting.saturating_sub(1);
         self.sessions += 1;
         // The room is where the last of those who wait are; who comes back later begins there.
-        let turn = self.lanes.iter().filter_map(|lane| lane.by_turn.first()).map(|(turn, _)| *turn).min();
+        let turn = self.lanes.iter().filter_map(|lane| lane.by_turn.first()).map(|(turn, ..)| *turn).min();
         let used = self.lanes.iter().filter_map(|lane| lane.by_used.first()).map(|(used, _)| *used).min();
         (self.turn, self.used) = (self.turn.max(turn.unwrap_or(0)), self.used.max(used.unwrap_or(0)));
         self.change(&head.tenant, |share| {
@@ -163,9 +168,9 @@ impl Room {
     pub(super) fn heads(&self) -> impl Iterator<Item = Head> + '_ {
         self.lanes.iter().filter_map(|lane| {
             let (tenant, order) = match self.short {
-                Short::Rate => lane.by_turn.first().map(|(turn, tenant)| (tenant, (*turn, 0)))?,
+                Short::Rate => lane.by_turn.first().map(|(turn, _, tenant)| (tenant, (*turn, 0)))?,
                 Short::Places => {
-                    lane.by_places.first().map(|(held, used, tenant)| (tenant, (u64::from(*held), *used)))?
+                    lane.by_places.first().map(|(held, used, _, tenant)| (tenant, (u64::from(*held), *used)))?
                 }
             };
             let queues = &self.shares.get(tenant)?.queues;
@@ -203,24 +208,27 @@ impl Room {
         }
         let Some(share) = self.shares.get_mut(tenant) else { return };
         if !share.parked {
-            for (pool, _) in &share.queues {
-                if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.pool == *pool) {
-                    lane.by_turn.remove(&(share.turn, tenant.clone()));
-                    lane.by_places.remove(&(share.sessions, share.used, tenant.clone()));
+            for (pool, queue) in &share.queues {
+                if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.pool == *pool)
+                    && let Some(first) = queue.front()
+                {
+                    lane.by_turn.remove(&(share.turn, *first, tenant.clone()));
+                    lane.by_places.remove(&(share.sessions, share.used, *first, tenant.clone()));
                     lane.by_used.remove(&(share.used, tenant.clone()));
                 }
             }
         }
         change(share);
         if !share.parked {
-            for (pool, _) in &share.queues {
+            for (pool, queue) in &share.queues {
+                let Some(first) = queue.front() else { continue };
                 let place = self.lanes.iter().position(|lane| lane.pool == *pool).unwrap_or_else(|| {
                     self.lanes.push(Lane { pool: *pool, ..Lane::default() });
                     self.lanes.len() - 1
                 });
                 let lane = &mut self.lanes[place];
-                lane.by_turn.insert((share.turn, tenant.clone()));
-                lane.by_places.insert((share.sessions, share.used, tenant.clone()));
+                lane.by_turn.insert((share.turn, *first, tenant.clone()));
+                lane.by_places.insert((share.sessions, share.used, *first, tenant.clone()));
                 lane.by_used.insert((share.used, tenant.clone()));
             }
         }
@@ -278,6 +286,6 @@ impl PartialOrd for Head {
 
 impl Ord for Head {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.order, &self.tenant).cmp(&(other.order, &other.tenant))
+        (self.order, self.ticket).cmp(&(other.order, other.ticket))
     }
 }

@@ -1,5 +1,7 @@
 //! What survives a restart: health, ramps, suspicion. Sessions do not, so neither do tickets and places.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::clock::Now;
@@ -15,11 +17,10 @@ use super::{EgressAddr, Evidence, Moment};
 #[serde(default)]
 pub struct State {
     /// Addresses that rest by hand towards all.
-    by_hand: Vec<(EgressAddr, Evidence)>,
-    /// The one that was not dealt with for longest first, as in the following.
-    marks: Vec<StoredMark>,
-    ramps: Vec<StoredRamp>,
-    senders: Vec<StoredSender>,
+    by_hand: BTreeMap<EgressAddr, Evidence>,
+    marks: BTreeMap<String, StoredMark>,
+    ramps: BTreeMap<String, StoredRamp>,
+    senders: BTreeMap<String, StoredSender>,
 }
 
 impl Policy {

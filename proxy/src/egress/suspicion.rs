@@ -6,6 +6,8 @@
 //!
 //! What this cannot see through: a sender who mixes bad mail with good mail to an MX of his own has lower rates.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use warren_launcher_api::TenantName;
 use warren_session::{About, Class, Verdict};
@@ -109,7 +111,7 @@ pub(super) struct StoredSender {
     tenant: TenantName,
     class: MailClass,
     account: Option<String>,
-    since_ms: i64,
+    since: i64,
     counts: [(u64, i64); 6],
     told: Suspicion,
 }
@@ -344,20 +346,26 @@ impl Senders {
         all
     }
 
-    pub(super) fn stored(&self, now: Now) -> Vec<StoredSender> {
-        let mut all = Vec::new();
+    /// By a name that stays the same, so that whoever stores it finds what changed.
+    pub(super) fn stored(&self, now: Now) -> BTreeMap<String, StoredSender> {
+        let mut all = BTreeMap::new();
         for ((tenant, class), known) in self.0.iter() {
             let accounts = known.accounts.iter().map(|(account, sender)| (Some(account.to_string()), sender));
             for (account, sender) in std::iter::once((None, &known.all)).chain(accounts) {
+                let kind = if *class == MailClass::Submitted { "submitted" } else { "forwarded" };
+                let name = format!("{tenant} {kind} {}", account.as_deref().unwrap_or_default());
                 let (tenant, counts) = (tenant.clone(), sender.counts().map(|count| count.stored(now)));
-                let (class, since_ms, told) = (*class, now.stamp(sender.since), sender.told);
-                all.push(StoredSender { tenant, class, account, since_ms, counts, told });
+                let (class, since, told) = (*class, now.stamp(sender.since), sender.told);
+                all.insert(name, StoredSender { tenant, class, account, since, counts, told });
             }
         }
         all
     }
 
-    pub(super) fn restore(&mut self, stored: Vec<StoredSender>, now: Now) {
+    pub(super) fn restore(&mut self, stored: BTreeMap<String, StoredSender>, now: Now) {
+        let mut stored: Vec<StoredSender> = stored.into_values().collect();
+        // Who was heard of last is forgotten last.
+        stored.sort_by_key(|one| one.counts.map(|(_, at)| at).into_iter().max());
         for one in stored {
             let sender = Sender::restored(&one, now);
             let known = self.0.entry(&(one.tenant, one.class), || Tenant::new(now.tick));
@@ -383,7 +391,7 @@ impl Sender {
     fn restored(stored: &StoredSender, now: Now) -> Self {
         let [recipients, unknown, messages, spam, volume, usual] =
             stored.counts.map(|count| Count::restored(count, now));
-        let since = now.restored(stored.since_ms).min(now.tick);
+        let since = now.restored(stored.since).min(now.tick);
         let (told, slowed_until) = (stored.told, now.tick);
         Self { recipients, unknown, messages, spam, volume, usual, since, told, slowed_until }
     }

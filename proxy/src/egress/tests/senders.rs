@@ -1,0 +1,137 @@
+//! How suspect senders are, and what follows.
+
+use super::*;
+
+fn level(world: &World, mail: &Mail) -> Suspicion {
+    world.policy.suspicion(&mail.ask(), world.now)
+}
+
+#[test]
+fn unknown_users_make_suspect_by_their_rate() {
+    let mut world = World::new(plain(&[A]));
+    let to = mail("acme", "example.org");
+    world.recipients(&to, 1, 0);
+    assert_eq!(level(&world, &to), Suspicion::Low, "one is a typo");
+    for (name, unknown, known, expected) in [
+        ("clean", 5, 200, Suspicion::Low),
+        ("old-list", 50, 150, Suspicion::Raised),
+        ("bought", 100, 100, Suspicion::High),
+        ("guessing", 100, 10, Suspicion::Severe),
+    ] {
+        world.recipients(&mail(name, "example.org"), unknown, known);
+        assert_eq!(level(&world, &mail(name, "example.org")), expected, "{name}");
+    }
+}
+
+#[test]
+fn spam_verdicts_make_suspect() {
+    let mut world = World::new(plain(&[A]));
+    let to = mail("acme", "example.org");
+    let session = world.go(&to);
+    for expected in [Suspicion::Low, Suspicion::Low, Suspicion::Raised] {
+        world.hears(&session, &to, Stage::Content, (Class::Content, About::Content));
+        assert_eq!(level(&world, &to), expected);
+    }
+}
+
+#[test]
+fn suspicion_is_told_when_it_changes_and_calms_down() {
+    let mut world = World::new(plain(&[A]));
+    let to = mail("acme", "example.org");
+    let session = world.go(&to);
+    let mut told = Vec::new();
+    for _ in 0..60 {
+        told.extend(world.hears(&session, &to, Stage::Recipient, (Class::UnknownUser, About::Recipient)));
+    }
+    let levels = told.iter().map(|change| match change {
+        Change::Suspicion { from, to, account: None, .. } => (*from, *to),
+        other => panic!("{other:?}"),
+    });
+    let levels: Vec<_> = levels.collect();
+    use Suspicion::{High, Low, Raised, Severe};
+    assert_eq!(levels, [(Low, Raised), (Raised, High), (High, Severe)]);
+    assert!(told[0].to_string().contains("recipients unknown"), "{}", told[0]);
+    let mut seen = vec![level(&world, &to)];
+    for _ in 0..12 {
+        world.pass(3600);
+        seen.push(level(&world, &to));
+    }
+    seen.dedup();
+    assert_eq!(seen, [Severe, High, Raised, Low]);
+}
+
+#[test]
+fn a_bad_account_is_suspect_before_its_tenant() {
+    let mut world = World::new(plain(&[A]));
+    let (good, bad) =
+        (mail("acme", "example.org").by("alice@acme.example"), mail("acme", "example.org").by("bob@acme.example"));
+    world.recipients(&good, 0, 300);
+    world.recipients(&bad, 30, 0);
+    assert_eq!(level(&world, &bad), Suspicion::Severe);
+    assert_eq!(level(&world, &good), Suspicion::Low);
+    assert_eq!(level(&world, &mail("acme", "example.org")), Suspicion::Low);
+    let senders = world.policy.view(world.now).senders;
+    assert_eq!(senders.len(), 1);
+    assert_eq!((senders[0].account.as_deref(), senders[0].suspicion), (Some("bob@acme.example"), Suspicion::Severe));
+    let session = world.go(&good);
+    assert!(matches!(world.at_mail(session.ticket, &bad), AtMail::Refuse(NoEgress::Stopped)));
+    assert!(matches!(world.at_mail(session.ticket, &good), AtMail::Stay));
+}
+
+#[test]
+fn forwarded_mail_has_a_suspicion_of_its_own() {
+    let mut world = World::new(plain(&[A]));
+    let forwarded = Mail { class: MailClass::Forwarded, ..mail("acme", "example.org").by("SRS0=x@acme.example") };
+    world.recipients(&forwarded, 100, 0);
+    assert_eq!(level(&world, &forwarded), Suspicion::Severe);
+    assert_eq!(level(&world, &mail("acme", "example.org").by("alice@acme.example")), Suspicion::Low);
+}
+
+#[test]
+fn a_stopped_tenant_is_told_at_mail_and_takes_no_place() {
+    let mut world = World::new(plain(&[A]));
+    let to = mail("acme", "example.org");
+    world.recipients(&to, 100, 0);
+    let refused = world.refused(&to);
+    assert_eq!(refused, NoEgress::Stopped);
+    assert_eq!((refused.reply().code, refused.try_next_mx()), (451, false));
+    assert_eq!(world.policy.explain(&to.ask(), world.now), Err(NoEgress::Stopped));
+}
+
+#[test]
+fn a_slowed_tenant_sends_a_message_now_and_then() {
+    let mut world = World::new(plain(&[A]));
+    let to = mail("acme", "example.org");
+    world.recipients(&to, 100, 100);
+    let session = world.go(&to);
+    assert!(matches!(world.at_mail(session.ticket, &to), AtMail::Stay));
+    assert!(matches!(world.at_mail(session.ticket, &to), AtMail::Refuse(NoEgress::Slowed)));
+    world.pass(20);
+    assert!(matches!(world.at_mail(session.ticket, &to), AtMail::Stay));
+}
+
+#[test]
+fn a_jump_of_volume_is_seen_against_the_senders_own_history() {
+    let mut world = World::new(plain(&[A]));
+    let (quiet, busy) = (mail("quiet", "example.org"), mail("busy", "example.org"));
+    let send = |world: &mut World, to: &Mail, count: u32| {
+        let session = world.go(to);
+        for _ in 0..count {
+            assert!(matches!(world.at_mail(session.ticket, to), AtMail::Stay));
+        }
+        world.leave(session.ticket);
+    };
+    for _ in 0..72 {
+        send(&mut world, &quiet, 2);
+        send(&mut world, &busy, 600);
+        world.pass(3600);
+    }
+    send(&mut world, &quiet, 600);
+    send(&mut world, &busy, 600);
+    send(&mut world, &mail("new", "example.org"), 600);
+    assert_eq!(level(&world, &quiet), Suspicion::Raised, "quarantine, and no more");
+    assert_eq!(level(&world, &busy), Suspicion::Low);
+    assert_eq!(level(&world, &mail("new", "example.org")), Suspicion::Low, "no history");
+    let why = &world.policy.view(world.now).senders[0].why;
+    assert!(why.contains("times its usual volume"), "{why}");
+}
