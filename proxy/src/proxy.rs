@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -16,7 +16,7 @@ use warren_wire::ClientTls;
 
 use crate::departures::Departures;
 use crate::detect::Detector;
-use crate::egress::{Policy, Rotation, Rules};
+use crate::egress::{Policy, Rules};
 use crate::names::{MAX_NOTE, Name, Names, Note};
 use crate::own::OwnAddresses;
 use crate::places::Places;
@@ -30,7 +30,6 @@ const NOTES_AT_ONCE: usize = 1_000;
 #[derive(Debug)]
 pub struct Proxy {
     settings: ArcSwap<Settings>,
-    rotation: Mutex<Rotation>,
     departures: Arc<Departures>,
     detector: Arc<Detector>,
     names: Mutex<Names>,
@@ -66,11 +65,9 @@ pub struct Parts {
 impl Proxy {
     /// A proxy of these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let rules = parts.policy.rules();
-        let limits = rules.limits;
+        let limits = parts.policy.rules().limits;
         Arc::new(Self {
             settings: ArcSwap::from_pointee(parts.settings),
-            rotation: Mutex::new(Rotation::new(rules.addresses().map(|address| address.0))),
             departures: Departures::new(parts.policy),
             detector: Detector::new(Thresholds::default()),
             names: Mutex::default(),
@@ -79,7 +76,7 @@ impl Proxy {
             tls: parts.tls,
             recorder: parts.recorder,
             tls_reports: parts.tls_reports,
-            places: Places::new(limits.sessions, limits.per_tenant, parts.patience),
+            places: Places::new(limits.per_tenant),
             patience: parts.patience,
             draining: watch::Sender::new(false),
         })
@@ -88,7 +85,6 @@ impl Proxy {
     /// Takes over changed settings and rules for sessions that begin from now on. What is known of addresses that stay is kept.
     pub fn reload(&self, settings: Settings, rules: Rules) {
         self.settings.store(Arc::new(settings));
-        self.rotation().reload(rules.addresses().map(|address| address.0));
         self.departures.reload(rules);
     }
 
@@ -105,11 +101,6 @@ impl Proxy {
     /// What sessions notice about MX hosts.
     pub fn detector(&self) -> &Arc<Detector> {
         &self.detector
-    }
-
-    /// The egress addresses in their turn.
-    pub(crate) fn rotation(&self) -> MutexGuard<'_, Rotation> {
-        self.rotation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn own(&self) -> &OwnAddresses {
@@ -138,13 +129,8 @@ impl Proxy {
         &self.places
     }
 
-    /// What the resolver last told a cell that `address` is. Notes that wait in the socket are read first: they were sent before the address was
-    /// given out.
-    pub(crate) fn name_of(&self, cell: CellId, address: IpAddr) -> Option<Name> {
-        self.names_of(cell, address).into_iter().next()
-    }
-
-    /// Everything that the resolver told a cell that `address` is, the latest first.
+    /// Everything that the resolver told a cell that `address` is, the likeliest first. Notes that wait in the socket are read first: they were sent
+    /// before the address was given out.
     pub fn names_of(&self, cell: CellId, address: IpAddr) -> Vec<Name> {
         self.read_notes();
         self.names.lock().unwrap_or_else(PoisonError::into_inner).lookup(cell, address, Instant::now())

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use warren_session::detect::Answer;
 use warren_session::{
-    Class, Dir, Leg, Message, Outcome, Recipient, Said, SessionLog, Text, TlsFacts, Verdict, classify,
+    Class, Dir, Leg, Message, Outcome, Recipient, Said, SessionLog, Text, Timed, TlsFacts, Verdict, classify,
 };
-use warren_smtp::Reply;
 use warren_smtp::command::Verb;
 use warren_smtp::mediator::{Ending, Event, Flow, Observer, Topic};
+use warren_smtp::{ForwardPath, Reply};
+use warren_wire::client::PolicyFacts;
 
 use crate::detect::{Noticed, Slow, Watch};
 use crate::message_id::MessageId;
@@ -29,8 +30,15 @@ pub struct SessionRecord {
     /// What the watch noticed for the egress policy.
     slow: Vec<Slow>,
     leg: Option<Leg>,
+    legs: u16,
     /// Commands passed and not yet answered.
     asked: VecDeque<Asked>,
+    /// The leg that the session may go back to, or just left.
+    aside: Option<Box<Aside>>,
+    /// What was asked on the leg before, and is asked again.
+    again: VecDeque<Asked>,
+    /// The reply that comes next came before.
+    repeated: bool,
     /// Messages without a final verdict, oldest first.
     open: VecDeque<Open>,
     messages: u32,
@@ -58,6 +66,14 @@ struct Asked {
 }
 
 #[derive(Debug)]
+struct Aside {
+    leg: Option<Leg>,
+    asked: VecDeque<Asked>,
+    /// It refused, and is there as long as the new one is not.
+    refused: bool,
+}
+
+#[derive(Debug)]
 struct Open {
     message: Message,
     recipients: Vec<String>,
@@ -75,7 +91,11 @@ impl SessionRecord {
             watch: None,
             slow: Vec::new(),
             leg: None,
+            legs: 0,
             asked: VecDeque::new(),
+            aside: None,
+            again: VecDeque::new(),
+            repeated: false,
             open: VecDeque::new(),
             messages: 0,
             bytes: 0,
@@ -113,10 +133,10 @@ impl SessionRecord {
 
     /// A dial begins.
     pub fn dialling(&mut self, egress: std::net::IpAddr, ehlo_name: &str, decision: serde_json::Value) {
-        let n = self.leg.as_ref().map_or(1, |leg| leg.n.saturating_add(1));
+        self.legs = self.legs.saturating_add(1);
         self.leg = Some(Leg {
             id: self.log.id(),
-            n,
+            n: self.legs,
             egress,
             started_us: self.micros(Instant::now()),
             connected_us: None,
@@ -223,7 +243,9 @@ impl SessionRecord {
         if !matches!(flow, Flow::CommandPassed | Flow::CommandSent) {
             return;
         }
-        self.asked.push_back(Asked { topic, message: self.messages, recipient: 0 });
+        let again = flow == Flow::CommandSent && self.again.front().is_some_and(|asked| asked.topic == topic);
+        let asked = if again { self.again.pop_front() } else { None };
+        self.asked.push_back(asked.unwrap_or(Asked { topic, message: self.messages, recipient: 0 }));
         if let (Topic::Command(Verb::Data | Verb::Bdat) | Topic::LastChunk, Some(open)) = (topic, self.open.back_mut())
         {
             open.message.data_us.get_or_insert(at_us);
@@ -233,14 +255,11 @@ impl SessionRecord {
     fn reply(&mut self, at: Instant, flow: Flow, topic: Topic, reply: &Reply) {
         let lines = lines(reply);
         let at_us = self.micros(at);
-        let timed = self.log.reply(self.leg_number(), at_us, dir(flow), reply.code, &lines);
-        if let (Some(timed), Some(watch)) = (timed, &mut self.watch) {
-            let verdict = (reply.code >= 400).then(|| verdict(&timed.verb, reply, &lines));
-            let took = Duration::from_micros(timed.took_us);
-            let answer =
-                Answer { verb: &timed.verb, code: reply.code, text: &lines, verdict: verdict.as_ref(), took };
-            let noticed = watch.replied(&answer, at);
-            self.notice(at, noticed);
+        let repeated = std::mem::take(&mut self.repeated);
+        let way = if repeated { Dir::AnsweredByProxy } else { dir(flow) };
+        let timed = self.log.reply(self.leg_number(), at_us, way, reply.code, &lines);
+        if !repeated {
+            self.watch_reply(at, timed, reply, &lines);
         }
         let from_server = flow != Flow::ReplyMade;
         if from_server && reply.code >= 400 {
@@ -249,12 +268,23 @@ impl SessionRecord {
         // A reply of ours to a command that the server owed an answer to stands for that answer.
         let asked = match self.asked.front() {
             Some(asked) if from_server || asked.topic == topic => self.asked.pop_front(),
+            // Not asked again after all: the MAIL before it was refused.
+            _ if self.again.front().is_some_and(|asked| asked.topic == topic) => self.again.pop_front(),
             _ if topic == Topic::EndOfData => Some(Asked { topic, message: self.messages, recipient: 0 }),
             _ => None,
         };
         if let Some(asked) = asked {
             self.answered(at, asked, reply, &lines);
         }
+    }
+
+    fn watch_reply(&mut self, at: Instant, timed: Option<Timed>, reply: &Reply, lines: &str) {
+        let (Some(timed), Some(watch)) = (timed, &mut self.watch) else { return };
+        let verdict = (reply.code >= 400).then(|| verdict(&timed.verb, reply, lines));
+        let took = Duration::from_micros(timed.took_us);
+        let answer = Answer { verb: &timed.verb, code: reply.code, text: lines, verdict: verdict.as_ref(), took };
+        let noticed = watch.replied(&answer, at);
+        self.notice(at, noticed);
     }
 
     fn answered(&mut self, at: Instant, asked: Asked, reply: &Reply, lines: &str) {
@@ -296,6 +326,56 @@ impl SessionRecord {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Another leg is tried. What is noticed of a refusal is noticed now; what comes of it, if the session moves, is another reply.
+    fn moving(&mut self, at: Instant, refusal: Option<&Reply>) {
+        if let Some(reply) = refusal {
+            let lines = lines(reply);
+            let at_us = self.micros(at);
+            let timed = self.log.reply(self.leg_number(), at_us, Dir::ReplyEnded, reply.code, &lines);
+            self.watch_reply(at, timed, reply, &lines);
+            self.refused = Some(reply.code);
+        }
+        let (leg, asked, refused) = (self.leg.clone(), std::mem::take(&mut self.asked), refusal.is_some());
+        // While a leg is being tried another may have been tried before it.
+        self.aside.get_or_insert_with(|| Box::new(Aside { leg, asked, refused }));
+    }
+
+    fn moved(&mut self, at: Instant, quit: bool) {
+        let Some(aside) = self.aside.take() else { return };
+        if let (true, Some(old)) = (quit && aside.refused, &aside.leg) {
+            self.log.command(old.n, self.micros(at), Dir::SentByProxy, b"QUIT");
+        }
+        self.again = aside.asked;
+        let leg = self.leg_number();
+        for open in self.open.iter_mut().filter(|open| open.message.data_us.is_none()) {
+            open.message.leg = leg;
+        }
+    }
+
+    fn stayed(&mut self) {
+        let Some(aside) = self.aside.take().filter(|aside| aside.refused) else { return };
+        (self.leg, self.asked, self.repeated) = (aside.leg, aside.asked, true);
+    }
+
+    /// A recipient was refused here, and the MX not asked: its domain wants what this connection is not.
+    pub fn not_asked(&mut self, to: &ForwardPath, reply: &Reply, at: Instant) {
+        let at_us = self.micros(at);
+        let Some(open) = self.open.back_mut().filter(|open| open.recipients.len() < MAX_RECIPIENTS) else { return };
+        open.recipients.push(to.to_string());
+        let n = u32::try_from(open.recipients.len()).unwrap_or(u32::MAX);
+        let lines = lines(reply);
+        let record = recipient(open, n, Verdict::of(Class::Tls), Some((reply, &lines)), Some(at_us));
+        self.tally.failed += 1;
+        self.log.recipient(record);
+    }
+
+    /// What the connection was worth to each recipient domain.
+    pub fn judged(&mut self, policies: Vec<PolicyFacts>) {
+        if !policies.is_empty() {
+            self.change_leg(|leg| leg.tls.iter_mut().for_each(|tls| tls.policies.clone_from(&policies)));
         }
     }
 
@@ -382,6 +462,9 @@ impl Observer for SessionRecord {
                 tracing::warn!(session = %self.log.id(), bytes, "dropped what the MX sent behind its 220 to STARTTLS");
                 self.change_leg(|leg| leg.error = Some(format!("{bytes} bytes behind the 220 of STARTTLS dropped")));
             }
+            Event::Moving { reply, .. } => self.moving(at, reply),
+            Event::Moved { quit } => self.moved(at, quit),
+            Event::Stayed => self.stayed(),
             Event::Ended(ending) => self.ending = Some(ending),
         }
     }
@@ -402,13 +485,13 @@ fn recipient(open: &Open, n: u32, verdict: Verdict, reply: Option<(&Reply, &str)
     }
 }
 
-fn verdict(verb: &str, reply: &Reply, lines: &str) -> Verdict {
+pub(crate) fn verdict(verb: &str, reply: &Reply, lines: &str) -> Verdict {
     let enhanced = reply.status().map(|code| code.to_string());
     classify(&Said { verb, code: reply.code, enhanced: enhanced.as_deref(), text: lines })
 }
 
 /// The lines of a reply without their codes, as the record has them.
-fn lines(reply: &Reply) -> String {
+pub(crate) fn lines(reply: &Reply) -> String {
     let with_code = |line: &String| match reply.enhanced {
         Some(enhanced) => format!("{enhanced} {line}"),
         None => line.clone(),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use warren_config::{Node, egress as written};
-use warren_smtp::mediator::TlsPolicy;
+use warren_config::{Node, Timeouts, egress as written};
+use warren_smtp::mediator::Deadlines;
 
 use crate::egress::{self, Budget, EgressAddr, Operator};
 use crate::reach::Reach;
@@ -22,9 +22,9 @@ pub struct Settings {
     pub reach: Reach,
     /// How long dialling may take.
     pub connect_timeout: Duration,
-    /// What is asked of an MX's TLS.
-    pub tls: TlsPolicy,
-    /// What is asked of it by recipient domain.
+    /// How long MXs and MSAs are waited for.
+    pub deadlines: Deadlines,
+    /// What is asked of an MX's TLS, by recipient domain.
     pub tls_rules: Rules,
 }
 
@@ -46,15 +46,16 @@ impl Settings {
                 listeners: listeners.copied().collect(),
             },
             connect_timeout: node.proxy.connect_timeout,
-            tls: match node.proxy.tls {
-                warren_config::TlsPolicy::Off => TlsPolicy::Off,
-                warren_config::TlsPolicy::Opportunistic => TlsPolicy::Opportunistic,
-                warren_config::TlsPolicy::Require => TlsPolicy::Require,
-                warren_config::TlsPolicy::Verify => TlsPolicy::Verify,
-            },
+            deadlines: deadlines(&node.proxy.timeouts),
             tls_rules: Rules::of(node),
         }
     }
+}
+
+fn deadlines(timeouts: &Timeouts) -> Deadlines {
+    let Timeouts { greeting, hello, mail, rcpt, command, data, content, transfer, end_of_data, client, moving } =
+        *timeouts;
+    Deadlines { greeting, hello, mail, rcpt, command, data, content, transfer, end_of_data, client, moving }
 }
 
 /// What the configuration says about egress.

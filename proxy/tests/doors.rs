@@ -12,11 +12,11 @@ use std::time::Duration;
 use support::{Node, Peer};
 use tokio::net::{TcpStream, UnixDatagram};
 use tokio::time::timeout;
+use warren_config::TlsPolicy;
 use warren_launcher_api::{CellId, Event, Request, Role, SOCKET_NAME, TenantName, VERSION};
 use warren_packet::PacketListener;
 use warren_packet::aio::{AsyncListener, AsyncPackets};
 use warren_proxy::names::{self, NameNote, Note};
-use warren_smtp::mediator::TlsPolicy;
 
 const SOON: Duration = Duration::from_secs(10);
 const CELL: CellId = CellId(7);

@@ -28,6 +28,7 @@ mod node_file;
 mod places;
 mod problem;
 mod tenant;
+mod timeouts;
 mod tls_rules;
 mod values;
 mod watch;
@@ -37,11 +38,12 @@ pub use directory::{Changes, Directory, Login, Recipient};
 pub use egress::Egress;
 pub use folder::Folder;
 pub use node::{
-    CertificateFiles, Cgroup, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
+    CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
     Standalone, TlsPolicy, Users,
 };
 pub use problem::{Problem, Problems};
 pub use tenant::Tenant;
+pub use timeouts::Timeouts;
 pub use tls_rules::TlsRule;
 pub use values::{Network, parse_address, parse_domain, parse_duration, parse_size};
 pub use warren_launcher_api::{ImageName, TenantName};

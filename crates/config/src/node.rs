@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::egress::Egress;
 use crate::problem::Problems;
 use crate::tls_rules::TlsRule;
-use crate::{NODE_FILE, TenantName, node_file};
+use crate::{NODE_FILE, TenantName, Timeouts, node_file};
 use warren_launcher_api::Limits as ContainerLimits;
 
 /// Everything about one node. Each field is the section of its name in `warren.toml`.
@@ -68,6 +68,25 @@ pub struct CertificateFiles {
 pub struct Resolver {
     /// Recursive servers to ask; empty: those of `/etc/resolv.conf`.
     pub nameservers: Vec<SocketAddr>,
+    /// Whether answers are validated.
+    pub dnssec: Dnssec,
+    /// DNSKEY records to trust in place of the root's.
+    pub trust_anchors: Option<PathBuf>,
+    /// PEM certificates of authorities that MTA-STS policy hosts may have, beside the system's.
+    pub policy_ca: Option<PathBuf>,
+}
+
+/// `[resolver] dnssec`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dnssec {
+    /// Validate, unless no nameserver passes DNSSEC records on: then nothing is secure, and the log says so.
+    #[default]
+    Auto,
+    /// Validate; what cannot be validated does not resolve.
+    Require,
+    /// Nothing is secure.
+    Off,
 }
 
 /// `[fleet]`
@@ -163,6 +182,8 @@ pub struct Paths {
 pub struct Proxy {
     /// How long dialling an MX may take.
     pub connect_timeout: Duration,
+    /// How long MXs and MSAs are waited for.
+    pub timeouts: Timeouts,
     /// What is asked of an MX's TLS where no rule says otherwise.
     pub tls: TlsPolicy,
     /// What is asked by recipient domain, first match first.

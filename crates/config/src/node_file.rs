@@ -12,10 +12,11 @@ use warren_launcher_api::Limits as ContainerLimits;
 use crate::checker::{Checker, Text};
 use crate::egress_file::{EgressFile, egress};
 use crate::node::{
-    CertificateFiles, Cgroup, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
+    CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
     Standalone, TlsPolicy, Users,
 };
 use crate::problem::Problems;
+use crate::timeouts::TimeoutsFile;
 use crate::tls_rules::{TlsRuleFile, tls_rules};
 use crate::values::{
     parse_address, parse_domain, parse_duration, parse_ip, parse_name, parse_nameserver, parse_path, parse_size,
@@ -74,6 +75,10 @@ struct TlsFile {
 struct ResolverFile {
     #[serde(default)]
     nameservers: List,
+    #[serde(default)]
+    dnssec: Dnssec,
+    trust_anchors: Value,
+    policy_ca: Value,
 }
 
 #[derive(Deserialize, Default)]
@@ -140,6 +145,8 @@ struct PathsFile {
 #[serde(deny_unknown_fields)]
 struct ProxyFile {
     connect_timeout: Value,
+    #[serde(default)]
+    timeouts: TimeoutsFile,
     tls: Option<TlsPolicy>,
     #[serde(default)]
     tls_rules: Vec<TlsRuleFile>,
@@ -170,7 +177,12 @@ fn node(mut check: Checker, raw: NodeFile) -> Result<Node, Problems> {
         egress: egress(&mut check, &raw.egress),
         listen: listen(&mut check, &raw.listen),
         tls: raw.tls.and_then(|raw| certificate(&mut check, raw.get_ref())),
-        resolver: Resolver { nameservers: check.list(&raw.resolver.nameservers, parse_nameserver) },
+        resolver: Resolver {
+            nameservers: check.list(&raw.resolver.nameservers, parse_nameserver),
+            dnssec: raw.resolver.dnssec,
+            trust_anchors: raw.resolver.trust_anchors.as_ref().and_then(|raw| check.value(raw, parse_path)),
+            policy_ca: raw.resolver.policy_ca.as_ref().and_then(|raw| check.value(raw, parse_path)),
+        },
         fleet: Fleet {
             idle: bounded(&mut check, raw.fleet.idle.as_ref(), defaults::IDLE, MIN_IDLE, DAY),
             slots: check.number(raw.fleet.slots.as_ref(), defaults::SLOTS, 0..=1_000),
@@ -381,6 +393,7 @@ fn proxy(check: &mut Checker, raw: ProxyFile) -> Proxy {
             SECOND,
             defaults::CONNECT_TIMEOUT,
         ),
+        timeouts: raw.timeouts.check(check),
         tls: raw.tls.unwrap_or(TlsPolicy::Opportunistic),
         tls_rules: tls_rules(check, &raw.tls_rules),
         ca_file: raw.ca_file.as_ref().and_then(|raw| check.value(raw, parse_path)),

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use warren_config::{Directory, Node, Problems, Rates, Recipient, TenantName, TlsPolicy};
+use warren_config::{Directory, Dnssec, Node, Problems, Rates, Recipient, TenantName, Timeouts, TlsPolicy};
 
 const NODE: &str = "hostname = \"mail.example.net\"\n[egress]\naddresses = [\"203.0.113.10\"]\n";
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNo";
@@ -75,6 +75,9 @@ certificate = "/etc/ssl/mail.pem"
 key = "/etc/ssl/mail.key"
 [resolver]
 nameservers = ["198.51.100.53", "[2001:db8::53]:5353"]
+dnssec = "require"
+trust_anchors = "/etc/warren/anchors"
+policy_ca = "/etc/warren/policy.pem"
 [fleet]
 idle = "2s"
 slots = 0
@@ -119,6 +122,9 @@ ca_file = "/etc/warren/roots.pem"
 [[proxy.tls_rules]]
 domains = ["Bank.example", "*.bank.example"]
 policy = "require"
+[proxy.timeouts]
+greeting = "90s"
+end_of_data = "20m"
 [proxy.standalone]
 listen = ["127.0.0.1:10025"]
 mode = "tproxy"
@@ -128,6 +134,9 @@ tenants = { "10.0.0.5" = "acme" }
     let node = Node::load(directory.path()).unwrap();
     assert_eq!(node.hostname, "mail.example.net");
     assert_eq!((node.limits.container.memory_bytes, node.limits.container.volume_bytes), (64 << 20, 200 << 20));
+    let timeouts =
+        Timeouts { greeting: Duration::from_secs(90), end_of_data: Duration::from_secs(1_200), ..Timeouts::default() };
+    assert_eq!(node.proxy.timeouts, timeouts);
     let expected = Rates { messages: 40, recipients: 400, account_messages: 10, account_recipients: 100 };
     assert_eq!(node.limits.rates, expected);
     assert_eq!(node.resolver.nameservers[1].port(), 5353);
@@ -136,6 +145,9 @@ tenants = { "10.0.0.5" = "acme" }
     assert_eq!((rules.len(), rules[0].policy), (1, TlsPolicy::Require));
     assert_eq!(rules[0].domains, ["bank.example", "*.bank.example"]);
     assert_eq!(node.proxy.ca_file.as_deref(), Some(Path::new("/etc/warren/roots.pem")));
+    assert_eq!(node.resolver.dnssec, Dnssec::Require);
+    assert_eq!(node.resolver.trust_anchors.as_deref(), Some(Path::new("/etc/warren/anchors")));
+    assert_eq!(node.resolver.policy_ca.as_deref(), Some(Path::new("/etc/warren/policy.pem")));
     assert_eq!(node.proxy.standalone.unwrap().tenants.len(), 1);
     assert!(node.listen.submissions.is_empty());
 }

@@ -38,7 +38,7 @@ pub mod transcript;
 
 pub use classify::{About, Class, Said, Verdict, classify};
 pub use id::SessionId;
-pub use log::SessionLog;
+pub use log::{SessionLog, Timed};
 pub use reader::{Filter, Reader};
 pub use record::{Dir, Door, Event, Exchange, Gap, Leg, Message, Outcome, Recipient, Record, SessionEnd, SessionStart};
 pub use recorder::{Recorder, RecorderSettings, RecorderThread, Stats};

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixDatagram};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use warren_config::TenantName;
+use warren_config::{TenantName, TlsPolicy};
 use warren_proxy::egress::{Budget, EgressAddr, Limits, Moment, Policy, Rules};
 use warren_proxy::places::PATIENCE;
 use warren_proxy::proxy::{Parts, Proxy};
@@ -20,7 +20,7 @@ use warren_proxy::settings::Settings;
 use warren_proxy::{door, names};
 use warren_session::reader::Recorded;
 use warren_session::{Filter, Reader, Recorder, RecorderSettings, RecorderThread};
-use warren_smtp::mediator::TlsPolicy;
+use warren_smtp::mediator::Deadlines;
 use warren_wire::{ClientTls, MaybeTls};
 
 /// Nothing here takes this long unless it hangs.
@@ -106,6 +106,7 @@ pub struct Mx {
     listener: TcpListener,
     pub address: SocketAddr,
     pub tls: Arc<rustls::ServerConfig>,
+    pub certificate: CertificateDer<'static>,
 }
 
 impl Mx {
@@ -120,7 +121,8 @@ impl Mx {
             .with_no_client_auth()
             .with_single_cert(vec![made.cert.der().clone()], key)
             .unwrap();
-        Self { address: listener.local_addr().unwrap(), listener, tls: Arc::new(tls) }
+        let certificate = made.cert.der().clone();
+        Self { address: listener.local_addr().unwrap(), listener, tls: Arc::new(tls), certificate }
     }
 
     /// The next connection, with the address it came from.
@@ -148,34 +150,33 @@ impl Node {
     }
 
     pub async fn with(to: SocketAddr, tls: TlsPolicy, allow: &[&str]) -> Self {
-        Self::start(to, tls, allow, 100, PATIENCE).await
+        Self::start(to, tls, allow, rules(100), PATIENCE).await
     }
 
     /// With one place for a session, for which others wait so long.
     pub async fn of_one_session(to: SocketAddr, patience: Duration) -> Self {
-        Self::start(to, TlsPolicy::Off, &["127.0.0.0/8"], 1, patience).await
+        Self::start(to, TlsPolicy::Off, &["127.0.0.0/8"], rules(1), patience).await
     }
 
-    async fn start(to: SocketAddr, tls: TlsPolicy, allow: &[&str], max_sessions: u32, patience: Duration) -> Self {
+    /// That leaves by these rules, in the clear.
+    pub async fn by(to: SocketAddr, rules: Rules) -> Self {
+        Self::start(to, TlsPolicy::Off, &["127.0.0.0/8"], rules, PATIENCE).await
+    }
+
+    async fn start(to: SocketAddr, tls: TlsPolicy, allow: &[&str], rules: Rules, patience: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let notes = UnixDatagram::bind(directory.path().join(names::SOCKET_NAME)).unwrap();
         let (recorder, recording) =
             Recorder::in_directory(directory.path(), RecorderSettings::new(directory.path())).unwrap();
         let reach = Reach { allow: allow.iter().map(|network| network.parse().unwrap()).collect(), ..Reach::default() };
-        let addresses = [[127, 0, 0, 9], [127, 0, 0, 10]].map(|octets| EgressAddr(octets.into()));
-        let budget = Budget { sessions: 50, sessions_per_minute: 10_000 };
-        let rules = Rules::plain(addresses, budget, Limits { sessions: max_sessions, per_tenant: 50 });
         let proxy = Proxy::new(Parts {
             settings: Settings {
                 ehlo_name: "out.example".into(),
-                names: std::collections::BTreeMap::new(),
+                names: [(address(10), "out10.example".into()), (address(11), "out11.example".into())].into(),
                 reach,
                 connect_timeout: SOON,
-                tls,
-                tls_rules: warren_proxy::tls::Rules {
-                    rules: Vec::new(),
-                    default: warren_config::TlsPolicy::Opportunistic,
-                },
+                deadlines: Deadlines::default(),
+                tls_rules: warren_proxy::tls::Rules { rules: Vec::new(), default: tls },
             },
             policy: Policy::new(rules, None, Moment::current()),
             notes: Some(notes),
@@ -187,7 +188,7 @@ impl Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = listener.local_addr().unwrap();
         let tenant = TenantName::new("acme").unwrap();
-        let serving = tokio::spawn(door::serve_fixed(Arc::clone(&proxy), listener, tenant, to));
+        let serving = tokio::spawn(door::serve_fixed(Arc::clone(&proxy), listener, tenant, None, to));
         Self { proxy, directory, recorder, recording, door, serving }
     }
 
@@ -211,6 +212,18 @@ impl Node {
         self.recording.finish(SOON).await;
         read(self.directory.path()).await
     }
+}
+
+/// Leaving from 127.0.0.9 and 127.0.0.10, so many sessions at once.
+pub fn rules(max_sessions: u32) -> Rules {
+    let addresses = [9, 10].map(address);
+    let budget = Budget { sessions: 50, sessions_per_minute: 10_000 };
+    Rules::plain(addresses, budget, Limits { sessions: max_sessions, per_tenant: 50 })
+}
+
+/// 127.0.0.N
+pub fn address(last: u8) -> EgressAddr {
+    EgressAddr([127, 0, 0, last].into())
 }
 
 async fn read(directory: &Path) -> Vec<(Recorded, String)> {

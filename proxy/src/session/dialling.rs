@@ -1,0 +1,140 @@
+//! From which address, to the MX, under TLS.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustls_pki_types::UnixTime;
+use tokio::net::TcpStream;
+use warren_smtp::Reply;
+use warren_smtp::mediator::TlsPolicy;
+use warren_wire::MaybeTls;
+use warren_wire::client::Chain;
+use warren_wire::relay::Upstream;
+
+use super::{Connection, Mx, crowded};
+use crate::departures::{Place, Turn};
+use crate::dial::{DialError, dial};
+use crate::egress::What;
+use crate::tls::leg::How;
+use crate::tls::{Channel, Demand, LegTls, Requirement, judge};
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// Addresses that are tried before a dial is given up because none of them can be bound.
+const ATTEMPTS: usize = 8;
+
+impl Upstream for Mx<'_> {
+    type Stream = MaybeTls<TcpStream>;
+
+    async fn dial(&mut self) -> Result<Self::Stream, Reply> {
+        let to = self.settings.reach.judge(self.arrival.to, &self.proxy.own().now()).map_err(|refused| {
+            self.record.forbidden();
+            tracing::info!(session = %self.record.id(), to = %self.arrival.to, reason = %refused, "not dialled");
+            unreachable_because(format!("{} is not dialled: {refused}", self.arrival.to.ip()))
+        })?;
+        for _ in 0..ATTEMPTS {
+            let decision = self.placed().await?.decision().clone();
+            let egress = decision.egress;
+            let facts = serde_json::to_value(&decision).unwrap_or_default();
+            let leg = self.leg.take();
+            self.part(leg);
+            self.record.dialling(egress.0, self.settings.name_of(egress), facts);
+            let error = match dial(egress, to, self.settings.connect_timeout).await {
+                Ok(stream) => {
+                    self.record.connected();
+                    self.learn_slow();
+                    let how = match self.tls_failed.take() {
+                        Some(reason) => How::Failed(reason),
+                        None if self.handshake() == TlsPolicy::Off => How::NotTried,
+                        None => How::NotOffered,
+                    };
+                    self.leg = Some(Connection { egress, encrypted: false, tls: LegTls::new(how), helo: None });
+                    return Ok(MaybeTls::Plain(stream));
+                }
+                Err(error) => error,
+            };
+            self.record.failed(&error.to_string());
+            match error {
+                DialError::Egress { from, source } => {
+                    tracing::warn!(egress = %from.0, %source, "an egress address cannot be used");
+                    self.learn(from, What::NotBound);
+                    self.place = None;
+                }
+                DialError::Mx { to, reason } => return Err(unreachable_because(format!("{to}: {reason}"))),
+            }
+        }
+        Err(unreachable_because("no egress address can be used now".into()))
+    }
+
+    async fn secure(&mut self, stream: Self::Stream) -> Option<(Self::Stream, bool)> {
+        let address = self.arrival.to.ip().to_canonical();
+        match self.proxy.tls().connect(stream, self.mx_name(), address, HANDSHAKE).await {
+            Ok(secured) => {
+                let verified = secured.facts.trusted || self.speaks_dane(&secured.chain);
+                self.record.secured(secured.facts);
+                if let Some(leg) = &mut self.leg {
+                    leg.tls = LegTls::new(How::Tls(secured.chain));
+                    leg.encrypted = true;
+                }
+                Some((secured.stream, verified))
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                self.record.failed(&reason);
+                if let Some(leg) = &mut self.leg {
+                    leg.tls = LegTls::new(How::Failed(reason.clone()));
+                }
+                self.tls_failed = Some(reason);
+                None
+            }
+        }
+    }
+}
+
+impl Mx<'_> {
+    /// The place that the session has, or waits for: at MAIL another may be wanted.
+    async fn placed(&mut self) -> Result<&Place, Reply> {
+        if let Some(reply) = &self.no_way {
+            return Err(reply.clone());
+        }
+        if self.place.is_none() {
+            self.place = Some(match self.turn().await {
+                Turn::Place(place) => place,
+                Turn::Refused(none) => return Err(self.put_off(&none)),
+                Turn::Missed => return Err(crowded()),
+            });
+        }
+        self.place.as_ref().ok_or_else(crowded)
+    }
+
+    /// What is to be done about STARTTLS with this MX.
+    pub(super) fn handshake(&self) -> TlsPolicy {
+        match &self.stricter {
+            Some(requirement) => Requirement::handshake(std::slice::from_ref(requirement), &self.settings.tls_rules),
+            None => Requirement::handshake(&self.requirements(), &self.settings.tls_rules),
+        }
+    }
+
+    /// What the domains ask for that the MX is known to serve.
+    fn requirements(&self) -> Vec<Requirement> {
+        let known = self.names.iter().filter_map(|name| Some((name, name.domain.as_deref()?)));
+        known.map(|(name, domain)| Requirement::of(&name.known(domain), &self.settings.tls_rules, false)).collect()
+    }
+
+    /// Whether TLSA records speak for these certificates: as good as a trusted root.
+    fn speaks_dane(&self, chain: &Chain) -> bool {
+        let now = UnixTime::now();
+        let dane = self.requirements().into_iter().filter(|one| matches!(one.demand, Demand::Dane(_)));
+        dane.into_iter().any(|requirement| judge(&requirement, Channel::Tls(chain), now).is_ok())
+    }
+
+    /// Where the session goes.
+    pub(super) fn mx(&self) -> SocketAddr {
+        SocketAddr::new(self.arrival.to.ip().to_canonical(), self.arrival.to.port())
+    }
+}
+
+/// The MSA tries its next MX, and comes back.
+fn unreachable_because(reason: String) -> Reply {
+    Reply::new(421, (4, 4, 1), reason)
+}

@@ -1,0 +1,125 @@
+//! What the mediator asks: may this MAIL leave from here, this recipient over this TLS; and after a refusal, is there another address?
+
+use rustls_pki_types::UnixTime;
+use warren_smtp::command::Command;
+use warren_smtp::mediator::{Judgement, Leg, Policy, Topic};
+use warren_smtp::{ForwardPath, Reply, ReversePath};
+
+use super::learning::{stage_of, verb_of};
+use super::{Mx, Sender};
+use crate::egress::{AtMail, MailClass, What};
+use crate::record::{lines, verdict};
+use crate::tls::{Known, Requirement, StsFound, TlsaFound};
+
+impl Policy for Mx<'_> {
+    fn mail(&mut self, from: &ReversePath, line: &[u8]) -> Judgement {
+        self.sender = Sender::of(from, line);
+        let Some(place) = &self.place else { return Judgement::Move };
+        match place.mail(&self.ask()) {
+            // Who the MX has to be depends on the recipient's domain, and nobody told which that is.
+            AtMail::Stay if self.names.is_empty() && !self.settings.tls_rules.rules.is_empty() => Judgement::Hold,
+            AtMail::Stay => Judgement::Pass,
+            AtMail::Move => {
+                self.place = None;
+                Judgement::Move
+            }
+            AtMail::Refuse(none) => Judgement::Refuse(self.put_off(&none)),
+        }
+    }
+
+    fn rcpt(&mut self, to: &ForwardPath, _: &[u8]) -> Judgement {
+        let Some(domain) = to.mailbox().and_then(|mailbox| mailbox.domain()) else { return Judgement::Pass };
+        let requirement = self.requirement(domain.as_str());
+        let Some(leg) = &mut self.leg else { return Judgement::Pass };
+        let Err(unmet) = leg.tls.rcpt(&requirement, UnixTime::now()) else { return Judgement::Pass };
+        // In the clear because nobody asked for more: somebody does now.
+        if self.names.is_empty() && self.stricter.is_none() && !leg.encrypted && !requirement.allows_clear() {
+            self.stricter = Some(requirement);
+            return Judgement::Move;
+        }
+        let reply = unmet.reply();
+        tracing::info!(session = %self.record.id(), %domain, reason = %unmet.reason, "TLS is not what the recipient's domain asks for");
+        self.record.not_asked(to, &reply, std::time::Instant::now());
+        Judgement::Refuse(reply)
+    }
+
+    fn fail_over(&mut self, topic: Topic, reply: &Reply) -> bool {
+        let verdict = verdict(verb_of(topic), reply, &lines(reply));
+        if !verdict.rejects_egress() {
+            return false;
+        }
+        // First, so that the address rests before another is asked for.
+        self.learned = true;
+        if let (Some(leg), Some(stage)) = (&self.leg, stage_of(topic)) {
+            let text = lines(reply);
+            self.learn(leg.egress, What::Reply { stage, verdict: &verdict, code: reply.code, text: &text });
+        }
+        let Some(mut place) = self.place.take() else { return false };
+        let moved = place.fail_over(&self.ask());
+        self.place = Some(place);
+        moved
+    }
+
+    fn leg(&mut self) -> Option<Leg> {
+        let leg = self.leg.as_ref()?;
+        Some(Leg { ehlo_name: self.settings.name_of(leg.egress).to_owned(), tls: self.handshake() })
+    }
+}
+
+impl Mx<'_> {
+    /// What a recipient domain asks of TLS.
+    fn requirement(&self, domain: &str) -> Requirement {
+        let (rules, require_tls) = (&self.settings.tls_rules, self.sender.require_tls);
+        let Some(cell) = self.arrival.cell else {
+            let known = unknown(domain, &StsFound::None);
+            return Requirement::of(&known, rules, require_tls);
+        };
+        let address = self.mx().ip();
+        match self.proxy.judge_by(cell, address, domain, self.mx_name()) {
+            Some(name) => Requirement::of(&name.known(domain), rules, require_tls),
+            None => Requirement::of(&unknown(domain, &self.proxy.sts_of(cell, domain)), rules, require_tls),
+        }
+    }
+}
+
+/// A domain of whose MX nobody told.
+fn unknown<'a>(domain: &'a str, sts: &'a StsFound) -> Known<'a> {
+    Known { domain, mx: None, secure: false, tlsa: &TlsaFound::None, sts }
+}
+
+impl Sender {
+    fn of(from: &ReversePath, line: &[u8]) -> Self {
+        let require_tls = matches!(Command::parse(line), Ok(Command::Mail { params, .. }) if params.require_tls);
+        // The receiver rewrites what it forwards (SRS), so that its bounces come back: it cannot be a tenant's own address.
+        let rewritten = |local: &str| {
+            let tag = local.get(..5).unwrap_or_default().to_ascii_uppercase();
+            matches!(tag.as_bytes(), [b'S', b'R', b'S', b'0' | b'1', b'=' | b'+' | b'-'])
+        };
+        let forwarded = from.mailbox().is_some_and(|mailbox| rewritten(mailbox.local()));
+        let class = if forwarded { MailClass::Forwarded } else { MailClass::Submitted };
+        Self { account: Some(from.to_string()), class, require_tls }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarded_mail_is_told_by_its_rewritten_path() {
+        let of = |path: &str| {
+            let line = format!("MAIL FROM:<{path}>");
+            Sender::of(&path.parse().unwrap(), line.as_bytes())
+        };
+        for path in ["SRS0=MAC=TT=x.example=a@us.example", "srs1=m=y.org==m=t=x=a@us.example", "SRS0+a@us.example"] {
+            assert_eq!(of(path).class, MailClass::Forwarded, "{path}");
+        }
+        for path in
+            ["alice@acme.example", "srs0@acme.example", "SRS2=a@acme.example", "", "\u{e9}\u{e9}\u{e9}@acme.example"]
+        {
+            assert_eq!(of(path).class, MailClass::Submitted, "{path}");
+        }
+        assert_eq!(of("alice@acme.example").account.as_deref(), Some("alice@acme.example"));
+        assert!(Sender::of(&ReversePath::Null, b"MAIL FROM:<> REQUIRETLS").require_tls);
+    }
+}

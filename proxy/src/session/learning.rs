@@ -1,0 +1,146 @@
+//! What a session tells: its record, the egress policy, and the TLS report.
+
+use std::time::Instant;
+
+use warren_smtp::Reply;
+use warren_smtp::command::Verb;
+use warren_smtp::mediator::{Event, Flow, Observer, Topic};
+
+use super::{Aside, Connection, Mx};
+use crate::departures::Place;
+use crate::egress::{EgressAddr, Lesson, Operator, Stage, What};
+use crate::record::{lines, verdict};
+use crate::tls::leg::{Judged, Via};
+
+impl Observer for Mx<'_> {
+    fn event(&mut self, at: Instant, event: Event<'_>) {
+        match &event {
+            Event::Reply { flow: Flow::ReplyPassed | Flow::ReplyEnded, topic, reply } => self.replied(*topic, reply),
+            Event::Offered { name, .. } => {
+                if let Some(leg) = &mut self.leg {
+                    leg.helo = Some((*name).to_owned());
+                }
+            }
+            Event::Moving { reply, .. } => self.moving(reply.is_some()),
+            Event::Moved { .. } => self.moved(),
+            Event::Stayed => self.stayed(),
+            _ => {}
+        }
+        self.record.event(at, event);
+        self.learn_slow();
+    }
+}
+
+impl Mx<'_> {
+    /// The egress policy learns from every reply, good and bad.
+    fn replied(&mut self, topic: Topic, reply: &Reply) {
+        if reply.code >= 400 && std::mem::take(&mut self.learned) {
+            return;
+        }
+        let (Some(leg), Some(stage)) = (&self.leg, stage_of(topic)) else { return };
+        let text = lines(reply);
+        let verdict = verdict(verb_of(topic), reply, &text);
+        self.learn(leg.egress, What::Reply { stage, verdict: &verdict, code: reply.code, text: &text });
+    }
+
+    pub(super) fn learn(&self, egress: EgressAddr, what: What<'_>) {
+        self.proxy.departures().learn(&Lesson {
+            ticket: self.place.as_ref().map(Place::ticket),
+            tenant: &self.arrival.tenant,
+            account: self.sender.account.as_deref(),
+            class: self.sender.class,
+            egress,
+            operator: &self.operator,
+            what,
+        });
+    }
+
+    /// What the detector found about our addresses.
+    pub(super) fn learn_slow(&mut self) {
+        for slow in self.record.slow() {
+            let lesson = Lesson {
+                ticket: None,
+                tenant: &self.arrival.tenant,
+                account: None,
+                class: self.sender.class,
+                egress: EgressAddr(slow.egress),
+                operator: &Operator::named(&slow.operator),
+                what: What::Slow { evidence: &slow.evidence },
+            };
+            self.proxy.departures().learn(&lesson);
+        }
+    }
+
+    fn moving(&mut self, waits: bool) {
+        let connection = self.leg.take();
+        match &self.aside {
+            // The leg that is refused is a new one already.
+            Some(_) => self.part(connection),
+            None => {
+                // Now, while the record speaks of it.
+                self.conclude(connection.as_ref());
+                self.aside = Some(Aside { connection, waits });
+            }
+        }
+    }
+
+    fn moved(&mut self) {
+        self.learned = false;
+        if let Some(Aside { connection, .. }) = self.aside.take() {
+            self.report(connection);
+        }
+    }
+
+    fn stayed(&mut self) {
+        let leg = self.leg.take();
+        self.part(leg);
+        match self.aside.take() {
+            Some(Aside { connection, waits: true }) => self.leg = connection,
+            aside => {
+                // There is no connection now; the next MAIL asks for a place again.
+                self.report(aside.and_then(|aside| aside.connection));
+                self.place = None;
+            }
+        }
+    }
+
+    /// A connection is over: what it was worth to each recipient domain goes into the record and the TLS report.
+    pub(super) fn part(&mut self, connection: Option<Connection>) {
+        self.conclude(connection.as_ref());
+        self.report(connection);
+    }
+
+    fn conclude(&mut self, connection: Option<&Connection>) {
+        if let Some(connection) = connection {
+            self.record.judged(connection.tls.judged().map(Judged::facts).collect());
+        }
+    }
+
+    pub(super) fn report(&self, connection: Option<Connection>) {
+        let Some(Connection { egress, tls, helo, .. }) = connection else { return };
+        let via = Via { egress: egress.0, mx: self.mx_name().map(str::to_owned), mx_address: self.mx().ip(), helo };
+        for finding in tls.findings(&via) {
+            self.proxy.tls_reports().note(finding);
+        }
+    }
+}
+
+pub(super) fn stage_of(topic: Topic) -> Option<Stage> {
+    Some(match topic {
+        Topic::Greeting => Stage::Greeting,
+        Topic::Command(Verb::Ehlo | Verb::Helo | Verb::StartTls) => Stage::Hello,
+        Topic::Command(Verb::Mail) => Stage::Mail,
+        Topic::Command(Verb::Rcpt) => Stage::Recipient,
+        Topic::Command(Verb::Data | Verb::Bdat) | Topic::EndOfData | Topic::LastChunk => Stage::Content,
+        Topic::Command(_) => return None,
+    })
+}
+
+/// The verb as classification knows it.
+pub(super) fn verb_of(topic: Topic) -> &'static str {
+    match topic {
+        Topic::Greeting => "",
+        Topic::Command(verb) => verb.as_str(),
+        Topic::EndOfData | Topic::LastChunk => ".",
+    }
+}

@@ -1,0 +1,238 @@
+//! One session: an MSA's connection, from its door to the MX and into the records.
+//!
+//! ```text
+//!   Arrival ─▶ waits for its turn, greeting withheld ─┬▶ mediator and relay ◀─▶ Mx ◀─▶ the MX
+//!                                                     └▶ no turn: stood in for, each message told 451
+//!
+//!   Mx   dial     which address, from there to the MX, under TLS        at accept, at MAIL, after a refusal
+//!        judge    what the mediator asks: this MAIL from here? this recipient over this TLS? another address?
+//!        learn    what is told: to the record, the egress policy, the TLS report
+//! ```
+//!
+//! Decisions about SMTP are the [mediator](warren_smtp::mediator)'s, those about addresses the [egress policy](crate::egress)'s, those about trust
+//! [`tls`](crate::tls)'. Here they meet, and are carried out.
+
+mod dialling;
+mod judging;
+mod learning;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::net::TcpStream;
+use warren_launcher_api::{CellId, TenantName};
+use warren_session::{Door, SessionId, SessionStart};
+use warren_smtp::Reply;
+use warren_smtp::mediator::{Deadlines, Leg, Mediator, Outbound, StandIn};
+use warren_wire::relay::relay;
+
+use crate::departures::{Place, Turn};
+use crate::egress::{Ask, EgressAddr, MailClass, NoEgress, Operator};
+use crate::names::Name;
+use crate::places::Ticket;
+use crate::proxy::Proxy;
+use crate::record::SessionRecord;
+use crate::settings::Settings;
+use crate::tls::{LegTls, Requirement};
+
+/// How long the MSA of a session without a place may be silent. Messages that are refused take it no time.
+const STAND_IN_SILENCE: Duration = Duration::from_secs(60);
+
+/// Where a connection came from, and where to.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// The cell it came out of.
+    pub cell: Option<CellId>,
+    /// The kind of door.
+    pub door: Door,
+    /// The address that the MSA dialled.
+    pub to: SocketAddr,
+}
+
+/// Carries one connection through: waits for its turn first, ends when both sides are done with. The ticket is held until then.
+pub async fn run(proxy: Arc<Proxy>, client: TcpStream, arrival: Arrival, _ticket: Ticket) {
+    let began = Instant::now();
+    let settings = proxy.settings();
+    let mut mx = Mx::new(&proxy, &settings, arrival, began);
+    let turn = tokio::select! {
+        biased;
+        () = left(&client) => None,
+        turn = mx.turn() => Some(turn),
+        () = proxy.draining() => Some(Turn::Missed),
+    };
+    if let Some(turn) = turn {
+        // Commands are small and waited for. Failing costs speed only.
+        let _ = client.set_nodelay(true);
+        let mut mediator = mx.mediator(turn);
+        relay(&mut mediator, client, &mut mx, proxy.draining()).await;
+    }
+    mx.finish();
+}
+
+/// Resolves when the MSA goes away. One that talks before it is greeted stays.
+async fn left(client: &TcpStream) {
+    if let Ok(1..) = client.peek(&mut [0]).await {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The MX's side of a session, and its record.
+struct Mx<'a> {
+    proxy: &'a Proxy,
+    settings: &'a Settings,
+    arrival: Arrival,
+    /// What the resolver said that the MX's address is, the likeliest first.
+    names: Vec<Name>,
+    operator: Operator,
+    record: SessionRecord,
+    /// The right to leave from an address, while there is one.
+    place: Option<Place>,
+    /// Why there is no way at all, for all MXs of the address's family.
+    no_way: Option<Reply>,
+    sender: Sender,
+    /// The connection that is being dialled or used.
+    leg: Option<Connection>,
+    /// The one that was set aside, or just left.
+    aside: Option<Aside>,
+    /// TLS failed on the leg before, which is dialled again in the clear: why.
+    tls_failed: Option<String>,
+    /// TLS is wanted more than at first: by a recipient whose domain became known later.
+    stricter: Option<Requirement>,
+    /// The refusal that comes next was learned from already.
+    learned: bool,
+}
+
+/// Whose message it is, as far as MAIL told.
+#[derive(Debug, Default)]
+struct Sender {
+    /// The reverse-path.
+    account: Option<String>,
+    class: MailClass,
+    require_tls: bool,
+}
+
+/// A connection to the MX, as far as the outside of SMTP goes.
+#[derive(Debug)]
+struct Connection {
+    egress: EgressAddr,
+    encrypted: bool,
+    tls: LegTls,
+    /// The name that the MX gave itself.
+    helo: Option<String>,
+}
+
+#[derive(Debug)]
+struct Aside {
+    connection: Option<Connection>,
+    /// The session goes back there if the new one is of no use.
+    waits: bool,
+}
+
+impl<'a> Mx<'a> {
+    fn new(proxy: &'a Proxy, settings: &'a Settings, arrival: Arrival, began: Instant) -> Self {
+        let mx = SocketAddr::new(arrival.to.ip().to_canonical(), arrival.to.port());
+        let names = arrival.cell.map(|cell| proxy.names_of(cell, mx.ip())).unwrap_or_default();
+        let mx_name = names.first().map(|name| name.mx.clone());
+        let operator = Operator::of(mx_name.as_deref(), mx.ip());
+        let start = SessionStart {
+            id: SessionId::new(),
+            tenant: arrival.tenant.clone(),
+            cell: arrival.cell,
+            door: arrival.door,
+            mx,
+            mx_name,
+            mx_operator: Some(operator.as_str().to_owned()),
+            at: SystemTime::now(),
+        };
+        let record = SessionRecord::new(proxy.recorder().session(start), began);
+        let record = record.watched(proxy.detector().watch(operator.as_str().to_owned()));
+        tracing::debug!(session = %record.id(), tenant = %arrival.tenant, to = %arrival.to, "session");
+        Self {
+            proxy,
+            settings,
+            arrival,
+            names,
+            operator,
+            record,
+            place: None,
+            no_way: None,
+            sender: Sender::default(),
+            leg: None,
+            aside: None,
+            tls_failed: None,
+            stricter: None,
+            learned: false,
+        }
+    }
+
+    fn mx_name(&self) -> Option<&str> {
+        self.names.first().map(|name| name.mx.as_str())
+    }
+
+    /// What this session asks of the egress policy.
+    fn ask(&self) -> Ask<'_> {
+        Ask {
+            tenant: &self.arrival.tenant,
+            account: self.sender.account.as_deref(),
+            class: self.sender.class,
+            operator: &self.operator,
+            mx: self.arrival.to.ip().to_canonical(),
+        }
+    }
+
+    /// Waits for the session's turn.
+    async fn turn(&self) -> Turn {
+        self.proxy.departures().enter(&self.ask(), self.proxy.patience()).await
+    }
+
+    /// The session, with the MX or, where there is no place for it, in the MX's stead.
+    fn mediator(&mut self, turn: Turn) -> Mediator {
+        let (deadlines, now) = (self.settings.deadlines, Instant::now());
+        let refusal = match turn {
+            Turn::Place(place) => {
+                self.place = Some(place);
+                None
+            }
+            Turn::Refused(none) if none.try_next_mx() => {
+                self.no_way = Some(none.reply());
+                None
+            }
+            Turn::Refused(none) => Some(self.put_off(&none)),
+            Turn::Missed => Some(crowded()),
+        };
+        let Some(refusal) = refusal else {
+            let leg = Leg { ehlo_name: self.settings.ehlo_name.clone(), tls: self.handshake() };
+            return Mediator::outbound(Outbound { leg, deadlines }, now);
+        };
+        self.record.crowded();
+        let name = self.mx_name().map_or_else(|| format!("[{}]", self.arrival.to.ip().to_canonical()), str::to_owned);
+        let deadlines = Deadlines { client: STAND_IN_SILENCE, content: STAND_IN_SILENCE, ..deadlines };
+        Mediator::stand_in(StandIn { name, refusal, deadlines }, now, self)
+    }
+
+    /// Why a message has to wait.
+    fn put_off(&self, none: &NoEgress) -> Reply {
+        tracing::info!(session = %self.record.id(), tenant = %self.arrival.tenant, operator = %self.operator, reason = %none, "put off");
+        none.reply()
+    }
+
+    /// The session is over.
+    fn finish(mut self) {
+        let leg = self.leg.take();
+        self.part(leg);
+        if let Some(Aside { connection, .. }) = self.aside.take() {
+            self.report(connection);
+        }
+        self.record.settle();
+        self.learn_slow();
+        self.record.finish();
+    }
+}
+
+/// Whoever waited too long.
+fn crowded() -> Reply {
+    Reply::new(451, (4, 3, 2), "too many sessions at once; try again later")
+}
