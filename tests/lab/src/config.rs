@@ -18,6 +18,9 @@ pub struct LabConfig {
     pub tarpit_delay: Duration,
     /// Personas beside the three that every lab has (`tarpit`, `later`, `plain`).
     pub personas: Vec<Persona>,
+    /// The ready-made personas of [`crate::persona::catalogue`], too.
+    #[serde(default)]
+    pub catalogue: bool,
     /// Records beside those that the map makes.
     pub records: Vec<Record>,
     /// How long all hosts together may take to answer.
@@ -32,6 +35,7 @@ impl Default for LabConfig {
             // A greeting of some 40 characters then takes 8 s: it hurts, and a test can still wait for it.
             tarpit_delay: Duration::from_millis(200),
             personas: Vec::new(),
+            catalogue: false,
             records: Vec::new(),
             start_deadline: Duration::from_secs(60),
         }
@@ -150,6 +154,8 @@ pub enum Tls {
     Broken,
     /// Offered, 220, then silence.
     Stalled,
+    /// Offered, 220, then a fatal alert: `handshake_failure`.
+    Alert,
 }
 
 /// One line of a persona's script.
@@ -199,6 +205,10 @@ pub enum When {
     Until(u64),
     /// The peer has one of these addresses: a block list.
     Peer(Vec<IpAddr>),
+    /// The peer is on the list of this name, as it stands at that moment: see [`Lab::set_list`](crate::Lab::set_list).
+    Listed(String),
+    /// There is no TLS.
+    InTheClear,
     /// The command's line contains this, in any case.
     Line(String),
 }

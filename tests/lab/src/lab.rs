@@ -1,6 +1,7 @@
 //! The owner's side: start a lab, reach into it, let it go.
 
 use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::LabConfig;
 use crate::mailbox::Mailbox;
-use crate::persona::LogEntry;
+use crate::persona::{LogEntry, list_path};
 use crate::world::{HOME, Ready, Report};
 
 /// How long the last process of a lab may take to go.
@@ -158,6 +159,16 @@ impl Lab {
         // A last line without its end is still being written.
         let whole = log.rsplit_once('\n').map(|(whole, _)| whole).unwrap_or_default();
         Ok(whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// Says who is on the list of this name from now on; personas ask it by [`When::Listed`](crate::When::Listed).
+    pub fn set_list(&self, name: &str, addresses: &[IpAddr]) -> std::io::Result<()> {
+        let list = list_path(&self.home(), name);
+        let lines: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+        // In one step: who asks meanwhile finds the old list or the new one.
+        let fresh = list.with_extension("new");
+        std::fs::write(&fresh, lines)?;
+        std::fs::rename(fresh, list)
     }
 
     /// What a real MX program wrote about itself.

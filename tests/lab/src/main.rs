@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use warren_lab::mta::{HostPlan, become_host};
+use warren_lab::persona::catalogue;
 use warren_lab::world::{self, Report};
 use warren_lab::{Lab, LabConfig, map};
 
@@ -86,6 +87,7 @@ fn reported(done: anyhow::Result<i32>) -> anyhow::Result<i32> {
 fn up(domains: Vec<String>, tarpit_ms: u64, personas_only: bool) -> anyhow::Result<i32> {
     let mut config = if personas_only { LabConfig::personas_only() } else { LabConfig::default() };
     config.node_domains.extend(domains);
+    config.catalogue = true;
     config.tarpit_delay = std::time::Duration::from_millis(tarpit_ms);
     let lab = Lab::start_with(&config)?;
     println!("name server  {}", map::DNS);
@@ -100,6 +102,7 @@ fn up(domains: Vec<String>, tarpit_ms: u64, personas_only: bool) -> anyhow::Resu
     println!("enter a host:      nsenter --net={}", lab.node_ns().display());
     println!("see its mailboxes: ls /proc/{}/root{}/mail", lab.pid(), world::HOME);
     println!("see its logs:      ls /proc/{}/root{}/log", lab.pid(), world::HOME);
+    println!("block an address:  echo 203.0.113.10 >/proc/{}/root{}/lists/{}", lab.pid(), world::HOME, catalogue::LIST);
     println!("end it:            Ctrl-C");
     // Ctrl-C ends this process; the lab sees its lifeline go.
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).context("wait")?;

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::config::{Act, LabConfig, MtaKind, Persona, Record, RecordData, Step, When};
+use crate::persona::catalogue;
 
 /// The lab's name server, authoritative for everything.
 pub const DNS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 53);
@@ -69,7 +70,7 @@ pub fn hosts(config: &LabConfig) -> Vec<Host> {
     hosts
 }
 
-/// Every persona of this lab: the three that are always there, then the configuration's.
+/// Every persona of this lab: the three that are always there, the catalogue if it is asked for, then the configuration's.
 pub fn personas(config: &LabConfig) -> Vec<Persona> {
     let mut tarpit = Persona::new("tarpit", Ipv4Addr::new(198, 51, 100, 20), &["tarpit.example"]);
     tarpit.delay = config.tarpit_delay;
@@ -82,6 +83,9 @@ pub fn personas(config: &LabConfig) -> Vec<Persona> {
     );
     let plain = Persona::new("plain", Ipv4Addr::new(198, 51, 100, 31), &["plain.example"]);
     let mut all = vec![tarpit, later, plain];
+    if config.catalogue {
+        all.extend(catalogue::all());
+    }
     all.extend(config.personas.iter().cloned());
     all
 }

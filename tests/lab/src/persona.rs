@@ -3,13 +3,14 @@
 //! Written apart from Warren's own SMTP code, so that a fault there is not repeated here. Pipelining works because
 //! commands are answered in order from one buffer; what comes with STARTTLS is thrown away with the buffer.
 
+pub mod catalogue;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -66,7 +67,7 @@ pub struct Host {
     script: Persona,
     name: String,
     tls: TlsAcceptorBox,
-    mail: PathBuf,
+    home: PathBuf,
     started: Instant,
     log: Mutex<File>,
     sessions: AtomicU64,
@@ -95,13 +96,25 @@ struct Moment<'a> {
     peer: SocketAddr,
     line: &'a str,
     pair: (&'a str, &'a str),
+    encrypted: bool,
+}
+
+/// Where the lab at `home` keeps the list of this name: addresses, one a line.
+pub fn list_path(home: &Path, name: &str) -> PathBuf {
+    home.join("lists").join(name)
+}
+
+/// Who is on a list. One that nobody made is empty.
+fn listed(list: &Path, peer: IpAddr) -> bool {
+    let list = std::fs::read_to_string(list).unwrap_or_default();
+    list.lines().any(|line| line.parse() == Ok(peer))
 }
 
 impl Host {
-    /// Makes it; `log` gets one JSON line for each event.
-    pub fn new(script: Persona, name: String, tls: TlsAcceptor, mail: PathBuf, log: File, started: Instant) -> Self {
+    /// Makes it, in the lab at `home`; `log` gets one JSON line for each event.
+    pub fn new(script: Persona, name: String, tls: TlsAcceptor, home: PathBuf, log: File, started: Instant) -> Self {
         let (log, tls) = (Mutex::new(log), TlsAcceptorBox(tls));
-        Host { script, name, tls, mail, started, log, sessions: AtomicU64::new(0), memory: Mutex::default() }
+        Host { script, name, tls, home, started, log, sessions: AtomicU64::new(0), memory: Mutex::default() }
     }
 
     /// Serves until the lab ends.
@@ -141,6 +154,8 @@ impl Host {
                 When::After(n) => count > *n,
                 When::Until(n) => count <= *n,
                 When::Peer(addresses) => addresses.contains(&moment.peer.ip()),
+                When::Listed(name) => listed(&list_path(&self.home, name), moment.peer.ip()),
+                When::InTheClear => !moment.encrypted,
                 When::Line(part) => moment.line.to_ascii_lowercase().contains(&part.to_ascii_lowercase()),
             };
             if fits {
@@ -160,7 +175,7 @@ impl Host {
             memory.stored += 1;
             memory.stored
         };
-        let maildir = self.mail.join(domain.to_ascii_lowercase()).join(user);
+        let maildir = self.home.join("mail").join(domain.to_ascii_lowercase()).join(user);
         let [tmp, new] = ["tmp", "new"].map(|part| maildir.join(part));
         std::fs::create_dir_all(&tmp)?;
         std::fs::create_dir_all(&new)?;
@@ -176,9 +191,13 @@ mod tests {
     use crate::tls::Authority;
 
     fn host(script: Persona) -> Host {
+        host_at(script, PathBuf::new())
+    }
+
+    fn host_at(script: Persona, home: PathBuf) -> Host {
         let tls = Authority::new().unwrap().identity(&["mx".into()]).unwrap().server().unwrap();
         let log = tempfile_in_memory();
-        Host::new(script, "mx".into(), TlsAcceptor::from(tls), PathBuf::new(), log, Instant::now())
+        Host::new(script, "mx".into(), TlsAcceptor::from(tls), home, log, Instant::now())
     }
 
     fn tempfile_in_memory() -> File {
@@ -187,7 +206,7 @@ mod tests {
 
     fn reply(host: &Host, step: Step, pair: (&str, &str)) -> bool {
         let peer = "203.0.113.11:1".parse().unwrap();
-        !matches!(host.decide(&Moment { step, peer, line: "RCPT TO:<x@y>", pair }), Act::Accept)
+        !matches!(host.decide(&Moment { step, peer, line: "RCPT TO:<x@y>", pair, encrypted: false }), Act::Accept)
     }
 
     #[test]
@@ -199,6 +218,21 @@ mod tests {
         assert!(!reply(&host, Step::Rcpt, ("a", "b")));
         assert!(reply(&host, Step::Rcpt, ("a", "c")));
         assert!(!reply(&host, Step::Mail, ("a", "d")));
+    }
+
+    #[test]
+    fn a_list_can_change_while_the_lab_runs() {
+        let home = tempfile::tempdir().unwrap();
+        let script = Persona::new("p", [198, 51, 100, 9].into(), &[]);
+        let script = script.rule(Step::Rcpt, When::Listed("bl".into()), Act::reply("554 listed"));
+        let host = host_at(script, home.path().to_owned());
+        assert!(!reply(&host, Step::Rcpt, ("a", "b")), "there is no list");
+        let list = list_path(home.path(), "bl");
+        std::fs::create_dir_all(list.parent().unwrap()).unwrap();
+        std::fs::write(&list, "203.0.113.10\n203.0.113.11\n").unwrap();
+        assert!(reply(&host, Step::Rcpt, ("a", "b")));
+        std::fs::write(&list, "203.0.113.1\n").unwrap();
+        assert!(!reply(&host, Step::Rcpt, ("a", "b")), "not because it begins alike");
     }
 
     #[test]

@@ -102,6 +102,7 @@ pub fn world(config: &LabConfig) -> anyhow::Result<i32> {
         std::os::unix::fs::chown(&dir, Some(mta::LAB_UID), Some(mta::LAB_UID)).context("give mailboxes away")?;
     }
     fs::create_dir_all(home.join("log")).context("make logs")?;
+    fs::create_dir_all(home.join("lists")).context("make lists")?;
     let mut hosts = Vec::new();
     for host in &config.mtas {
         let (_, namespace) =
@@ -201,8 +202,7 @@ async fn answer(config: &LabConfig, authority: &tls::Authority, started: Instant
         names.dedup();
         let server = authority.identity(&names).context("sign a certificate")?.server().context("set up TLS")?;
         let log = fs::File::create(log_path(&script.name)).context("make a persona's log")?;
-        let mail = PathBuf::from(HOME).join("mail");
-        let host = persona::Host::new(script, name, TlsAcceptor::from(server), mail, log, started);
+        let host = persona::Host::new(script, name, TlsAcceptor::from(server), HOME.into(), log, started);
         tokio::spawn(Arc::new(host).serve(listener));
     }
     Ok(())

@@ -20,6 +20,9 @@ const MAX_RECIPIENTS: usize = 10_000;
 /// Silence after which a session is given up.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// A TLS record: alert, version 1.2, two bytes: fatal, handshake_failure (RFC 5246 §7.2).
+const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
+
 trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
@@ -158,11 +161,17 @@ impl Session<'_> {
             _ if self.encrypted => return self.reply("503 5.5.1 already").await,
             Tls::Off => return self.reply("502 5.5.1 not spoken here").await,
             Tls::Refused => return self.reply("454 4.7.0 TLS not available").await,
-            Tls::Good | Tls::Broken | Tls::Stalled => self.reply("220 2.0.0 go ahead").await?,
+            Tls::Good | Tls::Broken | Tls::Stalled | Tls::Alert => self.reply("220 2.0.0 go ahead").await?,
         }
         match self.host.script.tls {
             Tls::Broken => {
                 self.io.write_all(b"this is no handshake\r\n").await?;
+                return Err(End::Dropped);
+            }
+            Tls::Alert => {
+                // What the client says first is read: closing on it would be a reset, and the alert lost.
+                self.more().await?;
+                self.io.write_all(&ALERT).await?;
                 return Err(End::Dropped);
             }
             Tls::Stalled => {
@@ -253,7 +262,7 @@ impl Session<'_> {
     /// Lets the script act on a step.
     async fn act(&mut self, step: Step, line: &str) -> Result<Answered, End> {
         let pair = (self.sender.as_deref().unwrap_or(""), self.recipients.last().map(String::as_str).unwrap_or(""));
-        match self.host.decide(&Moment { step, peer: self.peer, line, pair }) {
+        match self.host.decide(&Moment { step, peer: self.peer, line, pair, encrypted: self.encrypted }) {
             Act::Accept => Ok(Answered::No),
             Act::Stall(time) => {
                 tokio::time::sleep(time).await;
