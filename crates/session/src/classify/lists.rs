@@ -45,6 +45,15 @@ pub(super) const LISTS: &[List] = &[
     addresses("s5h", &["s5h.net"]),
 ];
 
+/// The zone that `text`, in lower case, was refused by, as servers that ask DNS lists write it: `blocked using bl.example;`.
+pub(super) fn zone(text: &str) -> Option<&str> {
+    let (_, after) = text.split_once("blocked using ")?;
+    let word = after.split([' ', ';', ',']).next()?.trim_end_matches('.');
+    let label =
+        |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    (word.contains('.') && word.split('.').all(label)).then_some(word)
+}
+
 /// The list that `text`, in lower case, names.
 pub(super) fn named(text: &str) -> Option<&'static List> {
     LISTS.iter().find(|list| list.marks.iter().any(|mark| text.contains(mark)))

@@ -240,7 +240,9 @@ pub fn classify(said: &Said<'_>) -> Verdict {
             Verdict { class, list: Some(list.name.into()), about: list.about, rule: Cow::Borrowed("named-list") }
         }
         named => {
-            let list = own.or(named.map(|list| list.name)).map(str::to_owned);
+            let listed = class == Class::BlockListed;
+            let list = own.or(named.map(|list| list.name)).or(listed.then(|| lists::zone(&text)).flatten());
+            let list = list.map(str::to_owned);
             Verdict { class, list, about, rule: Cow::Borrowed(name) }
         }
     }
