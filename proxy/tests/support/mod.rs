@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UnixDatagram};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use warren_config::{TenantName, TlsPolicy};
-use warren_proxy::egress::{Budget, EgressAddr, Limits, Moment, Policy, Rules};
+use warren_proxy::egress::{Budget, EgressAddr, Limits, Moment, Policy, Rules, State};
 use warren_proxy::places::PATIENCE;
 use warren_proxy::proxy::{Parts, Proxy};
 use warren_proxy::reach::Reach;
@@ -163,7 +163,17 @@ impl Node {
         Self::start(to, TlsPolicy::Off, &["127.0.0.0/8"], rules, PATIENCE).await
     }
 
+    /// That knows what another one knew.
+    pub async fn remembering(to: SocketAddr, rules: Rules, state: State) -> Self {
+        let policy = Policy::new(rules, Some(state), Moment::current());
+        Self::around(to, TlsPolicy::Off, &["127.0.0.0/8"], policy, PATIENCE).await
+    }
+
     async fn start(to: SocketAddr, tls: TlsPolicy, allow: &[&str], rules: Rules, patience: Duration) -> Self {
+        Self::around(to, tls, allow, Policy::new(rules, None, Moment::current()), patience).await
+    }
+
+    async fn around(to: SocketAddr, tls: TlsPolicy, allow: &[&str], policy: Policy, patience: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let notes = UnixDatagram::bind(directory.path().join(names::SOCKET_NAME)).unwrap();
         let (recorder, recording) =
@@ -178,7 +188,7 @@ impl Node {
                 deadlines: Deadlines::default(),
                 tls_rules: warren_proxy::tls::Rules { rules: Vec::new(), default: tls },
             },
-            policy: Policy::new(rules, None, Moment::current()),
+            policy,
             notes: Some(notes),
             tls: ClientTls::with_roots(rustls::RootCertStore::empty()),
             recorder: recorder.clone(),

@@ -1,0 +1,247 @@
+//! Another leg, over sockets: an MX that refuses one of two addresses at each step, and mail of one account that leaves from elsewhere.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::net::IpAddr;
+
+use support::{Mx, Node, Peer, address, rules};
+use tokio::net::TcpStream;
+use warren_proxy::egress::view::Health;
+use warren_proxy::egress::{Pool, Rule, Rules, View};
+use warren_wire::MaybeTls;
+
+type Server = Peer<MaybeTls<TcpStream>>;
+
+const LISTED: &str = "554 5.7.1 Service unavailable; Client host [127.0.0.9] blocked using zen.spamhaus.org";
+const MESSAGE: &str = "MAIL FROM:<alice@acme.example>\nRCPT TO:<bob@mx.example>\nDATA";
+
+fn ip(last: u8) -> IpAddr {
+    address(last).0
+}
+
+/// The MX takes a message from this address, from its greeting on.
+async fn takes_it(mx: &Mx, from: u8, name: &str) {
+    let (mut peer, came) = mx.dialled().await;
+    assert_eq!(came, ip(from));
+    greets(&mut peer, name).await;
+    peer.hears(MESSAGE.lines().next().unwrap()).await;
+    peer.say("250 2.1.0 ok").await;
+    peer.hears("RCPT TO:<bob@mx.example>\nDATA").await;
+    peer.say("250 2.1.5 ok\n354 go").await;
+    peer.hears("hello\n.").await;
+    peer.say("250 2.0.0 queued").await;
+    peer.hears("QUIT").await;
+    peer.say("221 bye").await;
+}
+
+async fn greets(peer: &mut Server, name: &str) {
+    peer.say("220 mx ESMTP").await;
+    peer.hears(&format!("EHLO {name}")).await;
+    peer.say("250-mx\n250 PIPELINING").await;
+}
+
+/// What an MSA sees of all this: a message that is delivered.
+async fn delivers(node: &Node) {
+    let mut msa = node.msa().await;
+    msa.hears("220 mx ESMTP").await;
+    msa.say("EHLO msa").await;
+    msa.hears("250-mx\n250 PIPELINING").await;
+    msa.say(MESSAGE).await;
+    msa.hears("250 2.1.0 ok\n250 2.1.5 ok\n354 go").await;
+    msa.say("hello\n.").await;
+    msa.hears("250 2.0.0 queued").await;
+    msa.say("QUIT").await;
+    msa.hears("221 bye").await;
+}
+
+/// Whether the address rests towards somebody, by the policy's own view.
+fn rests(view: &View, last: u8) -> bool {
+    view.destinations.iter().any(|found| found.address == address(last) && found.health == Health::Rested)
+}
+
+#[tokio::test]
+async fn a_listed_address_is_replaced_within_the_session() {
+    for step in ["greeting", "ehlo", "mail", "rcpt"] {
+        let mx = Mx::new().await;
+        let node = Node::by(mx.address, rules(100)).await;
+        let server = async {
+            let (mut peer, from) = mx.dialled().await;
+            assert_eq!(from, ip(9));
+            match step {
+                "greeting" => peer.say(LISTED).await,
+                "ehlo" => {
+                    peer.say("220 mx ESMTP").await;
+                    peer.hears("EHLO out.example").await;
+                    peer.say(LISTED).await;
+                }
+                "mail" => {
+                    greets(&mut peer, "out.example").await;
+                    peer.hears(MESSAGE).await;
+                    peer.say(LISTED).await;
+                }
+                _ => {
+                    greets(&mut peer, "out.example").await;
+                    peer.hears(MESSAGE).await;
+                    peer.say(&format!("250 2.1.0 ok\n{LISTED}\n354 go")).await;
+                }
+            }
+            takes_it(&mx, 10, "out10.example").await;
+            // The first one has its farewell, or, having been asked for content, none.
+            let last = peer.rest().await;
+            let quit = !matches!(step, "mail" | "rcpt");
+            assert_eq!(String::from_utf8_lossy(&last), if quit { "QUIT\r\n" } else { "" }, "at {step}");
+        };
+        tokio::join!(server, delivers(&node));
+        assert!(rests(&node.proxy.departures().view(), 9) && !rests(&node.proxy.departures().view(), 10));
+        let (recorded, transcript) = node.recorded().await;
+        assert_eq!(recorded.session.outcome.as_deref(), Some("delivered"), "at {step}:\n{transcript}");
+        let legs: Vec<_> = recorded.legs.iter().map(|leg| leg.egress.as_str()).collect();
+        assert_eq!(legs, ["127.0.0.9", "127.0.0.10"], "at {step}");
+        assert!(recorded.legs.iter().all(|leg| leg.decision.contains("\"candidates\"")), "{:?}", recorded.legs);
+        assert!(transcript.contains("|<  554 5.7.1 Service unavailable"), "at {step}:\n{transcript}");
+        let fates: Vec<_> =
+            recorded.recipients.iter().map(|one| (one.forward_path.as_str(), one.class.as_str())).collect();
+        assert_eq!(fates, [("bob@mx.example", "delivered")], "at {step}:\n{transcript}");
+        assert_eq!(recorded.messages.len(), 1, "at {step}:\n{transcript}");
+    }
+}
+
+#[tokio::test]
+async fn at_data_it_is_too_late_and_the_next_session_leaves_from_elsewhere() {
+    let mx = Mx::new().await;
+    let node = Node::by(mx.address, rules(100)).await;
+    let server = async {
+        let (mut peer, from) = mx.dialled().await;
+        assert_eq!(from, ip(9));
+        greets(&mut peer, "out.example").await;
+        peer.hears(MESSAGE).await;
+        peer.say(&format!("250 2.1.0 ok\n250 2.1.5 ok\n{LISTED}")).await;
+        peer.hears("QUIT").await;
+        peer.say("221 bye").await;
+        takes_it(&mx, 10, "out10.example").await;
+    };
+    let client = async {
+        let mut msa = node.msa().await;
+        msa.hears("220 mx ESMTP").await;
+        msa.say("EHLO msa").await;
+        msa.hears("250-mx\n250 PIPELINING").await;
+        msa.say(MESSAGE).await;
+        msa.hears(&format!("250 2.1.0 ok\n250 2.1.5 ok\n{LISTED}")).await;
+        msa.say("QUIT").await;
+        msa.hears("221 bye").await;
+        delivers(&node).await;
+    };
+    tokio::join!(server, client);
+}
+
+#[tokio::test]
+async fn both_addresses_listed_and_the_first_refusal_passes() {
+    let mx = Mx::new().await;
+    let node = Node::by(mx.address, rules(100)).await;
+    let server = async {
+        let (mut first, _) = mx.dialled().await;
+        greets(&mut first, "out.example").await;
+        first.hears("MAIL FROM:<alice@acme.example>").await;
+        first.say(LISTED).await;
+        let (mut second, from) = mx.dialled().await;
+        assert_eq!(from, ip(10));
+        second.say("554 5.7.1 127.0.0.10 is listed, too").await;
+        assert_eq!(second.rest().await, b"");
+        // The first goes on.
+        first.hears("QUIT").await;
+        first.say("221 bye").await;
+    };
+    let client = async {
+        let mut msa = node.msa().await;
+        msa.hears("220 mx ESMTP").await;
+        msa.say("EHLO msa").await;
+        msa.hears("250-mx\n250 PIPELINING").await;
+        msa.say("MAIL FROM:<alice@acme.example>").await;
+        msa.hears(LISTED).await;
+        msa.say("QUIT").await;
+        msa.hears("221 bye").await;
+    };
+    tokio::join!(server, client);
+    let (recorded, transcript) = node.recorded().await;
+    assert_eq!(recorded.session.outcome.as_deref(), Some("refused"), "{transcript}");
+    assert_eq!(recorded.messages[0].class, "block_listed");
+}
+
+/// Alice's mail and what is forwarded leave from pools of their own.
+fn by_account() -> Rules {
+    let pool = |name: &str, last| Pool { name: name.into(), addresses: vec![address(last)] };
+    Rules {
+        pools: vec![pool("default", 9), pool("people", 10), pool("forwarded", 11)],
+        rules: vec![
+            Rule { pool: "people".into(), accounts: vec!["alice@acme.example".into()], ..Rule::default() },
+            Rule {
+                pool: "forwarded".into(),
+                class: Some(warren_proxy::egress::MailClass::Forwarded),
+                ..Rule::default()
+            },
+        ],
+        ..rules(100)
+    }
+}
+
+#[tokio::test]
+async fn mail_leaves_from_the_pool_of_its_account_and_class() {
+    let mx = Mx::new().await;
+    let node = Node::by(mx.address, by_account()).await;
+    let mails = [("bob@acme.example", 9), ("alice@acme.example", 10), ("SRS0=m=t=x.example=y@acme.example", 11)];
+    let server = async {
+        let mut before: Option<Server> = None;
+        for (from, last) in mails {
+            let (mut peer, came) = mx.dialled().await;
+            assert_eq!(came, ip(last), "{from}");
+            if let Some(mut left) = before {
+                assert_eq!(left.rest().await, b"QUIT\r\n");
+            }
+            greets(&mut peer, if last == 9 { "out.example".to_owned() } else { format!("out{last}.example") }.as_str())
+                .await;
+            peer.hears(&format!("MAIL FROM:<{from}>")).await;
+            peer.say("250 2.1.0 ok").await;
+            peer.hears("RSET").await;
+            peer.say("250 2.0.0 reset").await;
+            before = Some(peer);
+        }
+        let mut peer = before.unwrap();
+        peer.hears("QUIT").await;
+        peer.say("221 bye").await;
+    };
+    let client = async {
+        let mut msa = node.msa().await;
+        msa.hears("220 mx ESMTP").await;
+        msa.say("EHLO msa").await;
+        msa.hears("250-mx\n250 PIPELINING").await;
+        for (from, _) in mails {
+            msa.say(&format!("MAIL FROM:<{from}>\nRSET")).await;
+            msa.hears("250 2.1.0 ok\n250 2.0.0 reset").await;
+        }
+        msa.say("QUIT").await;
+        msa.hears("221 bye").await;
+    };
+    tokio::join!(server, client);
+    let (recorded, transcript) = node.recorded().await;
+    assert_eq!(recorded.legs.len(), 3, "{transcript}");
+    assert!(recorded.legs[1].decision.contains("\"pool\":\"people\""), "{:?}", recorded.legs[1].decision);
+    assert_eq!(recorded.messages.len(), 3, "{transcript}");
+}
+
+#[tokio::test]
+async fn an_address_that_rests_still_rests_after_a_restart() {
+    let mx = Mx::new().await;
+    let node = Node::by(mx.address, rules(100)).await;
+    let server = async {
+        let (mut peer, _) = mx.dialled().await;
+        peer.say(LISTED).await;
+        takes_it(&mx, 10, "out10.example").await;
+    };
+    tokio::join!(server, delivers(&node));
+    let state = node.proxy.departures().state();
+    let again = Node::remembering(mx.address, rules(100), state).await;
+    assert!(rests(&again.proxy.departures().view(), 9));
+    tokio::join!(takes_it(&mx, 10, "out10.example"), delivers(&again));
+}
