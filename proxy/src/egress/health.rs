@@ -136,7 +136,8 @@ impl Mark {
                 sessions: part(full.sessions, share),
                 sessions_per_minute: part(full.sessions_per_minute, share),
             },
-            Condition::Rested(_) => Budget { sessions: 1, sessions_per_minute: full.sessions_per_minute },
+            // There is one probe at a time; sessions of before the rest may still be there, and do not hinder it.
+            Condition::Rested(_) => full,
         }
     }
 

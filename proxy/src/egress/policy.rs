@@ -174,7 +174,6 @@ impl Policy {
         self.crowds.entry(ask.tenant.clone()).or_default().tickets += 1;
         self.rooms.entry(room.clone()).or_default().wait(ask.tenant, pool, ticket, now.tick);
         self.pump(&room, now);
-        self.settle(&room, now.tick);
         match self.outcomes.iter().rposition(|outcome| outcome.ticket == ticket) {
             None => Entry::Wait(ticket),
             Some(place) => match self.outcomes.swap_remove(place).result {
@@ -195,7 +194,6 @@ impl Policy {
                 known.due = None;
             }
             self.pump(&room, now);
-            self.settle(&room, now.tick);
         }
         std::mem::take(&mut self.outcomes)
     }

@@ -23,8 +23,13 @@ enum Step {
 }
 
 impl Policy {
-    /// Gives places in a room until there is no more room, or nobody left.
+    /// Gives places in a room until there is no more room, or nobody left. A room that nobody is in is forgotten.
     pub(super) fn pump(&mut self, key: &RoomKey, now: Now) {
+        self.give(key, now);
+        self.settle(key, now.tick);
+    }
+
+    fn give(&mut self, key: &RoomKey, now: Now) {
         loop {
             let most = self.rules.limits.sessions.max(1);
             let Some(room) = self.rooms.get_mut(key) else { return };
@@ -199,7 +204,6 @@ impl Policy {
         self.pump(&key, now);
         self.admit(now);
         self.one_less(&tenant);
-        self.settle(&key, now.tick);
     }
 
     /// A tenant may have one more session: rooms in which it waits for that are looked at until it has.
@@ -230,7 +234,6 @@ impl Policy {
                 room.queued = false;
             }
             self.pump(&key, now);
-            self.settle(&key, now.tick);
         }
     }
 
@@ -244,7 +247,7 @@ impl Policy {
     }
 
     /// Forgets a room that nobody is in, once its budgets are as if nobody had ever been.
-    pub(super) fn settle(&mut self, key: &RoomKey, now: Tick) {
+    fn settle(&mut self, key: &RoomKey, now: Tick) {
         let Some(room) = self.rooms.get(key) else { return };
         if !room.is_empty() || room.queued {
             return;
