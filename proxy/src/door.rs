@@ -58,12 +58,19 @@ pub async fn serve_cell(
     }
 }
 
-/// Serves a listener whose connections all are one tenant's on their way to `to`: a proxy in front of a single relay host.
-pub async fn serve_fixed(proxy: Arc<Proxy>, listener: TcpListener, tenant: TenantName, to: SocketAddr) {
+/// Serves a listener whose connections all are one tenant's on their way to `to`: a proxy in front of a single relay host. What the resolver told
+/// `cell` counts for them.
+pub async fn serve_fixed(
+    proxy: Arc<Proxy>,
+    listener: TcpListener,
+    tenant: TenantName,
+    cell: Option<CellId>,
+    to: SocketAddr,
+) {
     let places = proxy.places().of_tenant();
     loop {
         let (stream, ticket) = accept(&listener, &places).await;
-        let arrival = Arrival { tenant: tenant.clone(), cell: None, door: Door::Redirect, to };
+        let arrival = Arrival { tenant: tenant.clone(), cell, door: Door::Redirect, to };
         tokio::spawn(session::run(Arc::clone(&proxy), stream, arrival, ticket));
     }
 }

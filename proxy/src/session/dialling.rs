@@ -116,7 +116,7 @@ impl Mx<'_> {
     }
 
     /// What the domains ask for that the MX is known to serve.
-    fn requirements(&self) -> Vec<Requirement> {
+    pub(super) fn requirements(&self) -> Vec<Requirement> {
         let known = self.names.iter().filter_map(|name| Some((name, name.domain.as_deref()?)));
         known.map(|(name, domain)| Requirement::of(&name.known(domain), &self.settings.tls_rules, false)).collect()
     }

@@ -9,7 +9,7 @@ use super::learning::{stage_of, verb_of};
 use super::{Mx, Sender};
 use crate::egress::{AtMail, MailClass, What};
 use crate::record::{lines, verdict};
-use crate::tls::{Known, Requirement, StsFound, TlsaFound};
+use crate::tls::{Known, Requirement, StsFound, TlsaFound, canonical};
 
 impl Policy for Mx<'_> {
     fn mail(&mut self, from: &ReversePath, line: &[u8]) -> Judgement {
@@ -29,7 +29,7 @@ impl Policy for Mx<'_> {
 
     fn rcpt(&mut self, to: &ForwardPath, _: &[u8]) -> Judgement {
         let Some(domain) = to.mailbox().and_then(|mailbox| mailbox.domain()) else { return Judgement::Pass };
-        let requirement = self.requirement(domain.as_str());
+        let requirement = self.requirement(&canonical(domain.as_str()));
         let Some(leg) = &mut self.leg else { return Judgement::Pass };
         let Err(unmet) = leg.tls.rcpt(&requirement, UnixTime::now()) else { return Judgement::Pass };
         // In the clear because nobody asked for more: somebody does now.
@@ -67,6 +67,16 @@ impl Policy for Mx<'_> {
 }
 
 impl Mx<'_> {
+    /// TLS was required and is not to be had, so no recipient will come to be judged. What is reported then is about the domain that the MX was looked up
+    /// for last: it is what the session was meant for, most likely.
+    pub(super) fn judge_unasked(&mut self) {
+        let requirement = self.requirements().into_iter().next();
+        if let (Some(requirement), Some(leg)) = (requirement, &mut self.leg) {
+            // Nobody is there to hear a refusal.
+            let _ = leg.tls.rcpt(&requirement, UnixTime::now());
+        }
+    }
+
     /// What a recipient domain asks of TLS.
     fn requirement(&self, domain: &str) -> Requirement {
         let (rules, require_tls) = (&self.settings.tls_rules, self.sender.require_tls);

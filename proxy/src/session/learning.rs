@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use warren_smtp::Reply;
 use warren_smtp::command::Verb;
-use warren_smtp::mediator::{Event, Flow, Observer, Topic};
+use warren_smtp::mediator::{Ending, Event, Flow, Observer, Topic};
 
 use super::{Aside, Connection, Mx};
 use crate::departures::Place;
@@ -24,6 +24,7 @@ impl Observer for Mx<'_> {
             Event::Moving { reply, .. } => self.moving(reply.is_some()),
             Event::Moved { .. } => self.moved(),
             Event::Stayed => self.stayed(),
+            Event::Ended(Ending::TlsFailed) => self.judge_unasked(),
             _ => {}
         }
         self.record.event(at, event);

@@ -35,7 +35,7 @@ mod tests;
 pub use dane::{Tlsa, TlsaFound};
 pub use judge::{Channel, Unmet, judge};
 pub use leg::{How, Judged, LegTls, Via};
-pub use requirement::{Demand, Known, Requirement, Source};
+pub use requirement::{Demand, Known, Requirement, Source, canonical};
 pub use rules::Rules;
 pub use sts::{StsFound, StsMode, StsPolicy};
 pub use warren_tlsrpt::ResultType;

@@ -1,5 +1,6 @@
 //! Which policy counts for a recipient domain.
 
+use hickory_proto::rr::Name;
 use warren_config::TlsPolicy;
 use warren_smtp::mediator;
 use warren_tlsrpt::{Policy, PolicyType};
@@ -82,7 +83,7 @@ impl Requirement {
     /// What counts for a recipient. `require_tls`: its message came with REQUIRETLS.
     #[must_use]
     pub fn of(known: &Known<'_>, rules: &Rules, require_tls: bool) -> Self {
-        let domain = known.domain.trim_end_matches('.').to_ascii_lowercase();
+        let domain = canonical(known.domain);
         let (configured, by_rule) = rules.for_domain(&domain);
         let source = if by_rule { Source::Rule } else { Source::Default };
         let policy = Policy {
@@ -221,6 +222,21 @@ impl Requirement {
             (_, Demand::Verified) => "configured verify",
             _ => "opportunistic",
         }
+    }
+}
+
+/// A domain as DNS has it: in lower case, without a dot at its end, internationalised ones as `xn--…`. Policies must not be escaped by
+/// writing `EXAMPLE.org`.
+#[must_use]
+pub fn canonical(domain: &str) -> String {
+    let domain = domain.trim_end_matches('.');
+    if domain.is_ascii() {
+        return domain.to_ascii_lowercase();
+    }
+    match Name::from_utf8(domain) {
+        Ok(name) => name.to_ascii().trim_end_matches('.').to_ascii_lowercase(),
+        // No name that anybody could have looked up.
+        Err(_) => domain.to_lowercase(),
     }
 }
 

@@ -316,6 +316,19 @@ fn requiretls_wants_an_authentic_mx_and_a_verified_certificate() {
 }
 
 #[test]
+fn a_domain_is_the_same_however_it_is_written() {
+    for (written, known) in [
+        ("Example.ORG.", "example.org"),
+        ("b\u{fc}cher.example", "xn--bcher-kva.example"),
+        ("B\u{dc}CHER.example", "xn--bcher-kva.example"),
+        ("XN--bcher-kva.example", "xn--bcher-kva.example"),
+    ] {
+        assert_eq!(canonical(written), known);
+    }
+    let _ = canonical(&"\u{fc}".repeat(1_000));
+}
+
+#[test]
 fn what_a_session_does_about_starttls_follows_from_all_its_domains() {
     let of = |configured| requirement(&TlsaFound::None, &StsFound::None, configured);
     let [off, may, must] = [TlsPolicy::Off, TlsPolicy::Opportunistic, TlsPolicy::Verify].map(of);
