@@ -149,6 +149,12 @@ pub fn answer(question: &Question, found: &Found) -> Vec<u8> {
     question.encode(&message)
 }
 
+/// The answer to a question that is not looked up.
+#[must_use]
+pub fn refused(question: &Question) -> Vec<u8> {
+    question.encode(&question.with_code(ResponseCode::Refused))
+}
+
 impl Question {
     /// An answer without content.
     fn blank(&self) -> Message {

@@ -13,7 +13,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
+    sync::{Semaphore, oneshot},
     task::JoinSet,
     time::timeout,
 };
@@ -23,9 +23,13 @@ use crate::pace::Pace;
 
 use super::{
     Notes, Upstream,
-    answer::{Asked, Found, Question, Transport, answer, bounded, read},
+    answer::{Asked, Found, Question, Transport, answer, bounded, read, refused},
     memory::{Link, Memory},
+    sts::Policies,
+    thrift::{Thrift, Verdict},
+    tlsa,
 };
+use crate::names::{NameNote, Note, StsNote, TlsaNote};
 
 /// Questions by UDP that one cell may have open; further ones are dropped, and asked again by their asker.
 pub const MAX_QUESTIONS: usize = 64;
@@ -41,6 +45,17 @@ const MAX_PER_CONNECTION: usize = 100;
 const IDLE: Duration = Duration::from_secs(10);
 /// A question takes 512 bytes at most, EDNS options aside.
 const LONGEST_QUESTION: usize = 4096;
+/// How long an answer is held back for the TLSA records of a host. Without them its mail waits, so they are worth waiting for; an MSA asks again
+/// after five seconds.
+const TLSA_PATIENCE: Duration = Duration::from_secs(3);
+/// How long it is held back for a domain's MTA-STS policy; a later one is told later.
+const STS_PATIENCE: Duration = Duration::from_secs(1);
+/// What one cell may have being looked into for the proxy.
+const MAX_INQUIRIES: usize = 64;
+/// What all cells may have being looked up in advance.
+const MAX_PREFETCHES: usize = 256;
+/// MX hosts whose TLSA records are looked up in advance: those that are tried first.
+const PREFETCHED_HOSTS: usize = 4;
 /// Pause after a socket error that may come again at once.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,20 +63,30 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Shared {
     pub(super) upstream: ArcSwap<Upstream>,
     pub(super) notes: Notes,
+    pub(super) policies: Arc<Policies>,
     questions: Semaphore,
+    prefetches: Arc<Semaphore>,
 }
 
 impl Shared {
-    /// Doors that ask `upstream` and tell `notes`.
+    /// Doors that ask `upstream` and `policies`, and tell `notes`.
     #[must_use]
-    pub fn new(upstream: Upstream, notes: Notes) -> Self {
-        Self { upstream: ArcSwap::from_pointee(upstream), notes, questions: Semaphore::new(MAX_QUESTIONS_OF_ALL) }
+    pub fn new(upstream: Upstream, policies: Arc<Policies>, notes: Notes) -> Self {
+        Self {
+            upstream: ArcSwap::from_pointee(upstream),
+            notes,
+            policies,
+            questions: Semaphore::new(MAX_QUESTIONS_OF_ALL),
+            prefetches: Arc::new(Semaphore::new(MAX_PREFETCHES)),
+        }
     }
 }
 
 /// Serves the door of `cell` until dropped. Owns both sockets: once this future is gone, they are closed.
 pub async fn serve(cell: CellId, udp: UdpSocket, tcp: TcpListener, shared: Arc<Shared>) {
-    let asker = Arc::new(Asker { cell, memory: Mutex::default(), shared });
+    let inquiries = Arc::new(Semaphore::new(MAX_INQUIRIES));
+    let thrift = Mutex::new(Thrift::new(Instant::now()));
+    let asker = Arc::new(Asker { cell, memory: Mutex::default(), thrift, inquiries, shared });
     tokio::join!(datagrams(&udp, &asker), streams(&tcp, &asker));
 }
 
@@ -148,6 +173,8 @@ async fn converse(mut stream: TcpStream, asker: &Asker) -> io::Result<()> {
 struct Asker {
     cell: CellId,
     memory: Mutex<Memory>,
+    thrift: Mutex<Thrift>,
+    inquiries: Arc<Semaphore>,
     shared: Arc<Shared>,
 }
 
@@ -158,33 +185,154 @@ impl Asker {
             Asked::Answer(answer) => return Some(answer),
             Asked::Nothing => return None,
         };
+        if !self.affords(&plain(&question.query.name)) {
+            return Some(refused(&question));
+        }
         let Ok(_place) = self.shared.questions.try_acquire() else { return Some(answer(&question, &Found::Failed)) };
         let upstream = self.shared.upstream.load_full();
         let kind = question.query.query_type;
-        let found = match upstream.find(&question.query.name, kind).await {
+        let looked_up = upstream.find(&question.query.name, kind).await;
+        let found = match looked_up.found {
             Found::Records(records) => Found::Records(bounded(records, kind)),
             nothing => nothing,
         };
-        let links = self.remember(&question, &found);
-        self.shared.notes.send(self.cell, links).await;
+        let links = self.remember(&question, &found, looked_up.secure);
+        let notes = self.notes(&upstream, &question, &found, looked_up.secure, links).await;
+        self.shared.notes.send(notes).await;
         Some(answer(&question, &found))
     }
 
-    fn remember(&self, question: &Question, found: &Found) -> Vec<Link> {
+    /// Whether the cell may ask for this name, too.
+    fn affords(&self, name: &str) -> bool {
+        if self.memory.lock().unwrap_or_else(PoisonError::into_inner).named(name) {
+            return true;
+        }
+        let verdict = self.thrift.lock().unwrap_or_else(PoisonError::into_inner).ask(name, Instant::now());
+        if let Verdict::RefuseFirst(domain) = &verdict {
+            tracing::warn!(cell = %self.cell, domain, "a cell asks for more names than mail does; refused for a minute");
+        }
+        verdict == Verdict::Ask
+    }
+
+    fn remember(&self, question: &Question, found: &Found, secure: bool) -> Vec<Link> {
         let name = plain(&question.query.name);
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         match (question.query.query_type, found) {
             (RecordType::MX, Found::Records(records)) => {
                 let hosts: Vec<String> = records.iter().filter_map(exchanger).collect();
                 // "MX 0 ." says that there is no mail (RFC 7505): not even an implicit MX.
-                if hosts.is_empty() { Vec::new() } else { memory.exchangers(&name, &hosts, Instant::now()) }
+                if hosts.is_empty() { Vec::new() } else { memory.exchangers(&name, &hosts, secure, Instant::now()) }
             }
-            (RecordType::MX, Found::NoData(_)) => memory.exchangers(&name, &[], Instant::now()),
+            (RecordType::MX, Found::NoData(_)) => memory.exchangers(&name, &[], secure, Instant::now()),
             (RecordType::A | RecordType::AAAA, Found::Records(records)) => {
                 let addresses: Vec<_> = records.iter().filter_map(address).collect();
-                memory.addresses(&name, &addresses, Instant::now())
+                memory.addresses(&name, &addresses, secure, Instant::now())
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// What the proxy is to know before the MSA has its answer: first what is known of hosts and domains, then which addresses they are.
+    async fn notes(
+        &self,
+        upstream: &Arc<Upstream>,
+        question: &Question,
+        found: &Found,
+        secure: bool,
+        links: Vec<Link>,
+    ) -> Vec<Note> {
+        let cell = self.cell;
+        let mut inquiries = JoinSet::new();
+        let mut hosts: Vec<String> = Vec::new();
+        match (question.query.query_type, found) {
+            (RecordType::MX, Found::Records(records)) => {
+                let named = records.iter().filter_map(exchanger).collect::<Vec<_>>();
+                if !named.is_empty() {
+                    inquiries.spawn(self.inquire_policy(upstream, plain(&question.query.name)));
+                }
+                if secure {
+                    self.prefetch(upstream, &named);
+                }
+            }
+            (RecordType::MX, Found::NoData(_)) => {
+                inquiries.spawn(self.inquire_policy(upstream, plain(&question.query.name)));
+            }
+            // Also where the domain's MX records are not signed: another's may be.
+            (RecordType::A | RecordType::AAAA, Found::Records(_)) if secure => hosts.push(plain(&question.query.name)),
+            _ => {}
+        }
+        let mut secure_hosts =
+            links.iter().filter(|link| link.secure).map(|link| link.host.clone()).collect::<Vec<_>>();
+        hosts.append(&mut secure_hosts);
+        hosts.sort();
+        hosts.dedup();
+        hosts.into_iter().for_each(|host| _ = inquiries.spawn(self.inquire_tlsa(upstream, host)));
+        let mut notes: Vec<Note> = inquiries.join_all().await.into_iter().flatten().collect();
+        notes.extend(links.into_iter().map(|Link { domain, host, address, ttl_s, secure }| {
+            Note::Name(NameNote { cell, domain, mx: host, address, secure, ttl_s })
+        }));
+        notes
+    }
+
+    fn inquire_policy(
+        &self,
+        upstream: &Arc<Upstream>,
+        domain: String,
+    ) -> impl Future<Output = Option<Note>> + Send + 'static {
+        let (cell, policies, upstream) = (self.cell, Arc::clone(&self.shared.policies), Arc::clone(upstream));
+        self.now_or_later(STS_PATIENCE, async move {
+            let found = policies.of(&upstream, &domain).await;
+            Note::Sts(StsNote { cell, domain, found })
+        })
+    }
+
+    fn inquire_tlsa(
+        &self,
+        upstream: &Arc<Upstream>,
+        host: String,
+    ) -> impl Future<Output = Option<Note>> + Send + 'static {
+        let (cell, upstream) = (self.cell, Arc::clone(upstream));
+        self.now_or_later(TLSA_PATIENCE, async move {
+            let (found, ttl_s) = match Name::from_ascii(&host) {
+                Ok(name) => tlsa::tlsa(&upstream, &name).await,
+                Err(_) => (crate::tls::TlsaFound::Failed, 0),
+            };
+            Note::Tlsa(TlsaNote { cell, mx: host, found, ttl_s })
+        })
+    }
+
+    /// What `inquiry` comes to, if it does so in time; otherwise it is told to the proxy when it does. Nothing comes of it if the cell has too many open.
+    fn now_or_later(
+        &self,
+        patience: Duration,
+        inquiry: impl Future<Output = Note> + Send + 'static,
+    ) -> impl Future<Output = Option<Note>> + Send + 'static {
+        let place = Arc::clone(&self.inquiries).try_acquire_owned();
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let place = place.ok()?;
+            let (tell, told) = oneshot::channel();
+            tokio::spawn(async move {
+                let note = inquiry.await;
+                drop(place);
+                if let Err(late) = tell.send(note) {
+                    shared.notes.send(vec![late]).await;
+                }
+            });
+            timeout(patience, told).await.ok()?.ok()
+        }
+    }
+
+    /// Begins to look for TLSA records while the MSA asks for addresses: what is found is in the cache then.
+    fn prefetch(&self, upstream: &Arc<Upstream>, hosts: &[String]) {
+        for host in hosts.iter().take(PREFETCHED_HOSTS) {
+            let Ok(place) = Arc::clone(&self.shared.prefetches).try_acquire_owned() else { return };
+            let Some(name) = Name::from_ascii(host).ok().and_then(|name| tlsa::owner(&name)) else { continue };
+            let upstream = Arc::clone(upstream);
+            tokio::spawn(async move {
+                upstream.find(&name, RecordType::TLSA).await;
+                drop(place);
+            });
         }
     }
 }

@@ -14,6 +14,7 @@ use warren_launcher_api::CellId;
 use super::{
     Notes, Upstream,
     door::{Shared, serve},
+    sts::Policies,
 };
 
 /// The doors. One task each.
@@ -36,13 +37,19 @@ impl Asking {
     pub fn replace(&self, upstream: Upstream) {
         self.0.upstream.store(Arc::new(upstream));
     }
+
+    /// Whom they ask at present.
+    #[must_use]
+    pub fn upstream(&self) -> Upstream {
+        Upstream::clone(&self.0.upstream.load())
+    }
 }
 
 impl Doors {
-    /// No doors yet; those to come ask `upstream` and tell `notes`.
+    /// No doors yet; those to come ask `upstream` and `policies`, and tell `notes`.
     #[must_use]
-    pub fn new(upstream: Upstream, notes: Notes) -> Self {
-        Self { shared: Arc::new(Shared::new(upstream, notes)), open: HashMap::new() }
+    pub fn new(upstream: Upstream, policies: Arc<Policies>, notes: Notes) -> Self {
+        Self { shared: Arc::new(Shared::new(upstream, policies, notes)), open: HashMap::new() }
     }
 
     /// A handle to change what all doors ask.

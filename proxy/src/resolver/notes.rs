@@ -7,17 +7,15 @@ use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
 };
-use warren_launcher_api::CellId;
 
-use super::memory::Link;
-use crate::names::{NameNote, Note};
+use crate::names::Note;
 
 /// Longest an answer is held back for its notes. A proxy that reads takes microseconds.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// After the proxy did not read in time, so long no answer waits for it.
 const SULK: Duration = Duration::from_secs(1);
-/// Most notes for one answer.
-const MAX_NOTES: usize = 128;
+/// Most notes for one answer: of a host with as many addresses and domains as are remembered, and what is known of it.
+const MAX_NOTES: usize = 160;
 
 /// The way to the proxy's datagram socket.
 #[derive(Debug)]
@@ -40,9 +38,9 @@ impl Notes {
         Self { path, state: Mutex::default() }
     }
 
-    /// Sends what `links` say of addresses in `cell`; returns when the proxy has them, or cannot be told.
-    pub async fn send(&self, cell: CellId, links: Vec<Link>) {
-        if links.is_empty() {
+    /// Sends notes, in their order; returns when the proxy has them, or cannot be told.
+    pub async fn send(&self, notes: Vec<Note>) {
+        if notes.is_empty() {
             return;
         }
         let deadline = Instant::now() + PATIENCE;
@@ -51,10 +49,8 @@ impl Notes {
             return;
         }
         let sent = timeout_at(deadline, async {
-            for Link { domain, host, address, ttl_s } in links.into_iter().take(MAX_NOTES) {
-                // The resolver does not validate yet, so nothing is secure.
-                let note = NameNote { cell, domain, mx: host, address, secure: false, ttl_s };
-                let Ok(json) = serde_json::to_vec(&Note::Name(note)) else { continue };
+            for note in notes.into_iter().take(MAX_NOTES) {
+                let Ok(json) = serde_json::to_vec(&note) else { continue };
                 self.deliver(&mut state, &json).await?;
             }
             Ok::<(), io::Error>(())

@@ -25,13 +25,13 @@ use tokio::{
 use warren_launcher_api::{CellId, Event, Request, Role, VERSION};
 use warren_packet::{PacketListener, aio::AsyncListener};
 
-use super::{Doors, Notes, Upstream, answer, door, launcher};
+use super::{Doors, Notes, Policies, Upstream, answer, door, launcher, sts::fetch::Fetcher};
 use crate::names::Note;
 
 const CELL: CellId = CellId(7);
 const LONG: Duration = Duration::from_secs(20);
 
-fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     Name::from_ascii(text).unwrap()
 }
 
@@ -49,18 +49,27 @@ fn a(owner: &str, last: u8) -> Record {
 
 /// An authority and recursor in one: what it does not know does not exist, `fail.` fails, `silent.` says nothing.
 async fn authority() -> SocketAddr {
-    let mut zone: HashMap<(Name, RecordType), Vec<Record>> = HashMap::new();
-    let mut add = |records: Vec<Record>| {
-        zone.entry((records[0].name.clone(), records[0].record_type())).or_default().extend(records)
-    };
-    add(vec![mx("shop.example.", 10, "Mx1.Shop.example."), mx("shop.example.", 20, "mx2.shop.example.")]);
-    add(vec![mx("other.example.", 10, "mx1.shop.example.")]);
-    add(vec![mx("closed.example.", 0, ".")]);
-    add(vec![a("mx1.shop.example.", 1), a("mx1.shop.example.", 2)]);
-    add(vec![a("bare.example.", 3)]);
-    add(vec![record("alias.example.", RData::CNAME(CNAME(name("bare.example."))))]);
     let chunk = |n: u8| record("long.example.", RData::TXT(TXT::new(vec![format!("{n}{}", "x".repeat(200))])));
-    add((0..5).map(chunk).collect());
+    let mut records = vec![
+        mx("shop.example.", 10, "Mx1.Shop.example."),
+        mx("shop.example.", 20, "mx2.shop.example."),
+        mx("other.example.", 10, "mx1.shop.example."),
+        mx("closed.example.", 0, "."),
+        a("mx1.shop.example.", 1),
+        a("mx1.shop.example.", 2),
+        a("bare.example.", 3),
+        record("alias.example.", RData::CNAME(CNAME(name("bare.example.")))),
+    ];
+    records.extend((0..5).map(chunk));
+    authority_of(records).await
+}
+
+/// One that knows these records.
+pub(super) async fn authority_of(records: Vec<Record>) -> SocketAddr {
+    let mut zone: HashMap<(Name, RecordType), Vec<Record>> = HashMap::new();
+    for record in records {
+        zone.entry((record.name.clone(), record.record_type())).or_default().push(record);
+    }
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
@@ -104,8 +113,18 @@ struct World {
     notes: UnixDatagram,
 }
 
+/// The configuration that asks one nameserver.
+fn asking(nameserver: SocketAddr) -> warren_config::Resolver {
+    warren_config::Resolver {
+        nameservers: vec![nameserver],
+        dnssec: warren_config::Dnssec::Auto,
+        trust_anchors: None,
+        policy_ca: None,
+    }
+}
+
 /// Two sockets on one free port.
-fn sockets(at: Option<SocketAddr>) -> (SocketAddr, OwnedFd, OwnedFd) {
+pub(super) fn sockets(at: Option<SocketAddr>) -> (SocketAddr, OwnedFd, OwnedFd) {
     for _ in 0..100 {
         let tcp = std::net::TcpListener::bind(at.unwrap_or(([127, 0, 0, 1], 0).into())).unwrap();
         let address = tcp.local_addr().unwrap();
@@ -121,7 +140,8 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let socket: PathBuf = directory.path().join("names.sock");
         let notes = UnixDatagram::bind(&socket).unwrap();
-        let mut doors = Doors::new(Upstream::new(&[nameserver]).unwrap(), Notes::new(socket));
+        let policies = Arc::new(Policies::new(Fetcher::new(None, Vec::new()).unwrap(), None));
+        let mut doors = Doors::new(Upstream::new(&asking(nameserver)).unwrap(), policies, Notes::new(socket));
         let (door, udp, tcp) = sockets(None);
         doors.open(CELL, 1, udp, tcp).await.unwrap();
         Self { doors, door, directory, notes }
@@ -146,7 +166,7 @@ impl World {
     }
 }
 
-fn question(owner: &str, kind: RecordType, edns: Option<u16>) -> Message {
+pub(super) fn question(owner: &str, kind: RecordType, edns: Option<u16>) -> Message {
     let mut message = Message::query();
     message.metadata.id = 0x1234;
     message.metadata.recursion_desired = true;
@@ -160,7 +180,7 @@ fn question(owner: &str, kind: RecordType, edns: Option<u16>) -> Message {
     message
 }
 
-async fn ask(door: SocketAddr, question: &Message) -> Message {
+pub(super) async fn ask(door: SocketAddr, question: &Message) -> Message {
     let (bytes, _) = ask_bytes(door, &question.to_vec().unwrap()).await;
     bytes
 }

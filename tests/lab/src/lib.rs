@@ -23,6 +23,7 @@
 //! | [`lab`], [`mailbox`] | the owner's side |
 //! | [`map`] | who lives where |
 //! | [`world`], [`net`], [`dns`], [`tls`], [`mta`], [`persona`] | the inside |
+//! | [`signed`] | signed zones, for a lab or on any address |
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -35,6 +36,7 @@ pub mod map;
 pub mod mta;
 pub mod net;
 pub mod persona;
+pub mod signed;
 pub mod tls;
 pub mod world;
 

@@ -76,17 +76,7 @@ impl ClientTls {
     /// Judges certificates by the system's roots (or those of `SSL_CERT_FILE`) and, if there is one, by those of a PEM file. A system without any trusts
     /// nobody; TLS works all the same.
     pub fn with_system_roots(more: Option<&Path>) -> Result<Self, RootsError> {
-        let found = rustls_native_certs::load_native_certs();
-        for error in &found.errors {
-            tracing::warn!(%error, "cannot read a trusted root");
-        }
-        let mut roots = RootCertStore::empty();
-        let (added, ignored) = roots.add_parsable_certificates(found.certs);
-        tracing::debug!(added, ignored, "trusted roots");
-        if let Some(file) = more {
-            add_file(&mut roots, file).map_err(|reason| RootsError { file: file.into(), reason })?;
-        }
-        Ok(Self::with_roots(roots))
+        system_roots(more).map(Self::with_roots)
     }
 
     /// Judges certificates by these roots.
@@ -156,6 +146,21 @@ impl ClientTls {
         self.memory.judge(server, &judged, now);
         judged
     }
+}
+
+/// The system's roots (or those of `SSL_CERT_FILE`) and, if there is one, those of a PEM file.
+pub fn system_roots(more: Option<&Path>) -> Result<RootCertStore, RootsError> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "cannot read a trusted root");
+    }
+    let mut roots = RootCertStore::empty();
+    let (added, ignored) = roots.add_parsable_certificates(found.certs);
+    tracing::debug!(added, ignored, "trusted roots");
+    if let Some(file) = more {
+        add_file(&mut roots, file).map_err(|reason| RootsError { file: file.into(), reason })?;
+    }
+    Ok(roots)
 }
 
 fn add_file(roots: &mut RootCertStore, file: &Path) -> Result<(), String> {
