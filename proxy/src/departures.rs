@@ -79,9 +79,22 @@ impl Departures {
 
     /// Waits for a place, at most for `patience`. Cancel safe: who is dropped gives up his turn.
     pub async fn enter(self: &Arc<Self>, ask: &Ask<'_>, patience: Duration) -> Turn {
-        let mut wait = match self.come_in(ask) {
-            Ok(wait) => wait,
-            Err(turn) => return turn,
+        let mut wait = {
+            let mut inner = self.lock();
+            let wait = match inner.policy.enter(ask, Moment::current()) {
+                Entry::Wait(ticket) => {
+                    let (tell, turn) = oneshot::channel();
+                    inner.waiting.insert(ticket, tell);
+                    Wait { departures: Arc::clone(self), ticket, turn, over: false }
+                }
+                Entry::Granted(granted) => {
+                    self.go_on(inner);
+                    return self.turn(granted.ticket, Ok(granted.decision));
+                }
+                Entry::Refused(none) => return Turn::Refused(none),
+            };
+            self.go_on(inner);
+            wait
         };
         match tokio::time::timeout(patience, &mut wait.turn).await {
             Ok(Ok(outcome)) => {
@@ -90,25 +103,6 @@ impl Departures {
             }
             // Late, or the machine is gone.
             _ => Turn::Missed,
-        }
-    }
-
-    fn come_in(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Wait, Turn> {
-        let mut inner = self.lock();
-        let (entry, wait) = match inner.policy.enter(ask, Moment::current()) {
-            Entry::Wait(ticket) => {
-                let (tell, turn) = oneshot::channel();
-                inner.waiting.insert(ticket, tell);
-                (None, Some(Wait { departures: Arc::clone(self), ticket, turn, over: false }))
-            }
-            Entry::Granted(granted) => (Some((granted.ticket, Ok(granted.decision))), None),
-            Entry::Refused(none) => return Err(Turn::Refused(none)),
-        };
-        self.go_on(inner);
-        match (entry, wait) {
-            (_, Some(wait)) => Ok(wait),
-            (Some((ticket, outcome)), None) => Err(self.turn(ticket, outcome)),
-            (None, None) => Err(Turn::Missed),
         }
     }
 

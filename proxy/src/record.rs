@@ -21,6 +21,9 @@ use crate::message_id::MessageId;
 /// Most recipients recorded of one message; replies are still matched beyond.
 const MAX_RECIPIENTS: usize = 10_000;
 
+/// Most recipients remembered of a message that is not begun.
+const MAX_EARLY: usize = 1_000;
+
 /// The record of one session.
 #[derive(Debug)]
 pub struct SessionRecord {
@@ -37,6 +40,8 @@ pub struct SessionRecord {
     aside: Option<Box<Aside>>,
     /// What was asked on the leg before, and is asked again.
     again: VecDeque<Asked>,
+    /// Recipients of a MAIL that the MX has not heard yet: refused here.
+    early: Vec<(ForwardPath, Reply)>,
     /// The reply that comes next came before.
     repeated: bool,
     /// Messages without a final verdict, oldest first.
@@ -95,6 +100,7 @@ impl SessionRecord {
             asked: VecDeque::new(),
             aside: None,
             again: VecDeque::new(),
+            early: Vec::new(),
             repeated: false,
             open: VecDeque::new(),
             messages: 0,
@@ -240,6 +246,9 @@ impl SessionRecord {
     fn command(&mut self, at: Instant, flow: Flow, topic: Topic, line: &[u8]) {
         let at_us = self.micros(at);
         self.log.command(self.leg_number(), at_us, dir(flow), line);
+        if topic == Topic::Command(Verb::Mail) && flow != Flow::CommandSent {
+            self.early.clear();
+        }
         if !matches!(flow, Flow::CommandPassed | Flow::CommandSent) {
             return;
         }
@@ -361,7 +370,14 @@ impl SessionRecord {
     }
 
     /// A recipient was refused here, and the MX not asked: its domain wants what this connection is not.
-    pub fn not_asked(&mut self, to: &ForwardPath, reply: &Reply, at: Instant) {
+    /// `early`: nor was it told of the MAIL.
+    pub fn not_asked(&mut self, to: &ForwardPath, reply: &Reply, early: bool, at: Instant) {
+        if early {
+            if self.early.len() < MAX_EARLY {
+                self.early.push((to.clone(), reply.clone()));
+            }
+            return;
+        }
         let at_us = self.micros(at);
         let Some(open) = self.open.back_mut().filter(|open| open.recipients.len() < MAX_RECIPIENTS) else { return };
         open.recipients.push(to.to_string());
@@ -432,6 +448,9 @@ impl Observer for SessionRecord {
                 });
                 if let Some(asked) = self.asked.back_mut() {
                     asked.message = self.messages;
+                }
+                for (to, reply) in std::mem::take(&mut self.early) {
+                    self.not_asked(&to, &reply, false, at);
                 }
             }
             Event::Rcpt(path) => {

@@ -48,7 +48,7 @@ impl Upstream for Mx<'_> {
                         None if self.handshake() == TlsPolicy::Off => How::NotTried,
                         None => How::NotOffered,
                     };
-                    self.leg = Some(Connection { egress, encrypted: false, tls: LegTls::new(how), helo: None });
+                    self.leg = Some(Connection { egress, tls: LegTls::new(how), helo: None });
                     return Ok(MaybeTls::Plain(stream));
                 }
                 Err(error) => error,
@@ -74,7 +74,6 @@ impl Upstream for Mx<'_> {
                 self.record.secured(secured.facts);
                 if let Some(leg) = &mut self.leg {
                     leg.tls = LegTls::new(How::Tls(secured.chain));
-                    leg.encrypted = true;
                 }
                 Some((secured.stream, verified))
             }

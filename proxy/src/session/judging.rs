@@ -2,14 +2,14 @@
 
 use rustls_pki_types::UnixTime;
 use warren_smtp::command::Command;
-use warren_smtp::mediator::{Judgement, Leg, Policy, Topic};
+use warren_smtp::mediator::{Judgement, Leg, Policy, TlsPolicy, Topic};
 use warren_smtp::{ForwardPath, Reply, ReversePath};
 
 use super::learning::{stage_of, verb_of};
 use super::{Mx, Sender};
 use crate::egress::{AtMail, MailClass, What};
 use crate::record::{lines, verdict};
-use crate::tls::{Known, Requirement, StsFound, TlsaFound, canonical};
+use crate::tls::{Demand, Known, Requirement, StsFound, TlsaFound, canonical};
 
 impl Policy for Mx<'_> {
     fn mail(&mut self, from: &ReversePath, line: &[u8]) -> Judgement {
@@ -17,7 +17,10 @@ impl Policy for Mx<'_> {
         let Some(place) = &self.place else { return Judgement::Move };
         match place.mail(&self.ask()) {
             // Who the MX has to be depends on the recipient's domain, and nobody told which that is.
-            AtMail::Stay if self.names.is_empty() && !self.settings.tls_rules.rules.is_empty() => Judgement::Hold,
+            AtMail::Stay if self.names.is_empty() && !self.settings.tls_rules.rules.is_empty() => {
+                self.sender.held = true;
+                Judgement::Hold
+            }
             AtMail::Stay => Judgement::Pass,
             AtMail::Move => {
                 self.place = None;
@@ -31,15 +34,21 @@ impl Policy for Mx<'_> {
         let Some(domain) = to.mailbox().and_then(|mailbox| mailbox.domain()) else { return Judgement::Pass };
         let requirement = self.requirement(&canonical(domain.as_str()));
         let Some(leg) = &mut self.leg else { return Judgement::Pass };
-        let Err(unmet) = leg.tls.rcpt(&requirement, UnixTime::now()) else { return Judgement::Pass };
-        // In the clear because nobody asked for more: somebody does now.
-        if self.names.is_empty() && self.stricter.is_none() && !leg.encrypted && !requirement.allows_clear() {
+        let Err(unmet) = leg.tls.rcpt(&requirement, UnixTime::now()) else {
+            self.sender.held = false;
+            return Judgement::Pass;
+        };
+        // In the clear because nobody asked for more: somebody does now, and nothing was said yet.
+        if requirement.demand == Demand::Encrypted
+            && self.handshake() == TlsPolicy::Off
+            && std::mem::take(&mut self.sender.held)
+        {
             self.stricter = Some(requirement);
             return Judgement::Move;
         }
         let reply = unmet.reply();
         tracing::info!(session = %self.record.id(), %domain, reason = %unmet.reason, "TLS is not what the recipient's domain asks for");
-        self.record.not_asked(to, &reply, std::time::Instant::now());
+        self.record.not_asked(to, &reply, self.sender.held, std::time::Instant::now());
         Judgement::Refuse(reply)
     }
 
@@ -107,7 +116,7 @@ impl Sender {
         };
         let forwarded = from.mailbox().is_some_and(|mailbox| rewritten(mailbox.local()));
         let class = if forwarded { MailClass::Forwarded } else { MailClass::Submitted };
-        Self { account: Some(from.to_string()), class, require_tls }
+        Self { account: Some(from.to_string()), class, require_tls, held: false }
     }
 }
 

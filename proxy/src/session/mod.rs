@@ -112,13 +112,14 @@ struct Sender {
     account: Option<String>,
     class: MailClass,
     require_tls: bool,
+    /// MAIL waits for the first recipient that passes.
+    held: bool,
 }
 
 /// A connection to the MX, as far as the outside of SMTP goes.
 #[derive(Debug)]
 struct Connection {
     egress: EgressAddr,
-    encrypted: bool,
     tls: LegTls,
     /// The name that the MX gave itself.
     helo: Option<String>,
@@ -136,7 +137,7 @@ impl<'a> Mx<'a> {
         let mx = SocketAddr::new(arrival.to.ip().to_canonical(), arrival.to.port());
         let names = arrival.cell.map(|cell| proxy.names_of(cell, mx.ip())).unwrap_or_default();
         let mx_name = names.first().map(|name| name.mx.clone());
-        let operator = Operator::of(mx_name.as_deref(), mx.ip());
+        let operator = proxy.departures().operator(mx_name.as_deref(), mx.ip());
         let start = SessionStart {
             id: SessionId::new(),
             tenant: arrival.tenant.clone(),

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixDatagram};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use warren_config::{TenantName, TlsPolicy};
+use warren_config::{TenantName, TlsPolicy, TlsRule};
 use warren_proxy::egress::{Budget, EgressAddr, Limits, Moment, Policy, Rules, State};
 use warren_proxy::places::PATIENCE;
 use warren_proxy::proxy::{Parts, Proxy};
@@ -163,17 +163,32 @@ impl Node {
         Self::start(to, TlsPolicy::Off, &["127.0.0.0/8"], rules, PATIENCE).await
     }
 
+    /// That asks for TLS by these rules, where it does not ask for what the default is.
+    pub async fn with_tls_rules(to: SocketAddr, tls: TlsPolicy, tls_rules: Vec<TlsRule>) -> Self {
+        let policy = Policy::new(rules(100), None, Moment::current());
+        let tls = warren_proxy::tls::Rules { rules: tls_rules, default: tls };
+        Self::around(to, tls, &["127.0.0.0/8"], policy, PATIENCE).await
+    }
+
     /// That knows what another one knew.
     pub async fn remembering(to: SocketAddr, rules: Rules, state: State) -> Self {
         let policy = Policy::new(rules, Some(state), Moment::current());
-        Self::around(to, TlsPolicy::Off, &["127.0.0.0/8"], policy, PATIENCE).await
+        let tls = warren_proxy::tls::Rules { rules: Vec::new(), default: TlsPolicy::Off };
+        Self::around(to, tls, &["127.0.0.0/8"], policy, PATIENCE).await
     }
 
     async fn start(to: SocketAddr, tls: TlsPolicy, allow: &[&str], rules: Rules, patience: Duration) -> Self {
+        let tls = warren_proxy::tls::Rules { rules: Vec::new(), default: tls };
         Self::around(to, tls, allow, Policy::new(rules, None, Moment::current()), patience).await
     }
 
-    async fn around(to: SocketAddr, tls: TlsPolicy, allow: &[&str], policy: Policy, patience: Duration) -> Self {
+    async fn around(
+        to: SocketAddr,
+        tls_rules: warren_proxy::tls::Rules,
+        allow: &[&str],
+        policy: Policy,
+        patience: Duration,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let notes = UnixDatagram::bind(directory.path().join(names::SOCKET_NAME)).unwrap();
         let (recorder, recording) =
@@ -186,7 +201,7 @@ impl Node {
                 reach,
                 connect_timeout: SOON,
                 deadlines: Deadlines::default(),
-                tls_rules: warren_proxy::tls::Rules { rules: Vec::new(), default: tls },
+                tls_rules,
             },
             policy,
             notes: Some(notes),

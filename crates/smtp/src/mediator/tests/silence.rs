@@ -1,8 +1,8 @@
 //! Deadlines: who was silent, and what comes of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Talk, TlsPolicy};
+use super::{Deadlines, Mediator, Outbound, Talk, TlsPolicy, leg};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -128,4 +128,58 @@ fn ehlo_ends_the_transaction_that_a_drain_would_wait_for() {
     talk.server(b"250 ok\r\n");
     talk.told_client();
     talk.run("!drain\nc 421 4.3.2 going down; try again\ns QUIT\n!close server\n!close client");
+}
+
+/// Every deadline with a length of its own.
+fn distinct() -> Deadlines {
+    let seconds = Duration::from_secs;
+    Deadlines {
+        greeting: seconds(1),
+        hello: seconds(2),
+        mail: seconds(3),
+        rcpt: seconds(4),
+        command: seconds(5),
+        data: seconds(6),
+        content: seconds(7),
+        transfer: seconds(100),
+        end_of_data: seconds(9),
+        client: seconds(10),
+        moving: seconds(11),
+    }
+}
+
+#[test]
+fn every_wait_has_its_own_deadline() {
+    let steps = [
+        ("!dial", 1),
+        ("S 220 mx\nc 220 mx", 10),
+        ("C EHLO msa\ns EHLO out.example", 2),
+        ("S 250-mx\nS 250 STARTTLS\ns STARTTLS", 2),
+        ("S 220 go\n!handshake\ns EHLO out.example", 2),
+        ("S 250 mx\nc 250 mx", 10),
+        ("C MAIL FROM:<>\ns MAIL FROM:<>", 3),
+        ("S 250 ok\nc 250 ok\nC RCPT TO:<a@mx.example>\ns RCPT TO:<a@mx.example>", 4),
+        ("S 250 ok\nc 250 ok\nC NOOP\ns NOOP", 5),
+        ("S 250 ok\nc 250 ok\nC RSET\ns RSET", 5),
+        ("S 250 ok\nc 250 ok\nC DATA\ns DATA", 6),
+        ("S 354 go\nc 354 go", 7),
+        ("C x\ns x", 7),
+        ("C .\ns .", 9),
+        ("S 250 ok\nc 250 ok", 10),
+        ("C QUIT\ns QUIT", 5),
+    ];
+    // Up to each of them, and then silence.
+    for last in 0..steps.len() {
+        let now = Instant::now();
+        let settings = Outbound { leg: leg(TlsPolicy::Require), deadlines: distinct() };
+        let mut talk = Talk::new(Mediator::outbound(settings, now), now);
+        for (step, _) in &steps[..=last] {
+            talk.run(step);
+        }
+        let before = talk.mediator.deadline();
+        assert_eq!(before, Some(talk.now + Duration::from_secs(steps[last].1)), "after {}", steps[last].0);
+        talk.silence(Duration::from_secs(steps[last].1));
+        let told = talk.told_client();
+        assert!(told.starts_with("421 4.") || told.starts_with("221 ") || steps[last].0 == "C x\ns x", "{told:?}");
+    }
 }
