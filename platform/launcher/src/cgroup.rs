@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use rustix::io::Errno;
@@ -20,8 +21,9 @@ use crate::layout;
 
 /// Controllers that every container is put under.
 const NEEDED: [&str; 3] = ["memory", "pids", "cpu"];
-/// Used on v1 if it is there. A user namespace refuses devices that are not of its own mounts anyway; this is the second lock.
-const WANTED: [&str; 4] = ["memory", "pids", "cpu", "devices"];
+/// Used on v1 if it is there. `cpuacct` tells who burns the processor. A user namespace refuses devices that are not of its own mounts
+/// anyway; `devices` is the second lock.
+const WANTED: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "devices"];
 /// What a container has in `/dev`: null, zero, full, random, urandom, tty, and terminals of its own.
 const DEVICES: [&str; 8] =
     ["c 1:3 rw", "c 1:5 rw", "c 1:7 rw", "c 1:8 rw", "c 1:9 rw", "c 5:0 rw", "c 5:2 rw", "c 136:* rw"];
@@ -262,6 +264,30 @@ fn settings(controller: &str, unified: bool, limits: &Limits) -> Vec<(&'static s
         ("cpu", false) => vec![("cpu.shares", (weight * 1024 / 100).max(2).to_string(), false)],
         _ => Vec::new(),
     }
+}
+
+/// What the processes of a group have used of the processors, if it can tell.
+pub fn processor_time(group: &Path) -> Option<Duration> {
+    if let Ok(nanoseconds) = fs::read_to_string(group.join("cpuacct.usage")) {
+        return nanoseconds.trim().parse().ok().map(Duration::from_nanos);
+    }
+    let stat = fs::read_to_string(group.join("cpu.stat")).ok()?;
+    stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok()).map(Duration::from_micros)
+}
+
+/// Has a group run only when nobody else wants to, or with its weight again, which the kernel forgets meanwhile. Does nothing to a group
+/// of another controller.
+pub fn stand_back(group: &Path, back: bool, weight: u32) -> io::Result<()> {
+    match fs::write(group.join("cpu.idle"), if back { "1" } else { "0" }) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        done => done?,
+    }
+    if back {
+        return Ok(());
+    }
+    let unified = group.join("cpu.weight").exists();
+    let limits = Limits { cpu_weight: weight, ..Limits::default() };
+    settings("cpu", unified, &limits).into_iter().try_for_each(|(file, value, _)| fs::write(group.join(file), value))
 }
 
 fn processes(group: &Path) -> Vec<i32> {

@@ -107,6 +107,8 @@ impl CellNumbers {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -133,6 +135,44 @@ mod tests {
         assert_eq!(all, 65536 - 2);
         ranges.give_back(two);
         assert_eq!(ranges.take(), Some(two));
+    }
+
+    proptest! {
+        /// Whatever is taken, given back and adopted, in whatever order: no two that are in use share an id, nor one with a volume.
+        #[test]
+        fn ranges_in_use_never_overlap(steps in prop::collection::vec((0_u8..4, any::<prop::sample::Index>()), 0..300)) {
+            let mut ranges = SlotRanges::default();
+            let mut used: Vec<u32> = Vec::new();
+            for (step, which) in steps {
+                match step {
+                    0 if !used.is_empty() => {
+                        let base = used.swap_remove(which.index(used.len()));
+                        ranges.give_back(base);
+                    }
+                    1 => {
+                        // What a launcher before this one had given.
+                        let base = SLOT_FIRST + which.index(((SLOT_END - SLOT_FIRST) / RANGE) as usize) as u32 * RANGE;
+                        if !used.contains(&base) {
+                            ranges.adopt(base);
+                            used.push(base);
+                        }
+                    }
+                    _ => used.extend(ranges.take()),
+                }
+                let mut sorted = used.clone();
+                sorted.sort_unstable();
+                prop_assert!(sorted.windows(2).all(|pair| pair[0] + RANGE <= pair[1]), "{sorted:x?}");
+                prop_assert!(sorted.iter().all(|base| *base >= SLOT_FIRST && base + RANGE <= SLOT_END));
+                prop_assert!(sorted.iter().all(|base| disk_base(VOLUMES - 1) + RANGE <= *base));
+            }
+        }
+
+        /// Volumes have ranges of their own for ever.
+        #[test]
+        fn volumes_never_share_an_id(one in 0..VOLUMES, other in 0..VOLUMES) {
+            prop_assume!(one != other);
+            prop_assert!(disk_base(one).abs_diff(disk_base(other)) >= RANGE);
+        }
     }
 
     #[test]

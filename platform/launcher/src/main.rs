@@ -16,6 +16,7 @@
 //! | `bind`, `doors` | steps on one container: volume, limits, start; sockets made in its cell |
 //! | `watcher` | the child that measures volumes |
 //! | `cgroup`, `volume`, `image`, `ids`, `record`, `layout` | what lies where |
+//! | `confine` | the launcher's own filter of system calls |
 //! | `process`, `sys` | processes; system calls without a safe wrapper |
 //!
 //! No network, no configuration files, no threads: typed requests on a socket, checked names, one thing at a time.
@@ -25,6 +26,7 @@ mod arguments;
 mod bind;
 mod cgroup;
 mod check;
+mod confine;
 mod doors;
 mod ids;
 mod image;

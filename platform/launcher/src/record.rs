@@ -31,6 +31,9 @@ pub struct Record {
     /// What its volume may hold; the watcher reads it.
     #[serde(default)]
     pub volume_bytes: u64,
+    /// Its weight against others; the watcher gives it back to whoever stood back.
+    #[serde(default)]
+    pub cpu_weight: u32,
     /// When it was bound, unix time in milliseconds.
     pub started_unix_ms: u64,
     /// Of its image when it was made: a next launcher can tell whether that was replaced.
@@ -93,6 +96,7 @@ mod tests {
             user: 3,
             base: 4,
             volume_bytes: 7,
+            cpu_weight: 100,
             started_unix_ms: 5,
             stamp: vec![[6; 4]],
         };

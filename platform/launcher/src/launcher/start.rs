@@ -55,6 +55,7 @@ impl Launcher {
             move |error: io::Error| format!("{what}: {error}")
         };
         bound_capabilities()?;
+        crate::confine::confine()?;
         fs::create_dir_all(&options.run).map_err(failed(&format!("{}", options.run.display())))?;
         let lock = lock(&options.run)?;
         for directory in [layout::cells(&options.run), layout::containers(&options.run), layout::bundles(&options.run)]

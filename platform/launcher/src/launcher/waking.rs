@@ -183,6 +183,7 @@ impl Launcher {
             user: crate::process::namespace(pid, "user").ok_or_else(gone)?,
             base,
             volume_bytes: wake.limits.volume_bytes,
+            cpu_weight: wake.limits.cpu_weight,
             started_unix_ms,
             stamp: wake.image.stamp.clone(),
         };

@@ -3,6 +3,7 @@
 //! ```text
 //!   $run/cells/N ──▶ who runs, and what its volume may hold
 //!   $state/volumes/M ──▶ measure ──▶ judge ──▶ Over{cell, why} ──▶ launcher, which ends the container
+//!   control groups ──▶ processor time ──▶ pace ──▶ who burns it stands back (cpu.idle), until it has rested
 //! ```
 //!
 //! Where the kernel has no quota for directories, this stands in for one. It looks after the fact: between two looks a program can write as
@@ -11,21 +12,24 @@
 
 mod judge;
 mod measure;
+mod pace;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
-use warren_launcher_api::{CellId, TenantName};
+use warren_launcher_api::{CellId, Limits, TenantName};
 use warren_packet::Packets;
 
-use crate::layout;
+use crate::{cgroup, layout};
 use judge::{Judge, Why};
 use measure::{Budget, Usage};
+use pace::Pace;
 
 /// How often it looks.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
@@ -37,6 +41,8 @@ const ALARM: usize = 200_000;
 const ALARMING: u64 = 4 << 20;
 /// Free space that is kept for the others: a twentieth of the file system, at most this.
 const RESERVE: u64 = 1 << 30;
+/// Containers whose processor time is read in one look, besides those that stand back; the rest has its turn in the next ones.
+const PACED: usize = 1_000;
 
 /// The launcher's only message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +72,13 @@ struct Watched {
     tenant: TenantName,
     #[serde(default)]
     volume_bytes: u64,
+    #[serde(default = "usual_weight")]
+    cpu_weight: u32,
+}
+
+/// Of containers that an older launcher has recorded.
+fn usual_weight() -> u32 {
+    Limits::default().cpu_weight
 }
 
 /// Serves the launcher on standard input until it hangs up.
@@ -81,6 +94,7 @@ pub fn run() -> io::Result<()> {
             Ok(_) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }
+        watcher.pace();
         for over in watcher.look()? {
             packets.send(&over, &[]).map_err(io::Error::other)?;
         }
@@ -94,11 +108,24 @@ struct Watcher {
     /// The last that was measured; the next look begins behind it.
     last: Option<CellId>,
     free: u64,
+    pace: Pace,
+    /// The last whose processor time was read.
+    paced: Option<CellId>,
+    began: Instant,
 }
 
 impl Watcher {
     fn new(begin: Begin) -> Watcher {
-        Watcher { begin, cells: BTreeMap::new(), judge: Judge::default(), last: None, free: 0 }
+        Watcher {
+            begin,
+            cells: BTreeMap::new(),
+            judge: Judge::default(),
+            last: None,
+            free: 0,
+            pace: Pace::default(),
+            paced: None,
+            began: Instant::now(),
+        }
     }
 
     fn look(&mut self) -> io::Result<Vec<Over>> {
@@ -118,6 +145,9 @@ impl Watcher {
             }
             self.last = Some(cell);
             let Some(watched) = self.cells.get(&cell) else { continue };
+            if watched.volume_bytes == 0 {
+                continue;
+            }
             let usage = self.measure(cell, watched, alarm, &mut budget);
             if let Some(why) = self.judge.measured(cell, &watched.tenant, usage, watched.volume_bytes) {
                 over.push(said(cell, usage.bytes, why));
@@ -133,6 +163,27 @@ impl Watcher {
             self.judge.forget(named.cell);
         }
         Ok(over)
+    }
+
+    /// Has those stand back who burn the processor. It is a kindness to the others: where the kernel lacks it, they have their weights.
+    fn pace(&mut self) {
+        let after =
+            |last: Option<CellId>| self.cells.keys().copied().filter(move |cell| last.is_none_or(|l| *cell > l));
+        let mut turn: Vec<CellId> =
+            after(self.paced).chain(self.cells.keys().copied()).take(self.cells.len()).collect();
+        turn.truncate(PACED);
+        self.paced = turn.last().copied();
+        turn.extend(self.pace.standing_back());
+        for cell in turn {
+            let Some(watched) = self.cells.get(&cell) else { continue };
+            let name = layout::container_name(cell);
+            let groups = || self.begin.groups.iter().map(|group| group.join(&name));
+            let Some(used) = groups().find_map(|group| cgroup::processor_time(&group)) else { continue };
+            if let Some(back) = self.pace.measured(cell, &watched.tenant, used, self.began.elapsed()) {
+                // It can only be gone, or on a kernel older than 5.15.
+                let _ = groups().try_for_each(|group| cgroup::stand_back(&group, back, watched.cpu_weight));
+            }
+        }
     }
 
     fn measure(&self, cell: CellId, watched: &Watched, alarm: bool, budget: &mut Budget) -> Usage {
@@ -157,9 +208,10 @@ impl Watcher {
                 continue;
             };
             let known = self.cells.remove(&cell).or_else(|| read(&entry.path()));
-            there.extend(known.filter(|watched| watched.volume_bytes > 0).map(|watched| (cell, watched)));
+            there.extend(known.map(|watched| (cell, watched)));
         }
         self.judge.keep(|cell| there.contains_key(&cell));
+        self.pace.keep(|cell| there.contains_key(&cell));
         self.cells = there;
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::FromRawFd;
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const VOLUME: &str = "/var/spool/warren";
@@ -16,6 +17,9 @@ unsafe extern "C" {
     fn _exit(status: c_int) -> !;
     fn syscall(number: c_long, ...) -> c_long;
 }
+
+/// Whether threads burn the processor.
+static BURN: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn on_term(_: c_int) {
     // SAFETY: _exit may be called in a handler.
@@ -107,6 +111,17 @@ fn answer(words: &[&str]) -> std::io::Result<String> {
             let mut all = vec![0_u8; megabytes.parse::<usize>().unwrap_or(0) << 20];
             all.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
             format!("{}", all.len())
+        }
+        ["burn", threads] => {
+            BURN.store(true, Ordering::Relaxed);
+            for _ in 0..threads.parse().unwrap_or(0) {
+                std::thread::spawn(|| while BURN.load(Ordering::Relaxed) {});
+            }
+            "burning".into()
+        }
+        ["rest"] => {
+            BURN.store(false, Ordering::Relaxed);
+            "resting".into()
         }
         ["dial", address] => {
             let address = address.parse().map_err(std::io::Error::other)?;
