@@ -14,7 +14,10 @@
 //! - [`rules`]: what the configuration says: pools, rules, budgets, ramps. The first rule that fits chooses the pool.
 //! - [`operator`]: who runs an MX. Health and budgets belong to an address *towards an operator*.
 //! - [`policy`]: [`Policy`], all of it together; the only door to this folder.
-//! - [`ask`]: what is asked, decided and refused; [`lesson`]: what is learned, and what changes by it; [`view`]: what people are shown.
+//! - [`ask`]: what is asked, decided and refused; [`lesson`]: what is learned, and what changes by it; [`view`]: what people are shown; [`state`]: what
+//!   survives a restart.
+//! - Inside: `choice` looks at addresses, `seats` gives and takes places, `room` says whose turn it is, `gauge` keeps a budget, `health`, `ramp` and
+//!   `suspicion` remember, `bounded` forgets, `clock` keeps time.
 //!
 //! # What holds
 //!

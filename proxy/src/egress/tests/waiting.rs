@@ -150,6 +150,22 @@ fn a_full_proxy_gives_its_next_place_to_who_has_fewest() {
 }
 
 #[test]
+fn a_busy_room_forgets_who_was_not_there_for_a_while() {
+    let mut world = world(100, 60_000, WIDE);
+    world.go(&mail("stays", "example.org"));
+    for n in 0..1_000 {
+        world.from(&mail(&format!("tenant{n}"), "example.org"));
+    }
+    let remembered = |world: &World| world.policy.rooms.values().map(|room| room.remembered()).max();
+    assert_eq!(remembered(&world), Some(1_001), "a debt outlives a session");
+    world.pass(121);
+    for _ in 0..300 {
+        world.from(&mail("another", "example.org"));
+    }
+    assert_eq!(remembered(&world), Some(2));
+}
+
+#[test]
 fn lanes_of_two_pools_share_an_address_by_turns() {
     let mut rules = plain(&[A]);
     rules.budgets = budget(1, 6_000);
