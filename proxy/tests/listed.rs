@@ -143,7 +143,8 @@ fn mail_flows_on_and_the_address_rests_until_it_is_well() {
     let row = first_there(&proxy).expect("the refusal is remembered");
     assert_eq!((row.health.state, row.health.by_hand), (HealthState::Rested, false), "{row:?}");
     let evidence = &row.health.evidence[0];
-    assert_eq!((evidence.what.as_str(), evidence.list.as_deref()), ("block_listed", Some("zen.spamhaus.org")));
+    assert_eq!(evidence.what, "block_listed");
+    assert!(evidence.list.as_deref().is_some_and(|list| list.contains("spamhaus")), "{evidence:?}");
     assert!(evidence.reply.contains("blocked using zen.spamhaus.org"), "{evidence:?}");
     assert_eq!(proxy.explain_to(mx).chosen, Some(ip(SECOND)));
 
