@@ -185,7 +185,7 @@ impl FromStr for Tlsa {
         let mut number = || words.next().and_then(|word| word.parse().ok()).ok_or(NotTlsa);
         let (usage, selector, matching) = (number()?, number()?, number()?);
         let hex: Vec<u8> = words.flat_map(str::bytes).collect();
-        if hex.len() % 2 != 0 || hex.len() > 2 * MAX_DATA {
+        if !hex.len().is_multiple_of(2) || hex.len() > 2 * MAX_DATA {
             return Err(NotTlsa);
         }
         let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(NotTlsa);

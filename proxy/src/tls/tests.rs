@@ -113,7 +113,7 @@ fn dane(tlsa: &[Tlsa], chain: &Chain) -> Result<(), Option<ResultType>> {
 fn dane_ee_looks_at_the_key_and_at_nothing_else() {
     let authority = Authority::new("root");
     let (own, key) = authority.signs_with_key(&["another.example"], expired);
-    let chain = untrusted(&[own.clone()]);
+    let chain = untrusted(std::slice::from_ref(&own));
     for matching in 0..=2 {
         assert_eq!(dane(&[tlsa(3, 0, matching, &own)], &chain), Ok(()), "3 0 {matching}");
         assert_eq!(dane(&[tlsa(3, 1, matching, &key)], &chain), Ok(()), "3 1 {matching}");
@@ -150,7 +150,10 @@ fn dane_ta_wants_a_chain_a_name_and_a_date() {
         assert!(dane(&[tlsa(2, 1, 0, &stranger.key)], &alone).is_err());
     }
     let own = authority.signs(&[MX], |_| ());
-    assert!(dane(&[tlsa(2, 0, 1, &own)], &untrusted(&[own.clone()])).is_err(), "a server is no anchor of itself");
+    assert!(
+        dane(&[tlsa(2, 0, 1, &own)], &untrusted(std::slice::from_ref(&own))).is_err(),
+        "a server is no anchor of itself"
+    );
     let forged = untrusted(&[stranger.signs(&[MX], |_| ()), authority.certificate.clone()]);
     assert!(dane(&[tlsa(2, 0, 1, &authority.certificate)], &forged).is_err(), "an anchor that signed nothing");
 }
@@ -184,7 +187,7 @@ fn only_the_strongest_digest_counts() {
 fn records_that_cannot_be_used_ask_for_encryption_by_anybody() {
     let authority = Authority::new("root");
     let own = authority.signs(&["other.example"], expired);
-    let chain = untrusted(&[own.clone()]);
+    let chain = untrusted(std::slice::from_ref(&own));
     let short = Tlsa { data: vec![1; 31], ..tlsa(3, 1, 1, &own) };
     for record in [
         tlsa(0, 0, 1, &authority.certificate),
