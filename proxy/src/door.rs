@@ -4,7 +4,7 @@
 //! tenant's own cost. Each open door is one task that sleeps in `accept`.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,10 +28,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Serves the exit door of a cell until dropped. `tenant` becomes known when the cell is bound.
 pub async fn serve_cell(
     proxy: Arc<Proxy>,
-    listener: TcpListener,
+    listener: net::TcpListener,
     cell: CellId,
     tenant: watch::Receiver<Option<TenantName>>,
 ) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%cell, %error, "an exit door cannot be served"),
+    };
     let places = proxy.places().of_tenant();
     let mut pace = Pace::new(CONNECTIONS_PER_SECOND, Instant::now());
     loop {

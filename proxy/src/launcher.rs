@@ -15,7 +15,6 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use warren_daemon::{Absence, Backoff};
@@ -25,6 +24,7 @@ use warren_packet::aio::AsyncPackets;
 
 use crate::door;
 use crate::proxy::Proxy;
+use crate::workers::Workers;
 
 /// Why the connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +40,8 @@ enum Lost {
 }
 
 /// Holds the doors that the launcher at `socket` hands out; connects again whenever it must.
-pub async fn hold(proxy: Arc<Proxy>, socket: &Path) -> Infallible {
-    let mut doors = CellDoors { proxy, open: HashMap::new() };
+pub async fn hold(proxy: Arc<Proxy>, workers: Workers, socket: &Path) -> Infallible {
+    let mut doors = CellDoors { proxy, workers, open: HashMap::new() };
     let mut backoff = Backoff::local();
     let mut absence = Absence::default();
     loop {
@@ -107,6 +107,7 @@ async fn converse(
 #[derive(Debug)]
 struct CellDoors {
     proxy: Arc<Proxy>,
+    workers: Workers,
     open: HashMap<CellId, Held>,
 }
 
@@ -137,10 +138,9 @@ impl CellDoors {
         }
         let listener = net::TcpListener::from(listener);
         listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
         let known = self.shut(cell).await;
         let (tenant, told) = watch::channel(tenant.or(known));
-        let task = tokio::spawn(door::serve_cell(Arc::clone(&self.proxy), listener, cell, told));
+        let task = self.workers.next().spawn(door::serve_cell(Arc::clone(&self.proxy), listener, cell, told));
         self.open.insert(cell, Held { generation, tenant, task });
         Ok(())
     }

@@ -25,6 +25,7 @@
 //! | [`names`] | which MX name an address stands for |
 //! | [`places`] | how many sessions at once |
 //! | [`record`], [`message_id`] | the session's record |
+//! | [`workers`] | the threads that carry sessions |
 //! | [`settings`] | what the configuration means here |
 //! | [`resolver`] | the tenants' DNS, a process of its own |
 #![forbid(unsafe_code)]
@@ -52,3 +53,4 @@ pub mod session;
 pub mod settings;
 pub mod standalone;
 pub mod tls;
+pub mod workers;

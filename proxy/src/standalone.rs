@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{self, IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -17,6 +17,7 @@ use warren_session::Door;
 use warren_smtp::Reply;
 
 use crate::door::pause;
+use crate::places::TenantPlaces;
 use crate::proxy::Proxy;
 use crate::session::{self, Arrival};
 
@@ -45,11 +46,11 @@ pub enum OpenError {
 }
 
 /// Opens the listeners of a standalone proxy.
-pub fn open(standalone: &Standalone) -> Result<Vec<TcpListener>, OpenError> {
+pub fn open(standalone: &Standalone) -> Result<Vec<net::TcpListener>, OpenError> {
     standalone.listen.iter().map(|at| listen(*at, standalone.mode)).collect()
 }
 
-fn listen(at: SocketAddr, mode: RedirectMode) -> Result<TcpListener, OpenError> {
+fn listen(at: SocketAddr, mode: RedirectMode) -> Result<net::TcpListener, OpenError> {
     let failed = |source| OpenError::Listen { at, source };
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP)).map_err(failed)?;
     if mode == RedirectMode::Tproxy {
@@ -64,13 +65,32 @@ fn listen(at: SocketAddr, mode: RedirectMode) -> Result<TcpListener, OpenError> 
     socket.bind(&at.into()).map_err(failed)?;
     socket.listen(BACKLOG).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
-    TcpListener::from_std(socket.into()).map_err(failed)
+    Ok(socket.into())
 }
 
-/// Serves one listener until dropped.
-pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, standalone: Arc<Standalone>) {
-    let all: HashMap<_, _> =
-        standalone.tenants.values().map(|tenant| (tenant.clone(), proxy.places().of_tenant())).collect();
+/// Who may come in, and how many of them.
+#[derive(Debug)]
+pub struct Visitors {
+    standalone: Standalone,
+    places: HashMap<TenantName, TenantPlaces>,
+}
+
+impl Visitors {
+    /// Of these tenants.
+    pub fn new(proxy: &Proxy, standalone: Standalone) -> Self {
+        let tenants = standalone.tenants.values();
+        let places = tenants.map(|tenant| (tenant.clone(), proxy.places().of_tenant())).collect();
+        Self { standalone, places }
+    }
+}
+
+/// Serves one listener until dropped. Several may serve the same.
+pub async fn serve(proxy: Arc<Proxy>, listener: net::TcpListener, visitors: Arc<Visitors>) {
+    let Visitors { standalone, places: all } = &*visitors;
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "a listener cannot be served"),
+    };
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -79,7 +99,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, standalone: Arc<Sta
                 continue;
             }
         };
-        let tenant = tenant_of(&standalone, from.ip());
+        let tenant = tenant_of(standalone, from.ip());
         let Some((tenant, places)) = tenant.and_then(|tenant| Some((tenant, all.get(tenant)?))) else {
             tracing::warn!(from = %from.ip(), "no tenant has this address ([proxy.standalone] tenants)");
             turn_away(&stream, &Reply::new(421, (4, 7, 1), "your address is no tenant's here"));
@@ -143,9 +163,9 @@ mod tests {
         assert_eq!(tenant_of(&standalone, "10.0.0.6".parse().unwrap()), None);
     }
 
-    #[tokio::test]
-    async fn a_port_in_use_is_named() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    #[test]
+    fn a_port_in_use_is_named() {
+        let taken = net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (_first, second) = (listen(taken, RedirectMode::Redirect), listen(taken, RedirectMode::Redirect));
         assert!(second.unwrap_err().to_string().starts_with(&format!("cannot listen on {taken}")));
     }

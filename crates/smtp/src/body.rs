@@ -51,6 +51,21 @@ pub struct Scan<'a> {
     pub end: bool,
 }
 
+/// Content is looked at in blocks of this size first, and only when at least so much is there: in most of them nothing is to be found.
+const BLOCK: usize = 1_024;
+const QUIET: usize = 64;
+
+/// Whether every CR of the block stands before an LF (or at its end), every LF behind a CR, and no dot at the beginning of a line. `line_start`: the block begins
+/// a line; otherwise what stands before it is text. Without branches, so that the compiler compares many bytes at once.
+fn is_quiet(block: &[u8], line_start: bool) -> bool {
+    let Some((first, rest)) = block.split_first() else { return true };
+    let odd = block.iter().zip(rest).fold(0_u8, |odd, (before, byte)| {
+        let (cr, lf) = (u8::from(*before == b'\r'), u8::from(*byte == b'\n'));
+        odd | (cr ^ lf) | (u8::from(*before == b'\n') & u8::from(*byte == b'.'))
+    });
+    odd == 0 && *first != b'\n' && !(line_start && *first == b'.')
+}
+
 /// Recognises the end of a message without changing it.
 #[derive(Debug, Clone)]
 pub struct DataScanner {
@@ -85,6 +100,19 @@ impl DataScanner {
         // Up to here everything was legal.
         let mut legal = None;
         while at < input.len() && !end {
+            if matches!(self.at, At::Text | At::LineStart)
+                && input.len() - at >= QUIET
+                && let block = &input[at..input.len().min(at + BLOCK)]
+                && is_quiet(block, self.at == At::LineStart)
+            {
+                at += block.len();
+                self.at = match block.last() {
+                    Some(b'\n') => At::LineStart,
+                    Some(b'\r') => At::Cr,
+                    _ => At::Text,
+                };
+                continue;
+            }
             if self.at == At::Text {
                 match memchr2(b'\r', b'\n', &input[at..]) {
                     Some(offset) => at += offset,

@@ -159,3 +159,29 @@ proptest! {
         }
     }
 }
+
+/// Lines as mail has them, long enough for whole blocks to be looked at at once, and something odd somewhere.
+fn long_content() -> impl Strategy<Value = Vec<u8>> {
+    let odd = prop_oneof![Just("\r"), Just("\n"), Just("."), Just("\r\n."), Just("\r\n..\r\n"), Just("\r\n.\r\n"), Just("x")];
+    (proptest::collection::vec(1usize..90, 1..80), proptest::collection::vec((0usize..4_000, odd), 0..3)).prop_map(
+        |(lines, odds)| {
+            let mut wire: Vec<u8> = lines.iter().flat_map(|length| [&vec![b'a'; *length][..], b"\r\n"].concat()).collect();
+            for (at, odd) in odds {
+                let at = at % (wire.len() + 1);
+                wire.splice(at..at, odd.bytes());
+            }
+            wire.extend_from_slice(b".\r\nQUIT\r\n");
+            wire
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn blocks_are_looked_at_as_bytes_are(wire in long_content(), cut in 65usize..3_000) {
+        let bytes: Vec<&[u8]> = wire.chunks(1).collect();
+        let blocks: Vec<&[u8]> = wire.chunks(cut).collect();
+        prop_assert_eq!(scan(&blocks), scan(&bytes));
+        prop_assert_eq!(scan(&[&wire]), scan(&bytes));
+    }
+}

@@ -4,6 +4,7 @@
 //! characters come out as `\xHH`, so that no peer can make a second reply out of one.
 
 use std::fmt;
+use std::io::Write as _;
 use std::str::FromStr;
 
 use memchr::memchr;
@@ -152,9 +153,10 @@ impl Reply {
         for (number, line) in
             self.lines.iter().map(String::as_str).chain(self.lines.is_empty().then_some("")).enumerate()
         {
-            out.extend_from_slice(format!("{code}{}", if number < last { '-' } else { ' ' }).as_bytes());
+            // Writing to a Vec cannot fail.
+            let _ = write!(out, "{code}{}", if number < last { '-' } else { ' ' });
             if let Some(enhanced) = self.enhanced {
-                out.extend_from_slice(format!("{enhanced} ").as_bytes());
+                let _ = write!(out, "{enhanced} ");
             }
             let text = escape(line);
             out.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(MAX_WRITTEN_TEXT)]);
@@ -176,6 +178,9 @@ impl fmt::Display for Reply {
 
 /// Makes a peer's text harmless on one line: control characters and direction marks as `\xHH`.
 pub fn escape(text: &str) -> String {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {

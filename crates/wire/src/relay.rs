@@ -16,10 +16,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use warren_smtp::Reply;
-use warren_smtp::mediator::{Action, Host, Mediator, Outgoing};
+use warren_smtp::mediator::{Action, Ending, Host, Mediator, Outgoing};
+
+pub use crate::stream::Connection;
 
 /// Bytes read at once: a full TLS record and a pipe's worth of content.
 const SCRATCH: usize = 32 * 1024;
@@ -38,7 +40,7 @@ thread_local! {
 /// The server's side: how to get there. It also hears what happens, and decides what the mediator cannot know.
 pub trait Upstream: Host + Send {
     /// A connection to the server.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send;
+    type Stream: Connection;
 
     /// Connects, within its own deadline. The reply of a failure is for the client.
     fn dial(&mut self) -> impl Future<Output = Result<Self::Stream, Reply>> + Send;
@@ -53,7 +55,7 @@ pub trait Upstream: Host + Send {
 /// Runs a session to its end. `drain` resolves when the program is going down: the session then ends behind its open transaction.
 pub async fn relay<C, U>(mediator: &mut Mediator, client: C, upstream: &mut U, drain: impl Future<Output = ()> + Send)
 where
-    C: AsyncRead + AsyncWrite + Unpin + Send,
+    C: Connection,
     U: Upstream,
 {
     let mut drain = std::pin::pin!(drain);
@@ -63,7 +65,7 @@ where
         server: Side::none(),
         aside: None,
         upstream,
-        alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        alarm: Alarm::default(),
         drained: false,
     };
     let mut leaving = None;
@@ -86,11 +88,12 @@ where
         }
     }
     let last = relay.mediator.to_client().bytes().to_vec();
+    let patient = relay.mediator.ending() != Some(Ending::Quit);
     let client = relay.client.stream.take();
     drop(relay);
     // The client first: it waits, the server does not.
     if let Some(client) = client {
-        part_from_client(client, &last).await;
+        part_from_client(client, &last, patient).await;
     }
     if let Some((server, last)) = leaving {
         // A server that takes no farewell gets none.
@@ -98,20 +101,22 @@ where
     }
 }
 
-async fn part<S: AsyncWrite + Unpin>(mut stream: S, last: &[u8]) -> io::Result<()> {
+/// Last words. Closing says the rest, unless TLS has a farewell of its own.
+async fn part<S: Connection>(mut stream: S, last: &[u8]) -> io::Result<()> {
     stream.write_all(last).await?;
     stream.flush().await?;
-    stream.shutdown().await
+    if stream.closing_is_enough() { Ok(()) } else { stream.shutdown().await }
 }
 
-/// Last words, and some patience: closing while bytes are unread would reset the connection and could take the reply with it.
-async fn part_from_client<S: AsyncRead + AsyncWrite + Unpin>(mut client: S, last: &[u8]) {
+/// Last words, and some patience with whoever has not said QUIT: closing while bytes are unread would reset the connection and could take the reply
+/// with it.
+async fn part_from_client<S: Connection>(mut client: S, last: &[u8], patient: bool) {
     let said = async {
         client.write_all(last).await?;
         client.flush().await?;
-        client.shutdown().await
+        if client.closing_is_enough() && !patient { Ok(()) } else { client.shutdown().await }
     };
-    if !matches!(tokio::time::timeout(FAREWELL, said).await, Ok(Ok(()))) {
+    if !matches!(tokio::time::timeout(FAREWELL, said).await, Ok(Ok(()))) || !patient {
         return;
     }
     let listen = async {
@@ -136,7 +141,7 @@ struct Side<S> {
     deaf: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
+impl<S: Connection> Side<S> {
     fn open(stream: S) -> Self {
         Self { stream: Some(stream), unflushed: false, deaf: false }
     }
@@ -183,6 +188,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
     }
 }
 
+/// Rings at the deadline. What is said moves the deadline away, mostly: the timer stays where it is then, and is set anew when it fires.
+#[derive(Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    fn wait(&mut self, cx: &mut Context<'_>, deadline: tokio::time::Instant) -> Poll<()> {
+        let timer = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= deadline {
+                // Whoever asks again asks for another deadline, or for this one at once.
+                self.0 = None;
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
 struct Relay<'a, C, U: Upstream> {
     mediator: &'a mut Mediator,
     client: Side<C>,
@@ -190,13 +217,13 @@ struct Relay<'a, C, U: Upstream> {
     /// A server that may be gone back to: not read, not written.
     aside: Option<Box<Side<U::Stream>>>,
     upstream: &'a mut U,
-    alarm: Pin<Box<Sleep>>,
+    alarm: Alarm,
     drained: bool,
 }
 
 impl<C, U> Relay<'_, C, U>
 where
-    C: AsyncRead + AsyncWrite + Unpin + Send,
+    C: Connection,
     U: Upstream,
 {
     async fn dial(&mut self) {
@@ -256,17 +283,8 @@ where
         if moved {
             return Poll::Ready(());
         }
-        if let Some(deadline) = self.mediator.deadline() {
-            let deadline = tokio::time::Instant::from_std(deadline);
-            if self.alarm.deadline() != deadline {
-                self.alarm.as_mut().reset(deadline);
-            }
-            if self.alarm.as_mut().poll(cx).is_ready() {
-                self.mediator.tick(Instant::now(), self.upstream);
-                return Poll::Ready(());
-            }
-        }
-        Poll::Pending
+        let Some(deadline) = self.mediator.deadline() else { return Poll::Pending };
+        self.alarm.wait(cx, deadline.into()).map(|()| self.mediator.tick(Instant::now(), self.upstream))
     }
 
     fn read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, client, server};
 
@@ -23,6 +23,29 @@ pub enum MaybeTls<S = TcpStream> {
     Server(Box<server::TlsStream<S>>),
     /// Under TLS; we began it.
     Client(Box<client::TlsStream<S>>),
+}
+
+/// A stream that a session is relayed over.
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Whether closing says all that shutting down first would say: not where TLS has a farewell of its own.
+    fn closing_is_enough(&self) -> bool {
+        false
+    }
+}
+
+impl Connection for TcpStream {
+    fn closing_is_enough(&self) -> bool {
+        true
+    }
+}
+
+/// A pipe in memory, as tests have it.
+impl Connection for DuplexStream {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection for MaybeTls<S> {
+    fn closing_is_enough(&self) -> bool {
+        !self.is_tls()
+    }
 }
 
 /// Why a handshake did not come about. The connection is lost: its state is unknown.

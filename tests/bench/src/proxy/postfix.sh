@@ -23,6 +23,7 @@ cat > "$root/etc/postfix/main.cf" <<END
 compatibility_level = 3.6
 myhostname = relay.bench.example
 mydestination =
+local_recipient_maps =
 inet_protocols = ipv4
 inet_interfaces = $own
 mynetworks = 198.51.100.0/24
@@ -36,6 +37,7 @@ command_directory = /usr/sbin
 shlib_directory = /usr/lib/postfix
 smtpd_client_connection_count_limit = 0
 disable_dns_lookups = yes
+maillog_file = /dev/stdout
 END
 cat > "$root/etc/postfix/master.cf" <<END
 smtp      inet  n - n - - smtpd
@@ -43,6 +45,7 @@ pickup    unix  n - n 60 1 pickup
 cleanup   unix  n - n - 0 cleanup
 qmgr      unix  n - n 300 1 qmgr
 tlsmgr    unix  - - n 1000? 1 tlsmgr
+proxymap  unix  - - n - - proxymap
 rewrite   unix  - - n - - trivial-rewrite
 bounce    unix  - - n - 0 bounce
 defer     unix  - - n - 0 bounce
@@ -54,4 +57,4 @@ scache    unix  - - n - 1 scache
 anvil     unix  - - n - 1 anvil
 postlog   unix-dgram n - n - 1 postlogd
 END
-exec chroot "$root" /usr/lib/postfix/sbin/master -d
+exec chroot "$root" /usr/lib/postfix/sbin/master -s
