@@ -59,8 +59,9 @@ pub async fn run(proxy: Arc<Proxy>, client: TcpStream, arrival: Arrival, _ticket
     let mut mx = Mx::new(&proxy, &settings, arrival, began);
     let turn = tokio::select! {
         biased;
-        () = left(&client) => None,
+        // Most have their turn at once, and need not look whether somebody is still there.
         turn = mx.turn() => Some(turn),
+        () = left(&client) => None,
         () = proxy.draining() => Some(Turn::Missed),
     };
     if let Some(turn) = turn {
