@@ -449,3 +449,21 @@ async fn many_doors_fit_one_process() {
         assert_eq!(ask(address, &asked).await.answers.len(), 1);
     }
 }
+
+#[tokio::test]
+async fn a_tunnel_is_refused_and_mail_is_not() {
+    let world = World::new(authority().await).await;
+    world.ask("shop.example.", RecordType::MX).await;
+    let mut refused = 0;
+    for n in 0..300 {
+        let answer = world.ask(&format!("{n:060}.tunnel.example."), RecordType::TXT).await;
+        match answer.metadata.response_code {
+            ResponseCode::Refused => refused += 1,
+            ResponseCode::NXDomain => assert_eq!(refused, 0, "not again in this minute"),
+            other => panic!("{other}"),
+        }
+    }
+    assert!(refused > 0);
+    assert_eq!(world.ask("bare.example.", RecordType::A).await.answers.len(), 1, "another domain");
+    assert_eq!(world.ask("mx1.shop.example.", RecordType::A).await.answers.len(), 2);
+}

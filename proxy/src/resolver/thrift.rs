@@ -147,6 +147,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn no_names_exceed_the_bounds(names in proptest::collection::vec("[a-c._@]{0,60}", 0..2_000)) {
             let now = Instant::now();

@@ -12,8 +12,8 @@ use std::{
 };
 
 use hickory_proto::rr::{
-    RData, Record,
-    rdata::{A, TXT},
+    RData, Record, RecordType,
+    rdata::{A, MX, TXT},
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
@@ -23,18 +23,20 @@ use rustls::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, UnixDatagram},
     sync::watch,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 use warren_config::{Dnssec, Resolver};
+use warren_launcher_api::CellId;
 
 use super::{Policies, fetch::Fetcher};
 use crate::{
+    names::{MAX_NOTE, Note},
     resolver::{
-        Upstream,
-        tests::{authority_of, name},
+        Doors, Notes, Upstream,
+        tests::{ask, authority_of, name, question, sockets},
     },
     tls::{StsFound, StsMode, sts::StsFailure},
 };
@@ -105,8 +107,10 @@ impl World {
             add(format!("_mta-sts.{host}.example."), RData::TXT(TXT::new(vec![text])));
             let address = if host == "inside" { Ipv4Addr::new(10, 0, 0, 1) } else { Ipv4Addr::LOCALHOST };
             add(format!("mta-sts.{host}.example."), RData::A(A(address)));
+            add(format!("{host}.example."), RData::MX(MX::new(10, name(&format!("mx.{host}.example.")))));
         }
         add("_mta-sts.nohost.example.".into(), RData::TXT(TXT::new(vec!["v=STSv1; id=1;".into()])));
+        add("spf.example.".into(), RData::MX(MX::new(10, name("mx.spf.example."))));
         add("_mta-sts.spf.example.".into(), RData::TXT(TXT::new(vec!["v=spf1 -all".into()])));
         let nameserver = authority_of(records).await;
         let config =
@@ -118,9 +122,13 @@ impl World {
     }
 
     fn policies(&self) -> Arc<Policies> {
+        self.policies_of_the_patient(PATIENCE)
+    }
+
+    fn policies_of_the_patient(&self, patience: Duration) -> Arc<Policies> {
         let allow = vec!["127.0.0.0/8".parse().unwrap()];
         let fetcher = Fetcher::new(Some(&self.directory.path().join("ca.pem")), allow).unwrap();
-        Arc::new(Policies::new(fetcher.with(self.port, PATIENCE), Some(self.directory.path())))
+        Arc::new(Policies::new(fetcher.with(self.port, patience), Some(self.directory.path())))
     }
 
     async fn of(&self, policies: &Arc<Policies>, host: &str) -> StsFound {
@@ -283,7 +291,7 @@ async fn what_was_fetched_survives_the_process_and_the_host() {
 #[tokio::test]
 async fn who_stops_waiting_stops_nothing() {
     let world = World::new().await;
-    let policies = world.policies();
+    let policies = world.policies_of_the_patient(LONG);
     world.open.send_replace(false);
     let (first, second) = (world.of(&policies, "good"), world.of(&policies, "good"));
     let mut second = Box::pin(second);
@@ -297,4 +305,34 @@ async fn who_stops_waiting_stops_nothing() {
     world.open.send_replace(true);
     assert!(matches!(second.await, StsFound::Policy(_)));
     assert_eq!(world.requests(), 1, "one fetch for all who ask");
+}
+
+#[tokio::test]
+async fn an_answer_waits_a_moment_for_a_policy_and_a_late_one_is_told_later() {
+    let world = World::new().await;
+    let socket = world.directory.path().join("names.sock");
+    let notes = UnixDatagram::bind(&socket).unwrap();
+    let mut doors = Doors::new(world.upstream.clone(), world.policies_of_the_patient(LONG), Notes::new(socket));
+    let (door, udp, tcp) = sockets(None);
+    doors.open(CellId(7), 1, udp, tcp).await.unwrap();
+    let mx = |domain: &str| question(&format!("{domain}.example."), RecordType::MX, None);
+    let next = async || {
+        let mut buffer = vec![0; MAX_NOTE];
+        let length = timeout(LONG, notes.recv(&mut buffer)).await.unwrap().unwrap();
+        match serde_json::from_slice::<Note>(&buffer[..length]).unwrap() {
+            Note::Sts(note) => (note.domain, matches!(note.found, StsFound::Policy(_))),
+            other => panic!("{other:?}"),
+        }
+    };
+    ask(door, &mx("chunked")).await;
+    let mut buffer = vec![0; MAX_NOTE];
+    assert!(notes.try_recv(&mut buffer).is_ok(), "a policy in time comes before the answer");
+    world.open.send_replace(false);
+    ask(door, &mx("good")).await;
+    assert_eq!(world.requests(), 2);
+    assert!(notes.try_recv(&mut buffer).is_err(), "the host has not answered");
+    world.open.send_replace(true);
+    assert_eq!(next().await, ("good.example".into(), true));
+    ask(door, &mx("spf")).await;
+    assert_eq!(next().await, ("spf.example".into(), false), "that there is none is told, too");
 }
