@@ -25,7 +25,13 @@ pub fn tell(change: &Change) {
         Change::Readmitted { address, operator, by_hand } => {
             tracing::info!(egress = %address, destination = towards(operator), by_hand, "an egress address is used again");
         }
-        Change::Throttled { address, operator, evidence: Evidence { what, reply, .. }, sessions, sessions_per_minute } => {
+        Change::Throttled {
+            address,
+            operator,
+            evidence: Evidence { what, reply, .. },
+            sessions,
+            sessions_per_minute,
+        } => {
             tracing::info!(
                 egress = %address, destination = %operator, what, reply, sessions, sessions_per_minute,
                 "a destination wants less: mail for it goes slower for a while; nothing to do unless it stays so"
