@@ -11,8 +11,8 @@
 use std::collections::VecDeque;
 
 use crate::{
-    Dir, Event, Exchange, Leg, Message, Outcome, Recipient, Record, Recorder, SessionEnd, SessionId, SessionStart, Text,
-    detect::Finding,
+    Dir, Event, Exchange, Leg, Message, Outcome, Recipient, Record, Recorder, SessionEnd, SessionId, SessionStart,
+    Text, detect::Finding,
 };
 
 /// Commands in flight that are remembered for timing. A longer pipeline is timed wrongly rather than remembered.
@@ -74,7 +74,10 @@ impl SessionLog {
             Some(harmless) => Text::from(harmless),
             None => Text::new(line),
         };
-        self.timing(dir).sent(verb.clone(), at_us);
+        // A farewell on a leg that was left: nobody waits for its reply.
+        if !dir.reaches_mx() || leg == self.to_mx.leg {
+            self.timing(dir).sent(verb.clone(), at_us);
+        }
         self.exchange(Exchange {
             id: self.id,
             seq: 0,
@@ -117,7 +120,8 @@ impl SessionLog {
         self.events = self.events.saturating_add(1);
         let Finding { kind, egress, verb, code, list, evidence } = finding;
         let operator = operator.to_owned();
-        let event = Event { id: self.id, n: self.events, leg, at_us, kind, operator, egress, verb, code, list, evidence };
+        let event =
+            Event { id: self.id, n: self.events, leg, at_us, kind, operator, egress, verb, code, list, evidence };
         self.recorder.record(Record::Event(Box::new(event)));
     }
 

@@ -8,7 +8,7 @@ use std::{borrow::Cow, net::IpAddr, path::Path, time::SystemTime};
 use common::{LONG, hasty, leg, moment, start, tell};
 use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 use warren_session::{
-    Dir, Filter, Outcome, Reader, Record, Recorder, RecorderSettings, SessionId, SessionStore,
+    Dir, Filter, Leg, Outcome, Reader, Record, Recorder, RecorderSettings, SessionId, SessionStore,
     detect::{EventKind, Finding},
     recorder::database,
     sqlite::SqliteStore,
@@ -137,6 +137,25 @@ async fn old_replies_under_todays_rules() {
     assert_eq!((change.rule.as_str(), change.reply.as_str()), ("full", "452 4.2.2 Mailbox full"));
     let of_globex = Filter { tenant: Some("globex".into()), ..Filter::default() };
     assert_eq!(reader.reclassify(&of_globex).await.unwrap().recipients, 0);
+}
+
+#[tokio::test]
+async fn a_farewell_on_the_leg_that_was_left_is_not_taken_for_what_the_next_reply_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = SessionId::at(moment(0), 1);
+    record(dir.path(), |recorder| {
+        let mut log = recorder.session(start(id, "acme"));
+        log.leg(leg(id));
+        log.command(1, 2_000, Dir::CommandPassed, b"MAIL FROM:<alice@acme.example>");
+        log.reply(1, 3_000, Dir::ReplyEnded, 554, "5.7.1 blocked");
+        log.leg(Leg { n: 2, started_us: 4_000, connected_us: Some(5_000), ..leg(id) });
+        log.command(1, 6_000, Dir::SentByProxy, b"QUIT");
+        log.command(2, 7_000, Dir::SentByProxy, b"MAIL FROM:<alice@acme.example>");
+        let timed = log.reply(2, 9_000, Dir::ReplyPassed, 250, "2.1.0 Ok").unwrap();
+        assert_eq!((timed.verb.as_str(), timed.took_us), ("MAIL", 2_000));
+        log.end(10_000, Outcome::Delivered, 0);
+    })
+    .await;
 }
 
 #[test]
