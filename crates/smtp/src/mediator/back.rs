@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::action::Action;
 use super::event::{Ending, Event, Flow, Topic};
 use super::front::{Front, Verdict};
-use super::machine::{Action, Back, Context, Mediator};
+use super::machine::{Back, Context, Mediator};
 use super::opening::{Hello, Step};
 use super::replies;
 use super::waiting::{Awaited, By};

@@ -31,8 +31,9 @@
 //! | `moving` | from one connection with the server to another |
 //! | `stand_in` | sessions without a server |
 //! | `waiting` | who is owed which reply |
-//! | `event`, `settings`, `replies`, `outgoing` | what is told, decided, answered, written |
+//! | `action`, `event`, `settings`, `replies`, `outgoing` | what is to be done, told, decided, answered, written |
 
+mod action;
 mod back;
 mod envelope;
 mod event;
@@ -48,8 +49,9 @@ mod stand_in;
 mod tests;
 mod waiting;
 
+pub use action::Action;
 pub use event::{Ending, Event, Flow, Observer, Topic};
-pub use machine::{Action, Mediator};
+pub use machine::Mediator;
 pub use outgoing::Outgoing;
 pub use settings::{
     Deadlines, HIGH_WATER, HandOver, Host, Judgement, Leg, MAX_ERRORS, MAX_HELD, MAX_PIPELINE, MAX_REPLAY, Outbound,

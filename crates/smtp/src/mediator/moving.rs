@@ -14,9 +14,10 @@
 
 use std::time::Instant;
 
+use super::action::Action;
 use super::event::{Event, Flow, Topic};
 use super::front::Front;
-use super::machine::{Action, Back, Context, Mediator};
+use super::machine::{Back, Context, Mediator};
 use super::opening::{Mx, Opening, Ready, Security, Wire};
 use super::outgoing::Outgoing;
 use super::replies;

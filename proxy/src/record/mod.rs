@@ -3,13 +3,14 @@
 //! Exchanges go straight to the log. Transactions are put together here: replies come in the order of the commands that were passed, so a queue tells
 //! which message and which recipient a reply is about.
 
+mod moving;
+mod words;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use warren_session::detect::Answer;
-use warren_session::{
-    Class, Dir, Leg, Message, Outcome, Recipient, Said, SessionLog, Text, Timed, TlsFacts, Verdict, classify,
-};
+use warren_session::{Class, Dir, Leg, Message, Outcome, SessionLog, Timed, TlsFacts, Verdict};
 use warren_smtp::command::Verb;
 use warren_smtp::mediator::{Ending, Event, Flow, Observer, Topic};
 use warren_smtp::{ForwardPath, Reply};
@@ -17,6 +18,9 @@ use warren_wire::client::PolicyFacts;
 
 use crate::detect::{Noticed, Slow, Watch};
 use crate::message_id::MessageId;
+use moving::Aside;
+use words::{dir, recipient};
+pub(crate) use words::{lines, verdict};
 
 /// Most recipients recorded of one message; replies are still matched beyond.
 const MAX_RECIPIENTS: usize = 10_000;
@@ -68,14 +72,6 @@ struct Asked {
     message: u32,
     /// The recipient, counted from 1.
     recipient: u32,
-}
-
-#[derive(Debug)]
-struct Aside {
-    leg: Option<Leg>,
-    asked: VecDeque<Asked>,
-    /// It refused, and is there as long as the new one is not.
-    refused: bool,
 }
 
 #[derive(Debug)]
@@ -338,37 +334,6 @@ impl SessionRecord {
         }
     }
 
-    /// Another leg is tried. What is noticed of a refusal is noticed now; what comes of it, if the session moves, is another reply.
-    fn moving(&mut self, at: Instant, refusal: Option<&Reply>) {
-        if let Some(reply) = refusal {
-            let lines = lines(reply);
-            let at_us = self.micros(at);
-            let timed = self.log.reply(self.leg_number(), at_us, Dir::ReplyEnded, reply.code, &lines);
-            self.watch_reply(at, timed, reply, &lines);
-            self.refused = Some(reply.code);
-        }
-        let (leg, asked, refused) = (self.leg.clone(), std::mem::take(&mut self.asked), refusal.is_some());
-        // While a leg is being tried another may have been tried before it.
-        self.aside.get_or_insert_with(|| Box::new(Aside { leg, asked, refused }));
-    }
-
-    fn moved(&mut self, at: Instant, quit: bool) {
-        let Some(aside) = self.aside.take() else { return };
-        if let (true, Some(old)) = (quit && aside.refused, &aside.leg) {
-            self.log.command(old.n, self.micros(at), Dir::SentByProxy, b"QUIT");
-        }
-        self.again = aside.asked;
-        let leg = self.leg_number();
-        for open in self.open.iter_mut().filter(|open| open.message.data_us.is_none()) {
-            open.message.leg = leg;
-        }
-    }
-
-    fn stayed(&mut self) {
-        let Some(aside) = self.aside.take().filter(|aside| aside.refused) else { return };
-        (self.leg, self.asked, self.repeated) = (aside.leg, aside.asked, true);
-    }
-
     /// A recipient was refused here, and the MX not asked: its domain wants what this connection is not.
     /// `early`: nor was it told of the MAIL.
     pub fn not_asked(&mut self, to: &ForwardPath, reply: &Reply, early: bool, at: Instant) {
@@ -486,45 +451,5 @@ impl Observer for SessionRecord {
             Event::Stayed => self.stayed(),
             Event::Ended(ending) => self.ending = Some(ending),
         }
-    }
-}
-
-fn recipient(open: &Open, n: u32, verdict: Verdict, reply: Option<(&Reply, &str)>, reply_us: Option<u64>) -> Recipient {
-    let index = usize::try_from(n).unwrap_or(usize::MAX).saturating_sub(1);
-    Recipient {
-        id: open.message.id,
-        message: open.message.n,
-        n,
-        forward_path: open.recipients.get(index).cloned().unwrap_or_default(),
-        verdict,
-        code: reply.map(|(reply, _)| reply.code),
-        enhanced: reply.and_then(|(reply, _)| reply.status()).map(|code| code.to_string()),
-        text: reply.map(|(_, lines)| Text::from(lines)).unwrap_or_default(),
-        reply_us,
-    }
-}
-
-pub(crate) fn verdict(verb: &str, reply: &Reply, lines: &str) -> Verdict {
-    let enhanced = reply.status().map(|code| code.to_string());
-    classify(&Said { verb, code: reply.code, enhanced: enhanced.as_deref(), text: lines })
-}
-
-/// The lines of a reply without their codes, as the record has them.
-pub(crate) fn lines(reply: &Reply) -> String {
-    let with_code = |line: &String| match reply.enhanced {
-        Some(enhanced) => format!("{enhanced} {line}"),
-        None => line.clone(),
-    };
-    reply.lines.iter().map(with_code).collect::<Vec<_>>().join("\n")
-}
-
-fn dir(flow: Flow) -> Dir {
-    match flow {
-        Flow::CommandPassed => Dir::CommandPassed,
-        Flow::CommandEnded => Dir::CommandEnded,
-        Flow::CommandSent => Dir::SentByProxy,
-        Flow::ReplyPassed => Dir::ReplyPassed,
-        Flow::ReplyEnded => Dir::ReplyEnded,
-        Flow::ReplyMade => Dir::AnsweredByProxy,
     }
 }
