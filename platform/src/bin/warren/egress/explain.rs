@@ -83,7 +83,8 @@ fn one_of_each_family(addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
 fn text(mx: &str, address: IpAddr, told: &Explained) -> String {
     let mut text = format!("{} [{address}], destination {}\n", tell::cell(mx), tell::cell(&told.destination));
     if let (Some(pool), Some(rule)) = (&told.pool, &told.rule) {
-        text.push_str(&format!("  pool       {}, by {}\n", tell::cell(pool), tell::cell(rule)));
+        let by = if rule == "default" { "as no rule fits".into() } else { format!("by {}", tell::cell(rule)) };
+        text.push_str(&format!("  pool       {}, {by}\n", tell::cell(pool)));
     }
     text.push_str(&format!("  suspicion  {}\n", tell::cell(&told.suspicion)));
     let chosen = told.chosen.map_or_else(|| "none".into(), |chosen| chosen.to_string());

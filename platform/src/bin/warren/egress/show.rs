@@ -157,5 +157,6 @@ fn evidence(row: &EvidenceRow) -> String {
     let reply: String = row.reply.chars().take(REPLY_SHOWN).collect();
     let more = if reply.len() < row.reply.len() { "…" } else { "" };
     let at = tell::time(row.at_unix_ms);
-    format!("{at} {}{list}: {}{more}", tell::cell(&row.what), tell::cell(reply))
+    let said = if reply.is_empty() { String::new() } else { format!(": {}{more}", tell::cell(reply)) };
+    format!("{at} {}{list}{said}", tell::cell(&row.what))
 }
