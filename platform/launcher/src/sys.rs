@@ -228,3 +228,29 @@ pub fn confine_and_exec(filter: &[libc::sock_filter], program: &CStr, arguments:
     }
     io::Error::last_os_error()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_child_is_born_in_a_group_of_the_second_version() {
+        let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+        let Some(root) = places.into_iter().find(|place| place.join("cgroup.controllers").exists()) else {
+            return println!("no control groups v2 here");
+        };
+        let name = format!("warren-test-birth-{}", std::process::id());
+        let group = root.join(&name);
+        fs::create_dir(&group).unwrap();
+        let open: OwnedFd = File::open(&group).unwrap().into();
+        let (pid, pidfd) = clone(0, Some(std::os::fd::AsFd::as_fd(&open)), Pause).unwrap();
+        let child = Paused { pid, pidfd };
+        let groups = fs::read_to_string(format!("/proc/{}/cgroup", child.pid())).unwrap();
+        drop(child);
+        fs::remove_dir(&group).unwrap();
+        assert!(groups.lines().any(|line| line.starts_with("0::") && line.ends_with(&name)), "{groups}");
+    }
+}

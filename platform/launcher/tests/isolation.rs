@@ -183,15 +183,14 @@ fn a_volume_that_holds_too_much_ends_its_container() {
     let mut neighbour = platform.wake("neighbour");
     let mut hog = platform.try_wake("hog", "msa", limits.clone()).unwrap();
     let mut talk = hog.talk();
-    for n in 0..5 {
-        assert_eq!(talk.ask(&format!("fill /var/spool/warren/{n} 4")), "filled");
-    }
+    // It may be ended before it can answer.
+    talk.say("fill /var/spool/warren/big 20");
     assert_eq!(platform.exited(hog.cell), ExitStatus::OverVolume);
     // It may run again, for its volume to become smaller, but not to grow.
     let mut hog = platform.try_wake("hog", "msa", limits).unwrap();
     assert!(!hog.has_ended(std::time::Duration::from_secs(2)), "it has not grown");
     let mut talk = hog.talk();
-    assert_eq!(talk.ask("fill /var/spool/warren/more 8"), "filled");
+    talk.say("fill /var/spool/warren/more 8");
     assert_eq!(platform.exited(hog.cell), ExitStatus::OverVolume);
     assert_eq!(neighbour.talk().ask("fill /var/spool/warren/x 20"), "filled");
     // The watcher's death harms nobody, and another one watches on.
