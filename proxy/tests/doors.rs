@@ -12,12 +12,12 @@ use std::time::Duration;
 use support::{Node, Peer};
 use tokio::net::{TcpStream, UnixDatagram};
 use tokio::time::timeout;
-use warren_proxy::workers::Workers;
 use warren_config::TlsPolicy;
 use warren_launcher_api::{CellId, Event, Request, Role, SOCKET_NAME, TenantName, VERSION};
 use warren_packet::PacketListener;
 use warren_packet::aio::{AsyncListener, AsyncPackets};
 use warren_proxy::names::{self, NameNote, Note};
+use warren_proxy::workers::Workers;
 
 const SOON: Duration = Duration::from_secs(10);
 const CELL: CellId = CellId(7);
@@ -52,7 +52,8 @@ async fn a_door_serves_the_tenant_that_its_cell_is_bound_to() {
     let listener =
         AsyncListener::new(PacketListener::listen(node.directory.path().join(SOCKET_NAME)).unwrap()).unwrap();
     let (proxy, socket) = (Arc::clone(&node.proxy), node.directory.path().join(SOCKET_NAME));
-    let holding = tokio::spawn(async move { match warren_proxy::launcher::hold(proxy, Workers::here(), &socket).await {} });
+    let holding =
+        tokio::spawn(async move { match warren_proxy::launcher::hold(proxy, Workers::here(), &socket).await {} });
     let launcher = welcomed(&listener).await;
 
     let (exit, at) = door();
@@ -92,7 +93,8 @@ async fn a_launcher_that_comes_back_makes_the_doors_anew() {
     let path = node.directory.path().join(SOCKET_NAME);
     let (proxy, socket) = (Arc::clone(&node.proxy), path.clone());
     // There is no launcher yet: that is nothing to end for.
-    let holding = tokio::spawn(async move { match warren_proxy::launcher::hold(proxy, Workers::here(), &socket).await {} });
+    let holding =
+        tokio::spawn(async move { match warren_proxy::launcher::hold(proxy, Workers::here(), &socket).await {} });
     let listener = AsyncListener::new(PacketListener::listen(&path).unwrap()).unwrap();
     let launcher = welcomed(&listener).await;
     let (first, at) = door();

@@ -260,7 +260,10 @@ async fn a_store_that_stands_still_holds_up_no_mail() {
     let gaps = "SELECT sum(records) FROM gaps";
     let (there, missing) = (count(dir.path(), all).await, count(dir.path(), gaps).await);
     assert_eq!(u64::try_from(missing).unwrap(), stats.dropped);
-    assert!(u64::try_from(there + missing).unwrap() >= sent - 50, "everything, or a gap for it, but for ends without a beginning");
+    assert!(
+        u64::try_from(there + missing).unwrap() >= sent - 50,
+        "everything, or a gap for it, but for ends without a beginning"
+    );
 }
 
 #[tokio::test]

@@ -162,10 +162,12 @@ proptest! {
 
 /// Lines as mail has them, long enough for whole blocks to be looked at at once, and something odd somewhere.
 fn long_content() -> impl Strategy<Value = Vec<u8>> {
-    let odd = prop_oneof![Just("\r"), Just("\n"), Just("."), Just("\r\n."), Just("\r\n..\r\n"), Just("\r\n.\r\n"), Just("x")];
+    let odd =
+        prop_oneof![Just("\r"), Just("\n"), Just("."), Just("\r\n."), Just("\r\n..\r\n"), Just("\r\n.\r\n"), Just("x")];
     (proptest::collection::vec(1usize..90, 1..80), proptest::collection::vec((0usize..4_000, odd), 0..3)).prop_map(
         |(lines, odds)| {
-            let mut wire: Vec<u8> = lines.iter().flat_map(|length| [&vec![b'a'; *length][..], b"\r\n"].concat()).collect();
+            let mut wire: Vec<u8> =
+                lines.iter().flat_map(|length| [&vec![b'a'; *length][..], b"\r\n"].concat()).collect();
             for (at, odd) in odds {
                 let at = at % (wire.len() + 1);
                 wire.splice(at..at, odd.bytes());

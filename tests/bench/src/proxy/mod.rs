@@ -201,7 +201,11 @@ fn table(report: &Report) -> String {
             row.later_us_per_mail
         );
     }
-    let _ = writeln!(text, "\n{:<18} {:>12} {:>12} {:>12} {:>12}", "one session, quiet", "p50 us", "p99 us", "added p50", "added p99");
+    let _ = writeln!(
+        text,
+        "\n{:<18} {:>12} {:>12} {:>12} {:>12}",
+        "one session, quiet", "p50 us", "p99 us", "added p50", "added p99"
+    );
     for Added { path, p50_us, p99_us, added_p50_us, added_p99_us } in &report.added {
         let _ = writeln!(text, "{path:<18} {p50_us:>12.0} {p99_us:>12.0} {added_p50_us:>12.0} {added_p99_us:>12.0}");
     }
@@ -211,7 +215,10 @@ fn table(report: &Report) -> String {
         let _ = writeln!(text, "{path:<18} {tls:>4} {sessions:>9} {kib_each:>9.2} {threads:>8}");
     }
     if let Some(Leak { sessions, failures, before_kib, after_kib }) = &report.leak {
-        let _ = writeln!(text, "\nafter {sessions} sessions and {failures} failed handshakes: {before_kib} KiB, then {after_kib} KiB");
+        let _ = writeln!(
+            text,
+            "\nafter {sessions} sessions and {failures} failed handshakes: {before_kib} KiB, then {after_kib} KiB"
+        );
     }
     write_goals(&mut text, &report.goals);
     text

@@ -11,8 +11,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, ensure};
 use super::sink::{BROKEN_MX, TLS_MX};
+use anyhow::{Context, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// Where paths leave from, and direct senders.

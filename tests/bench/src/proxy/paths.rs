@@ -215,6 +215,7 @@ impl Paths {
         let config = format!(
             "hostname = \"out.bench.example\"\n\
              [egress]\naddresses = [\"{NODE}\"]\nallow_networks = [\"198.51.100.0/24\"]\nmax_sessions = 9900\nmax_sessions_per_tenant = 9900\n\
+             [egress.budgets]\nsessions = 9900\nsessions_per_minute = 1000000\n\
              [paths]\nstate = {:?}\nrun = {:?}\nimages = {:?}\n\
              [proxy]\nrecord = {record}\n\
              [proxy.standalone]\nlisten = [\"0.0.0.0:25\"]\nmode = \"tproxy\"\ntenants = {{ {} }}\n",

@@ -72,7 +72,9 @@ pub(super) fn added(
     count: u64,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Vec<Added>> {
-    let ways = [Way::Direct, Way::Haproxy, Way::Nginx, Way::Warren].into_iter().filter(|way| *way == Way::Direct || wanted(way));
+    let ways = [Way::Direct, Way::Haproxy, Way::Nginx, Way::Warren]
+        .into_iter()
+        .filter(|way| *way == Way::Direct || wanted(way));
     let mut times: Vec<(Way, Vec<f64>, Vec<f64>)> = ways.map(|way| (way, vec![], vec![])).collect();
     for _ in 0..ROUNDS {
         for (way, p50, p99) in &mut times {
@@ -153,7 +155,8 @@ pub(super) fn goals(added: &[Added], idle: &[Idle], leak: Option<&Leak>) -> Vec<
         goals.push(Goal::at_most("us added to a quiet session", row.added_p50_us, 200.0));
     }
     for row in idle.iter().filter(|row| row.path == own) {
-        let (name, bound) = if row.tls { ("KiB of an idle session, TLS", 20.0) } else { ("KiB of an idle session", 4.0) };
+        let (name, bound) =
+            if row.tls { ("KiB of an idle session, TLS", 20.0) } else { ("KiB of an idle session", 4.0) };
         goals.push(Goal::at_most(name, row.kib_each, bound));
     }
     if let Some(leak) = leak {

@@ -378,9 +378,10 @@ impl Session {
 
 /// A mail of that many bytes on the wire, its end included.
 fn message(bytes: usize) -> Vec<u8> {
-    let mut text = b"Message-ID: <1@sender.bench.example>\r\nFrom: <alice@sender.bench.example>\r\nTo: <bob@mx.bench.example>\r\n\
+    let mut text =
+        b"Message-ID: <1@sender.bench.example>\r\nFrom: <alice@sender.bench.example>\r\nTo: <bob@mx.bench.example>\r\n\
         Date: Sun, 22 Nov 2026 00:00:00 +0000\r\nSubject: load\r\n\r\n"
-        .to_vec();
+            .to_vec();
     let line = "All work and no play makes a dull benchmark, so the lines are of usual size.\r\n";
     while text.len() + line.len() + 3 < bytes {
         text.extend_from_slice(line.as_bytes());

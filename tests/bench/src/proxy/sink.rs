@@ -147,7 +147,16 @@ struct Session {
 
 impl Session {
     fn new(link: Link, kind: Kind) -> Self {
-        Session { link, kind, greeted: false, line: Vec::new(), content: None, out: Vec::new(), closing: false, mails: 0 }
+        Session {
+            link,
+            kind,
+            greeted: false,
+            line: Vec::new(),
+            content: None,
+            out: Vec::new(),
+            closing: false,
+            mails: 0,
+        }
     }
 
     /// Goes as far as it can; false when it is over.

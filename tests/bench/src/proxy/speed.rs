@@ -35,7 +35,8 @@ impl FromStr for Shape {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no shape, expected bytes:connections:mails such as 10240:100:1, or that with :tls");
+        let wrong =
+            || format!("{text:?} is no shape, expected bytes:connections:mails such as 10240:100:1, or that with :tls");
         let mut parts = text.split(':');
         let mut number = || parts.next().and_then(|part| part.parse().ok()).ok_or_else(wrong);
         let (bytes, connections, mails) = (number()?, number()?, number()?);
@@ -66,7 +67,8 @@ impl Plan {
         let shape = |bytes, connections, mails, tls| Shape { bytes, connections, mails, tls };
         let mut shapes = options.shapes.clone();
         if shapes.is_empty() && options.quick {
-            shapes = vec![shape(10 * KIB, 100, 1, false), shape(10 * KIB, 100, 50, false), shape(10 * KIB, 100, 1, true)];
+            shapes =
+                vec![shape(10 * KIB, 100, 1, false), shape(10 * KIB, 100, 50, false), shape(10 * KIB, 100, 1, true)];
         }
         if shapes.is_empty() {
             for connections in [10, 100, 1_000] {
@@ -183,7 +185,8 @@ fn one(paths: &Paths, sink: &mut Helper, plan: &Plan, way: Way, shape: &Shape) -
     let counted: Counted = sender.hear().context("the sender")?;
     let (worked, taken, took) = (paths.cpu(way) - cpu, sink.ask::<u64>()? - taken, began.elapsed());
     // A relay's answer is no delivery: what counts there is what came out.
-    let (mails, seconds) = if way == Way::Postfix { (taken, took.as_secs_f64()) } else { (counted.mails, counted.seconds) };
+    let (mails, seconds) =
+        if way == Way::Postfix { (taken, took.as_secs_f64()) } else { (counted.mails, counted.seconds) };
     let during = paths.cpu(way);
     rest(paths, way);
     let later = paths.cpu(way).saturating_sub(during);
