@@ -14,12 +14,16 @@ use warren_control::egress::{EgressReply, EgressRequest, Explain, Explained, Row
 use warren_packet::MAX_MESSAGE;
 use warren_packet::aio::{AsyncListener, AsyncPackets};
 
+use crate::egress_store::Flush;
+
 /// Connections at once: an operator has one.
 const CONNECTIONS: usize = 16;
 /// How long a connection may be silent, or leave an answer untaken, before its place is somebody else's.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes of rows in one page: a packet less its frame.
 const PAGE: usize = MAX_MESSAGE - 1024;
+/// How long an operator waits until what he did is saved.
+const SAVE_WITHIN: Duration = Duration::from_secs(5);
 /// Pause after an error of `accept` that will not go away by itself, such as a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -36,7 +40,9 @@ pub trait Answers: Send + Sync + 'static {
 }
 
 /// Answers peers of this user until dropped.
-pub async fn serve<A: Answers>(listener: AsyncListener, user: u32, answers: Arc<A>) {
+///
+/// What was done by hand is saved by `flush` before it is said to be done.
+pub async fn serve<A: Answers>(listener: AsyncListener, user: u32, answers: Arc<A>, flush: Option<Flush>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut conversations = JoinSet::new();
     loop {
@@ -64,15 +70,15 @@ pub async fn serve<A: Answers>(listener: AsyncListener, user: u32, answers: Arc<
             tracing::warn!("too many connections to the proxy's socket");
             continue;
         };
-        let answers = Arc::clone(&answers);
+        let (answers, flush) = (Arc::clone(&answers), flush.clone());
         conversations.spawn(async move {
-            converse(&peer, &*answers).await;
+            converse(&peer, &*answers, flush.as_ref()).await;
             drop(place);
         });
     }
 }
 
-async fn converse(peer: &AsyncPackets, answers: &impl Answers) {
+async fn converse(peer: &AsyncPackets, answers: &impl Answers, flush: Option<&Flush>) {
     let mut picture = Vec::new();
     loop {
         let request = match timeout(SILENCE, peer.recv::<EgressRequest>()).await {
@@ -81,7 +87,13 @@ async fn converse(peer: &AsyncPackets, answers: &impl Answers) {
             Ok(Err(error)) => return tracing::warn!(%error, "a request at the proxy's socket is not understood"),
             Err(_) => return tracing::debug!("silence at the proxy's socket"),
         };
-        let reply = answer(answers, &mut picture, request);
+        let mut reply = answer(answers, &mut picture, request);
+        if let (EgressReply::Done { changes }, Some(flush)) = (&mut reply, flush)
+            && !flush.now(SAVE_WITHIN).await
+        {
+            changes
+                .push("it is in force, and not yet saved: the proxy would forget it if it were killed now".to_owned());
+        }
         match timeout(SILENCE, peer.send(&reply, &[])).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return tracing::debug!(%error, "an answer found nobody"),
@@ -166,7 +178,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("proxy.sock");
         let listener = AsyncListener::new(PacketListener::listen(&path).unwrap()).unwrap();
-        tokio::spawn(serve(listener, user, Arc::new(known)));
+        tokio::spawn(serve(listener, user, Arc::new(known), None));
         let packets = Packets::connect(&path).unwrap();
         (directory, packets)
     }

@@ -12,7 +12,7 @@ use warren_packet::{PacketListener, aio::AsyncListener};
 use warren_proxy::{
     control,
     egress::{Moment, Policy},
-    egress_store::Memory,
+    egress_store::{Flush, Keeping, Memory},
     launcher,
     places::PATIENCE,
     proxy::{Parts, Proxy},
@@ -78,7 +78,8 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         patience: PATIENCE,
     });
     let memory = memory.keep(proxy.departures());
-    let mut doors = open_doors(&proxy, &node, exits, control)?;
+    let flush = memory.as_ref().map(Keeping::flush);
+    let mut doors = open_doors(&proxy, &node, exits, control.map(|control| (control, flush)))?;
     warren_daemon::ready();
     while lifecycle.next().await == Signal::Reload {
         match Node::load(&arguments.config) {
@@ -158,7 +159,7 @@ fn open_doors(
     proxy: &Arc<Proxy>,
     node: &Node,
     exits: Vec<net::TcpListener>,
-    control: Option<AsyncListener>,
+    control: Option<(AsyncListener, Option<Flush>)>,
 ) -> anyhow::Result<JoinSet<()>> {
     let workers = Workers::for_this_machine().context("start the threads that carry sessions")?;
     let mut doors = JoinSet::new();
@@ -166,8 +167,8 @@ fn open_doors(
     doors.spawn(async move { notes.keep_reading_notes().await });
     let departures = Arc::clone(proxy.departures());
     doors.spawn(async move { departures.keep_time().await });
-    if let Some(control) = control {
-        doors.spawn(control::serve(control, ROOT, Arc::clone(proxy)));
+    if let Some((control, flush)) = control {
+        doors.spawn(control::serve(control, ROOT, Arc::clone(proxy), flush));
     }
     match &node.proxy.standalone {
         Some(standalone) => {

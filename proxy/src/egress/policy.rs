@@ -276,8 +276,9 @@ impl Policy {
                 let evidence = || health::evidence("slow", None, evidence, now);
                 self.heard(lesson, health::Word::Slower, evidence, now)
             }
-            What::Reply { stage, verdict, text, .. } => {
-                let evidence = || health::evidence(verdict.class.name(), verdict.list.as_deref(), text, now);
+            What::Reply { stage, verdict, code, text } => {
+                let said = || format!("{code} {text}");
+                let evidence = || health::evidence(verdict.class.name(), verdict.list.as_deref(), &said(), now);
                 let mut changes = self.heard(lesson, health::Word::of(stage, verdict), evidence, now);
                 changes.extend(self.heard_of_sender(lesson, suspicion::Word::of(stage, verdict), now));
                 changes

@@ -10,13 +10,13 @@
 //! again; each is said in the log, and the policy goes on with what it has.
 //!
 //! `kill -9` loses what was learnt since the last save: [`SAVE_EVERY`] and the time of one save, three seconds at most while the database
-//! works. A power cut may take some seconds more, never the database.
+//! works; what was done by hand was saved before the operator was answered ([`Flush`]). A power cut may take some seconds more, never the database.
 //!
 //! - `rows`: the state as rows, so that a save writes what changed.
 //! - `saver`: the database.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -38,6 +38,26 @@ pub const SAVE_EVERY: Duration = Duration::from_secs(2);
 pub struct Memory {
     path: PathBuf,
     rows: Rows,
+}
+
+/// Has what is known saved at once. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Flush {
+    departures: Arc<Departures>,
+    // The end of the program waits for nobody who holds this.
+    saver: Weak<Saver<State>>,
+}
+
+impl Flush {
+    /// Returns when all that is known now is saved, or after this time: whether it is.
+    pub async fn now(&self, within: Duration) -> bool {
+        let Some((number, mut saved)) =
+            self.saver.upgrade().map(|saver| (saver.save(self.departures.state()), saver.saved()))
+        else {
+            return false;
+        };
+        matches!(tokio::time::timeout(within, saved.wait_for(|saved| *saved >= number)).await, Ok(Ok(_)))
+    }
 }
 
 /// The database, kept up to date while this is there.
@@ -78,13 +98,18 @@ impl Memory {
 }
 
 impl Keeping {
+    /// For whoever promises that something is remembered.
+    pub fn flush(&self) -> Flush {
+        Flush { departures: Arc::clone(&self.departures), saver: Arc::downgrade(&self.saver) }
+    }
+
     /// Saves the last state, for so long at most.
     pub async fn finish(self, within: Duration) {
         let Self { departures, saver, task } = self;
         task.abort();
         // Cancelled: then its saver is dropped, and ours is the last.
         let _ = task.await;
-        saver.save(departures.state());
+        let _ = saver.save(departures.state());
         if let Some(saver) = Arc::into_inner(saver) {
             saver.finish(within).await;
         }
@@ -94,7 +119,7 @@ impl Keeping {
 async fn save_now_and_then(departures: Arc<Departures>, saver: Arc<Saver<State>>) {
     let mut happened = departures.happened();
     while happened.changed().await.is_ok() {
-        saver.save(departures.state());
+        let _ = saver.save(departures.state());
         tokio::time::sleep(SAVE_EVERY).await;
     }
 }

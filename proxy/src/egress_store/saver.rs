@@ -215,35 +215,46 @@ async fn write(to: &mut SqliteConnection, changed: &[Entry<'_>], gone: &[(String
 /// Saves what it is given last, on a thread of its own. Giving never waits.
 #[derive(Debug)]
 pub(super) struct Saver<T> {
-    latest: watch::Sender<Option<T>>,
+    /// The latest state, and how many there were.
+    latest: watch::Sender<(u64, Option<T>)>,
+    /// Up to which of them all is saved.
+    saved: watch::Receiver<u64>,
     ended: oneshot::Receiver<()>,
 }
 
 impl<T: Send + Sync + 'static> Saver<T> {
     /// Starts the thread; `rows` tells what of a state is to be written. `loaded` is what stands in the database already.
     pub fn start(path: PathBuf, loaded: &Rows, rows: impl Fn(&T) -> Rows + Send + 'static) -> io::Result<Self> {
-        let (latest, news) = watch::channel(None);
+        let (latest, news) = watch::channel((0, None));
+        let (done, saved) = watch::channel(0);
         let (ending, ended) = oneshot::channel();
         let known = loaded.iter().map(|(key, value)| (key.clone(), hash(value))).collect();
         let store = Store { path, open: None, known };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         std::thread::Builder::new().name("egress-store".into()).spawn(move || {
-            runtime.block_on(keep(store, news, rows));
+            runtime.block_on(keep(store, news, &done, rows));
             // A database that hangs in a system call is left behind, not waited for.
             runtime.shutdown_background();
             let _ = ending.send(());
         })?;
-        Ok(Self { latest, ended })
+        Ok(Self { latest, saved, ended })
     }
 
     /// Has a state saved soon; one that was given before and is not yet saved is not saved any more.
-    pub fn save(&self, state: T) {
-        self.latest.send_replace(Some(state));
+    /// Its number is returned.
+    pub fn save(&self, state: T) -> u64 {
+        self.latest.send_modify(|latest| *latest = (latest.0 + 1, Some(state)));
+        self.latest.borrow().0
+    }
+
+    /// The number of the last state that was saved, as it grows.
+    pub fn saved(&self) -> watch::Receiver<u64> {
+        self.saved.clone()
     }
 
     /// Saves the last state, for so long at most.
     pub async fn finish(self, within: Duration) {
-        let Self { latest, ended } = self;
+        let Self { latest, ended, .. } = self;
         drop(latest);
         if tokio::time::timeout(within, ended).await.is_err() {
             tracing::warn!("the egress database did not take the last news of the addresses in time");
@@ -251,7 +262,12 @@ impl<T: Send + Sync + 'static> Saver<T> {
     }
 }
 
-async fn keep<T>(mut store: Store, mut news: watch::Receiver<Option<T>>, rows: impl Fn(&T) -> Rows) {
+async fn keep<T>(
+    mut store: Store,
+    mut news: watch::Receiver<(u64, Option<T>)>,
+    saved: &watch::Sender<u64>,
+    rows: impl Fn(&T) -> Rows,
+) {
     let mut pause = None;
     loop {
         let open = match pause {
@@ -259,10 +275,14 @@ async fn keep<T>(mut store: Store, mut news: watch::Receiver<Option<T>>, rows: i
             Some(pause) => tokio::time::timeout(pause, ended(&mut news)).await.is_err(),
             None => news.changed().await.is_ok(),
         };
-        let current = news.borrow_and_update().as_ref().map(&rows);
+        let (number, current) = {
+            let latest = news.borrow_and_update();
+            (latest.0, latest.1.as_ref().map(&rows))
+        };
         if let Some(current) = current {
             match store.save(&current).await {
                 Ok(()) => {
+                    saved.send_replace(number);
                     if pause.take().is_some() {
                         tracing::info!("the egress database takes the news of the addresses again");
                     }
@@ -287,7 +307,7 @@ async fn keep<T>(mut store: Store, mut news: watch::Receiver<Option<T>>, rows: i
 }
 
 /// Resolves when nobody gives any more.
-async fn ended<T>(news: &mut watch::Receiver<Option<T>>) {
+async fn ended<T>(news: &mut watch::Receiver<(u64, Option<T>)>) {
     while news.changed().await.is_ok() {}
 }
 

@@ -14,6 +14,7 @@
 //! | [`setup`] | what a scenario asks of its node, as configuration files |
 //! | [`node`] | the running node |
 //! | [`leftovers`] | namespaces, mounts, cgroups, processes and state that a node must not leave |
+//! | [`listing`] | an address on a block list, and off it |
 //! | [`dialogue`] | plain SMTP, command by command |
 //! | [`visits`] | many visitors of sleeping tenants at once |
 //! | [`images`] | images made for a scenario |
@@ -26,6 +27,7 @@ pub mod corpus;
 pub mod dialogue;
 pub mod images;
 pub mod leftovers;
+pub mod listing;
 pub mod node;
 pub mod setup;
 pub mod visits;

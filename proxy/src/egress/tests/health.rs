@@ -14,7 +14,7 @@ fn a_listed_address_rests_with_its_evidence_and_only_there() {
     assert_eq!((*address, operator.as_ref()), (egress(A), Some(&to.operator)));
     assert_eq!(*until, Some(world.now.wall + Duration::from_secs(QUARTER)));
     assert_eq!((evidence.what.as_str(), evidence.list.as_deref()), ("block_listed", Some("spamhaus")));
-    assert_eq!((evidence.reply.as_str(), evidence.at), ("5.7.1 as it was said", world.now.wall));
+    assert_eq!((evidence.reply.as_str(), evidence.at), ("550 5.7.1 as it was said", world.now.wall));
     assert_eq!(world.listed(&session, &to), [], "sessions that began before hear the same");
     for _ in 0..4 {
         assert_eq!(world.from(&to), B);

@@ -10,10 +10,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use warren_lab::{Lab, Message};
+use warren_lab::{Lab, LabConfig, Message};
 use warren_scenarios::corpus::{kinds, note};
 use warren_scenarios::visits::{Visit, counter, status, visit_all};
-use warren_scenarios::{Node, Setup, Tenant};
+use warren_scenarios::{Node, Setup, Tenant, listing};
 
 const ALICE: &str = "alice@acme.example";
 const CAROL: &str = "carol@globex.example";
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     };
     heading("An internet in a box");
     let started = Instant::now();
-    let lab = match Lab::start() {
+    let lab = match Lab::start_with(&LabConfig { catalogue: true, ..LabConfig::default() }) {
         Ok(lab) => lab,
         Err(e) => {
             eprintln!("warren-quickstart: the lab does not start: {e}");
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 
     heading("A node with two tenants");
     let started = Instant::now();
-    let mut setup = Setup::default();
+    let mut setup = Setup { extra: listing::SETTINGS.into(), ..Setup::default() };
     let crowd: Vec<String> = (1..=crowd).map(|n| format!("tenant{n}")).collect();
     setup.tenants.extend(crowd.iter().map(|name| {
         // Long enough to see all of them awake.
@@ -104,7 +104,13 @@ fn main() -> ExitCode {
         println!("  {} {claim}", if held { "yes:" } else { "NO: " });
     }
     letters.retain(|l| l.arrived.is_none());
-    let good = letters.is_empty() && woken_alone && tls13 && (crowd.is_empty() || storm(&node, &crowd));
+    heading("An egress address on a block list");
+    let listed = listing::play(&lab, &node, |line| println!("  {line}"));
+    if let Err(problem) = &listed {
+        println!("  NO:  {problem}");
+    }
+    let good =
+        letters.is_empty() && woken_alone && tls13 && listed.is_ok() && (crowd.is_empty() || storm(&node, &crowd));
 
     if !once {
         linger(&lab, &node);
