@@ -79,6 +79,12 @@ impl Watch {
         self.noticed(findings)
     }
 
+    /// The connection that was tried is of no use, and the session goes on on the one before, from `egress`.
+    pub fn back(&mut self, egress: IpAddr, now: Instant) -> Noticed {
+        let findings = self.watch.back(&self.detector.senses, egress, now);
+        self.noticed(findings)
+    }
+
     /// The MX sent so many bytes.
     pub fn heard(&mut self, at: Instant, bytes: usize) {
         self.watch.heard(at, bytes);

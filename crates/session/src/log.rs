@@ -17,6 +17,8 @@ use crate::{
 
 /// Commands in flight that are remembered for timing. A longer pipeline is timed wrongly rather than remembered.
 const IN_FLIGHT_LIMIT: usize = 1_000;
+/// Legs whose commands are remembered.
+const LEGS_LIMIT: usize = 4;
 /// Longest verb kept.
 const VERB_LIMIT: usize = 20;
 
@@ -36,7 +38,8 @@ pub struct SessionLog {
     id: SessionId,
     seq: u32,
     events: u32,
-    to_mx: Timing,
+    /// By leg; the newest last.
+    to_mx: VecDeque<Timing>,
     to_proxy: Timing,
 }
 
@@ -44,7 +47,7 @@ impl SessionLog {
     pub(crate) fn begin(recorder: Recorder, start: SessionStart) -> Self {
         let id = start.id;
         recorder.record(Record::Start(start));
-        Self { recorder, id, seq: 0, events: 0, to_mx: Timing::default(), to_proxy: Timing::default() }
+        Self { recorder, id, seq: 0, events: 0, to_mx: VecDeque::new(), to_proxy: Timing::default() }
     }
 
     /// The session's id.
@@ -53,17 +56,10 @@ impl SessionLog {
         self.id
     }
 
-    /// Records a dial; again when more is known of it. A new number forgets the commands that the old one left unanswered.
+    /// Records a dial; again when more is known of it. Each has its own commands that wait for a reply.
     pub fn leg(&mut self, leg: Leg) {
-        if self.to_mx.leg != leg.n {
-            self.to_mx = Timing {
-                leg: leg.n,
-                waiting: VecDeque::new(),
-                quiet_since: leg.connected_us.unwrap_or(leg.started_us),
-            };
-        } else if let Some(connected) = leg.connected_us {
-            self.to_mx.quiet_since = self.to_mx.quiet_since.max(connected);
-        }
+        let timing = self.of_leg(leg.n);
+        timing.quiet_since = timing.quiet_since.max(leg.connected_us.unwrap_or(leg.started_us));
         self.recorder.record(Record::Leg(Box::new(leg)));
     }
 
@@ -74,10 +70,7 @@ impl SessionLog {
             Some(harmless) => Text::from(harmless),
             None => Text::new(line),
         };
-        // A farewell on a leg that was left: nobody waits for its reply.
-        if !dir.reaches_mx() || leg == self.to_mx.leg {
-            self.timing(dir).sent(verb.clone(), at_us);
-        }
+        self.timing(leg, dir).sent(verb.clone(), at_us);
         self.exchange(Exchange {
             id: self.id,
             seq: 0,
@@ -95,7 +88,7 @@ impl SessionLog {
     /// Records a whole reply: its lines without their codes, separated by `\n`. Says what a reply of the MX answers, and how long it
     /// took.
     pub fn reply(&mut self, leg: u16, at_us: u64, dir: Dir, code: u16, lines: &str) -> Option<Timed> {
-        let (verb, took_us) = self.timing(dir).answered(at_us);
+        let (verb, took_us) = self.timing(leg, dir).answered(at_us);
         let text = if verb == "AUTH" && code == 334 { Text::from("[redacted]") } else { Text::from(lines) };
         let enhanced = enhanced(lines).map(str::to_owned);
         let took_us = dir.from_mx().then_some(took_us);
@@ -145,8 +138,23 @@ impl SessionLog {
         self.recorder.record(Record::Exchange(Exchange { seq: self.seq, ..exchange }));
     }
 
-    fn timing(&mut self, dir: Dir) -> &mut Timing {
-        if dir.reaches_mx() || dir.from_mx() { &mut self.to_mx } else { &mut self.to_proxy }
+    fn timing(&mut self, leg: u16, dir: Dir) -> &mut Timing {
+        if dir.reaches_mx() || dir.from_mx() { self.of_leg(leg) } else { &mut self.to_proxy }
+    }
+
+    /// A session has a leg, one that it came from or may go back to, and no business with those before.
+    fn of_leg(&mut self, leg: u16) -> &mut Timing {
+        let place = match self.to_mx.iter().position(|timing| timing.leg == leg) {
+            Some(place) => place,
+            None => {
+                if self.to_mx.len() >= LEGS_LIMIT {
+                    self.to_mx.pop_front();
+                }
+                self.to_mx.push_back(Timing { leg, ..Timing::default() });
+                self.to_mx.len() - 1
+            }
+        };
+        &mut self.to_mx[place]
     }
 }
 

@@ -448,7 +448,7 @@ impl Observer for SessionRecord {
             }
             Event::Moving { reply, .. } => self.moving(at, reply),
             Event::Moved { quit } => self.moved(at, quit),
-            Event::Stayed => self.stayed(),
+            Event::Stayed => self.stayed(at),
             Event::Ended(ending) => self.ending = Some(ending),
         }
     }

@@ -44,8 +44,12 @@ impl SessionRecord {
         }
     }
 
-    pub(super) fn stayed(&mut self) {
+    pub(super) fn stayed(&mut self, at: Instant) {
         let Some(aside) = self.aside.take().filter(|aside| aside.refused) else { return };
+        if let (Some(old), Some(watch)) = (&aside.leg, &mut self.watch) {
+            let noticed = watch.back(old.egress, at);
+            self.notice(at, noticed);
+        }
         (self.leg, self.asked, self.repeated) = (aside.leg, aside.asked, true);
     }
 }

@@ -170,7 +170,10 @@ fn reclassified(replay: &Replay) -> anyhow::Result<()> {
     }
     let changed: u64 = replay.changes.iter().map(|change| change.recipients).sum();
     let total = replay.recipients;
-    tell::raw(&format!("{}{changed} of {total} refused recipients would be classified otherwise\n", tell::lines(&table)))
+    tell::raw(&format!(
+        "{}{changed} of {total} refused recipients would be classified otherwise\n",
+        tell::lines(&table)
+    ))
 }
 
 fn when(us: i64) -> String {
