@@ -18,12 +18,21 @@ pub const CLOSED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 30);
 /// The node's host name; its MX, its EHLO, the PTR of its first address.
 pub const NODE_NAME: &str = "mail.warren.example";
 
+/// The IPv6 address of whoever has this IPv4 address: the same last number, read as digits, in 2001:db8:51::/64, or for the node in
+/// 2001:db8:113::/64. 198.51.100.31 is 2001:db8:51::31, too.
+pub fn twin(address: Ipv4Addr) -> Ipv6Addr {
+    let last = u16::from(address.octets()[3]);
+    let network = if NODE.contains(&address) { 0x113 } else { 0x51 };
+    let digits = last / 100 * 0x100 + last / 10 % 10 * 0x10 + last % 10;
+    Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, digits)
+}
+
 /// A host of the lab with a namespace of its own.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// Its name, which is also that of its link at the bridge.
     pub name: &'static str,
-    /// Its addresses.
+    /// Its addresses; it has their [twins](twin), too.
     pub addresses: Vec<Ipv4Addr>,
 }
 
@@ -90,7 +99,7 @@ pub fn personas(config: &LabConfig) -> Vec<Persona> {
     all
 }
 
-/// Everything that the bridge itself answers for.
+/// Everything that the bridge itself answers for, with the [twins](twin).
 pub fn bridge_addresses(config: &LabConfig) -> Vec<Ipv4Addr> {
     let mut all = vec![DNS, CLOSED];
     all.extend(personas(config).iter().map(|p| p.address));
@@ -101,7 +110,7 @@ pub fn bridge_addresses(config: &LabConfig) -> Vec<Ipv4Addr> {
 pub fn mailbox_domains(config: &LabConfig) -> Vec<String> {
     let mut all: Vec<String> = config.mtas.iter().map(|m| m.domain()).collect();
     all.extend(personas(config).into_iter().flat_map(|p| p.domains));
-    all.extend(["multi.example", "implicit.example"].map(str::to_owned));
+    all.extend(["multi.example", "implicit.example", "six.example", "both.example"].map(str::to_owned));
     all
 }
 
@@ -138,6 +147,12 @@ pub fn records(config: &LabConfig) -> Vec<Record> {
     add("mx2.multi.example", A(plain));
     // No MX: the address record stands for it.
     add("implicit.example", A(plain));
+    // Over IPv6 only, and over either.
+    for domain in ["six.example", "both.example"] {
+        add(domain, Mx(10, mx_name(domain)));
+        add(&mx_name(domain), RecordData::Aaaa(twin(plain)));
+    }
+    add(&mx_name("both.example"), A(plain));
     // What nobody may dial.
     add("loopback.example", Mx(10, "mx1.loopback.example".into()));
     add("mx1.loopback.example", A(Ipv4Addr::LOCALHOST));
@@ -152,3 +167,15 @@ pub fn records(config: &LabConfig) -> Vec<Record> {
 
 /// How long a record may be kept.
 pub const TTL: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twins_look_alike() {
+        assert_eq!(twin([198, 51, 100, 31].into()).to_string(), "2001:db8:51::31");
+        assert_eq!(twin(CLIENT).to_string(), "2001:db8:51::200");
+        assert_eq!(twin(NODE[0]).to_string(), "2001:db8:113::10");
+    }
+}

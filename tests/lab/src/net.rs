@@ -52,7 +52,7 @@ pub fn build(hosts: &[Host], bridge_addresses: &[Ipv4Addr]) -> anyhow::Result<Ve
     // No spanning tree and no delay: a port forwards as soon as it is up.
     switch += &format!("link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n");
     for address in bridge_addresses {
-        switch += &format!("addr add {address}/24 dev {BRIDGE}\n");
+        switch += &both(*address, BRIDGE);
     }
     switch += &format!("link set {BRIDGE} up\n");
     switch += &other_network(map::DNS, BRIDGE);
@@ -67,7 +67,7 @@ pub fn build(hosts: &[Host], bridge_addresses: &[Ipv4Addr]) -> anyhow::Result<Ve
     for (host, (_, namespace)) in hosts.iter().zip(&made) {
         let mut commands = String::from("link set lo up\n");
         for address in &host.addresses {
-            commands += &format!("addr add {address}/24 dev eth0\n");
+            commands += &both(*address, "eth0");
         }
         commands += "link set eth0 up\n";
         commands += &other_network(host.addresses[0], "eth0");
@@ -79,7 +79,14 @@ pub fn build(hosts: &[Host], bridge_addresses: &[Ipv4Addr]) -> anyhow::Result<Ve
 /// The node's network and everybody else's are one wire: each reaches the other directly.
 fn other_network(own: Ipv4Addr, device: &str) -> String {
     let node = map::NODE.contains(&own);
-    format!("route add {} dev {device}\n", if node { "198.51.100.0/24" } else { "203.0.113.0/24" })
+    let (four, six) =
+        if node { ("198.51.100.0/24", "2001:db8:51::/64") } else { ("203.0.113.0/24", "2001:db8:113::/64") };
+    format!("route add {four} dev {device}\nroute add {six} dev {device}\n")
+}
+
+/// An address and its twin. Nobody else has it, so there is no waiting for whoever might object.
+fn both(address: Ipv4Addr, device: &str) -> String {
+    format!("addr add {address}/24 dev {device}\naddr add {}/64 dev {device} nodad\n", map::twin(address))
 }
 
 /// Runs `ip -batch` on these commands.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -192,9 +192,11 @@ async fn answer(config: &LabConfig, authority: &tls::Authority, started: Instant
     let tcp = TcpListener::bind((map::DNS, 53)).await.context("bind the name server")?;
     tokio::spawn(dns::serve(table, udp, tcp));
     for script in map::personas(config) {
-        let listener = TcpListener::bind((script.address, 25))
-            .await
-            .with_context(|| format!("bind persona {} to {}", script.name, script.address))?;
+        let mut listeners = Vec::new();
+        for address in [IpAddr::from(script.address), map::twin(script.address).into()] {
+            let bound = TcpListener::bind((address, 25)).await;
+            listeners.push(bound.with_context(|| format!("bind persona {} to {address}", script.name))?);
+        }
         let name =
             script.domains.first().map(|d| map::mx_name(d)).unwrap_or_else(|| format!("{}.example", script.name));
         let mut names: Vec<String> = script.domains.iter().map(|d| map::mx_name(d)).collect();
@@ -203,7 +205,10 @@ async fn answer(config: &LabConfig, authority: &tls::Authority, started: Instant
         let server = authority.identity(&names).context("sign a certificate")?.server().context("set up TLS")?;
         let log = fs::File::create(log_path(&script.name)).context("make a persona's log")?;
         let host = persona::Host::new(script, name, TlsAcceptor::from(server), HOME.into(), log, started);
-        tokio::spawn(Arc::new(host).serve(listener));
+        let host = Arc::new(host);
+        for listener in listeners {
+            tokio::spawn(Arc::clone(&host).serve(listener));
+        }
     }
     Ok(())
 }

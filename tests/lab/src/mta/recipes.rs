@@ -1,8 +1,8 @@
 //! Configurations: small, and what a careful administrator would run.
 //!
 //! Postfix and Exim offer STARTTLS. All three: 50 MB, any local part of the one domain delivered to a Maildir under
-//! `/var/mail/lab/DOMAIN/USER`, except those that begin with `unknown`, which are refused with `550 5.1.1` at RCPT; no relaying;
-//! no look-ups outside the lab.
+//! `/var/mail/lab/DOMAIN/USER`, except those that begin with `unknown`, which are refused with `550 5.1.1` at RCPT; no relaying
+//! but of what is written on the host itself; no look-ups outside the lab.
 
 use super::{Recipe, file};
 use crate::config::MtaKind;
@@ -144,8 +144,15 @@ box:
   # The key that a look-up returns is free of taint; the wildcard of the list fits any local part.
   address_data = ${lookup{$local_part}lsearch*,ret=key{/etc/lab/anyone}}
   transport = box
+# Mail that is written on this host.
+remote:
+  driver = dnslookup
+  domains = ! +local_domains
+  transport = remote
 
 begin transports
+remote:
+  driver = smtp
 box:
   driver = appendfile
   maildir_format
@@ -183,7 +190,9 @@ smtp max-message-size "50M"
 listen on 0.0.0.0 hostname mx1.opensmtpd.example filter unknown
 table anyone { "@" = "lab" }
 action "box" maildir "/var/mail/lab/%{rcpt.domain}/%{rcpt.user}" virtual <anyone>
+action "remote" relay
 match from any for domain "opensmtpd.example" action "box"
+match from local for any action "remote"
 "#;
 
 fn opensmtpd() -> Recipe {
