@@ -37,7 +37,7 @@ command_directory = /usr/sbin
 shlib_directory = /usr/lib/postfix
 smtpd_client_connection_count_limit = 0
 disable_dns_lookups = yes
-maillog_file = /dev/stdout
+maillog_file = /var/log/postfix.log
 END
 cat > "$root/etc/postfix/master.cf" <<END
 smtp      inet  n - n - - smtpd
