@@ -35,7 +35,7 @@ pub enum What<'a> {
     Reply {
         /// To what.
         stage: Stage,
-        /// Its meaning, by [`warren_session::classify`].
+        /// Its meaning, by [`warren_session::classify()`].
         verdict: &'a Verdict,
         /// Its code.
         code: u16,
