@@ -5,6 +5,7 @@
 
 mod chaos;
 mod content;
+mod dialogues;
 mod failover;
 mod hand_over;
 mod held;
