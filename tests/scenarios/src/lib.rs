@@ -15,6 +15,7 @@
 //! | [`node`] | the running node |
 //! | [`leftovers`] | namespaces, mounts, cgroups, processes and state that a node must not leave |
 //! | [`listing`] | an address on a block list, and off it |
+//! | [`beside`] | the proxy alone, on a host of the lab |
 //! | [`dialogue`] | plain SMTP, command by command |
 //! | [`visits`] | many visitors of sleeping tenants at once |
 //! | [`images`] | images made for a scenario |
@@ -23,6 +24,7 @@
 // The harness of tests: what fails here fails the test, with its place.
 #![allow(clippy::unwrap_used)]
 
+pub mod beside;
 pub mod corpus;
 pub mod dialogue;
 pub mod images;

@@ -393,14 +393,12 @@ fn configure(folder: &Path, cgroup: &str, setup: &Setup) {
     for tenant in &setup.tenants {
         std::fs::write(tenants.join(format!("{}.toml", tenant.name)), tenant.toml(password_hash())).unwrap();
     }
-    let built = || std::env::var_os("WARREN_IMAGES").map(PathBuf::from);
-    let beside = || find_program("warren").unwrap().with_file_name("images");
-    let images = setup.images.clone().or_else(built).unwrap_or_else(beside);
+    let images = setup.images.clone().unwrap_or_else(crate::images::built);
     let images = &images.display();
     let (state, run) = (folder.join("state"), folder.join("run"));
     let (state, run, idle, retry, slots) =
         (state.display(), run.display(), setup.idle.as_millis(), setup.retry.as_millis(), setup.slots);
-    let extra = &setup.extra;
+    let (resolver, extra) = (&setup.resolver, &setup.extra);
     std::fs::write(
         etc.join("warren.toml"),
         format!(
@@ -412,7 +410,7 @@ allow_networks = ["198.51.100.0/24"]
 receiver = ["203.0.113.10"]
 
 [resolver]
-nameservers = ["198.51.100.53"]
+{resolver}
 
 [fleet]
 idle = "{idle}ms"

@@ -19,6 +19,8 @@ pub struct Setup {
     pub tenants: Vec<Tenant>,
     /// Where images are, if not beside the programs.
     pub images: Option<std::path::PathBuf>,
+    /// The lines of `[resolver]`: unless told otherwise, the lab's own name server.
+    pub resolver: String,
     /// More of `warren.toml`, as it stands there.
     pub extra: String,
 }
@@ -31,6 +33,7 @@ impl Default for Setup {
             slots: 2,
             tenants: vec![Tenant::acme(), Tenant::globex()],
             images: None,
+            resolver: "nameservers = [\"198.51.100.53\"]".into(),
             extra: String::new(),
         }
     }

@@ -1,12 +1,11 @@
 //! The fleet under a storm, at the edge of sleep, and after the deaths of those who look after it.
 #![allow(clippy::unwrap_used)]
 
-use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::Duration;
 
 use warren_lab::{Lab, LabConfig, Message};
 use warren_scenarios::corpus::note;
+use warren_scenarios::images::{add, copies};
 use warren_scenarios::visits::{Visit, counter, status, visit_all};
 use warren_scenarios::{Node, Setup, Tenant};
 
@@ -14,21 +13,10 @@ const STORM: usize = 500;
 
 /// The image `crash`: a program that ends as soon as it begins. `msa` beside it is the real one.
 fn images_with_crash() -> tempfile::TempDir {
-    let images = tempfile::Builder::new().prefix("warren-images-").tempdir().unwrap();
-    std::fs::set_permissions(images.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let built = std::env::var_os("WARREN_IMAGES").map(Into::into);
-    let msa = built.unwrap_or_else(|| warren_lab::find_program("warren").unwrap().with_file_name("images"));
-    for name in ["msa", "crash"] {
-        let copied = Command::new("cp").arg("-a").arg(msa.join("msa")).arg(images.path().join(name)).status();
-        assert!(copied.unwrap().success());
-    }
-    let program = images.path().join("crash/rootfs/warren-msa");
-    std::fs::remove_file(&program).unwrap();
+    let images = copies(&["msa"]);
     let source = images.path().join("crash.rs");
     std::fs::write(&source, "fn main() { std::process::exit(1) }").unwrap();
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-o"]).arg(&program).arg(&source);
-    assert!(rustc.status().unwrap().success());
+    add(images.path(), "crash", source.to_str().unwrap());
     images
 }
 

@@ -8,28 +8,11 @@ use std::time::{Duration, Instant};
 
 use warren_lab::{Lab, LabConfig, Message};
 use warren_scenarios::corpus::note;
+use warren_scenarios::images::{add, copies};
 use warren_scenarios::{Node, Setup, Tenant};
 
 const ALICE: &str = "alice@acme.example";
 const SAMPLES: usize = 15;
-
-/// The image `hog`: a copy of the MSA's with `tests/probe/hog.rs` in the place of its program.
-fn build_image(images: &Path) {
-    let msa = match std::env::var_os("WARREN_IMAGES") {
-        Some(images) => images.into(),
-        None => warren_lab::find_program("warren").unwrap().with_file_name("images"),
-    };
-    let copy =
-        |from: &Path, to: &Path| assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
-    copy(&msa.join("msa"), &images.join("msa"));
-    copy(&msa.join("msa"), &images.join("hog"));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../probe/hog.rs");
-    let program = images.join("hog/rootfs/warren-msa");
-    std::fs::remove_file(&program).unwrap();
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-o"]).arg(&program).arg(source);
-    assert!(rustc.status().unwrap().success());
-}
 
 /// A tenant whose container runs the hog, with small limits.
 fn hog(name: &str) -> Tenant {
@@ -68,9 +51,8 @@ fn space(volumes: &Path) -> u64 {
 
 #[test]
 fn hogs_are_held_and_their_neighbour_notices_nothing() {
-    let images = tempfile::Builder::new().prefix("warren-images-").tempdir().unwrap();
-    std::fs::set_permissions(images.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    build_image(images.path());
+    let images = copies(&["msa"]);
+    add(images.path(), "hog", "probe/hog.rs");
     let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
     let names = ["forker", "filler", "littler", "eater", "opener", "flooder"];
     let mut tenants: Vec<Tenant> = names.into_iter().map(hog).collect();

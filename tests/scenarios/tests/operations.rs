@@ -1,13 +1,14 @@
 //! What operators do to a node that runs: look, suspend, add, change, remove, upgrade. No mail is lost by any of it.
 #![allow(clippy::unwrap_used)]
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
-use warren_lab::{Lab, LabConfig, Message, find_program};
+use warren_lab::{Lab, LabConfig, Message};
 use warren_scenarios::corpus::note;
+use warren_scenarios::images::copies;
 use warren_scenarios::{Node, Setup};
 
 fn told(output: &Output) -> String {
@@ -132,11 +133,7 @@ fn replace_image(images: &Path) {
 #[test]
 fn a_plan_says_what_apply_does_and_a_replaced_image_is_rolled_out_without_losing_mail() {
     let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
-    let images = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(images.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let built = std::env::var_os("WARREN_IMAGES").map(std::path::PathBuf::from);
-    let built = built.unwrap_or_else(|| find_program("warren").unwrap().with_file_name("images")).join("msa");
-    assert!(Command::new("cp").arg("-a").arg(built).arg(images.path()).status().unwrap().success());
+    let images = copies(&["msa"]);
     let setup = Setup { idle: Duration::from_secs(60), images: Some(images.path().into()), ..Setup::default() };
     let node = Node::start(&lab, &setup);
     assert!(node.ask(&["plan"]).starts_with("nothing to do"));

@@ -1,24 +1,19 @@
 //! An unmodified Postfix from Debian as a tenant's MSA: the same life as any other, with the queue and the schedule of its own.
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use warren_lab::{Lab, LabConfig, Message};
 use warren_scenarios::corpus::note;
+use warren_scenarios::images::built;
 use warren_scenarios::{Node, Setup, Tenant};
 
 const LONG: Duration = Duration::from_secs(90);
 const ALICE: &str = "alice@acme.example";
 
-fn images() -> PathBuf {
-    let built = std::env::var_os("WARREN_IMAGES").map(PathBuf::from);
-    built.unwrap_or_else(|| warren_lab::find_program("warren").unwrap().with_file_name("images"))
-}
-
 /// `acme` has Postfix, its neighbour `globex` Warren's own MSA.
 fn setup() -> Setup {
-    let image = images().join("postfix/image.json");
+    let image = built().join("postfix/image.json");
     assert!(image.is_file(), "{} is missing: run msa-image/postfix/build", image.display());
     let mut acme = Tenant::new("acme", "alice").forward("info", &["erin@plain.example"]);
     acme.extra = "image = \"postfix\"".into();

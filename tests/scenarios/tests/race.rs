@@ -37,7 +37,7 @@ use warren_platform::fleet::{self, Doors, Handle, Launch, Setup, policy::Policy}
 use warren_platform::suspended::Suspended;
 use warren_smtp::Reply;
 use warren_smtp::command::{Xclient, XclientProtocol};
-use warren_smtp::mediator::{self, Deadlines, HandOver, Mediator, Observer, Transparent};
+use warren_smtp::mediator::{self, Deadlines, HandOver, Mediator, Observer};
 use warren_wire::relay::{Upstream, relay};
 
 const RACES: usize = 10_000;
@@ -116,7 +116,7 @@ impl Lane {
             ehlo_reply: Reply::plain(250, "mail.example.net"),
             deadlines: Deadlines::default(),
         };
-        let mut mediator = Mediator::hand_over(handing, Transparent, Instant::now());
+        let mut mediator = Mediator::hand_over(handing, Instant::now());
         let mut msa = Msa { lane: self, dials: 0, cell: None };
         let session = relay(&mut mediator, there, &mut msa, std::future::pending());
         let spoken = tokio::time::timeout(LIMIT, async { tokio::join!(session, talk(here)) });
@@ -151,6 +151,8 @@ struct Msa<'a> {
 impl Observer for Msa<'_> {
     fn event(&mut self, _: Instant, _: mediator::Event<'_>) {}
 }
+
+impl mediator::Policy for Msa<'_> {}
 
 impl Upstream for Msa<'_> {
     type Stream = TcpStream;
