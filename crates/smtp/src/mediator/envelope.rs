@@ -177,7 +177,15 @@ impl Mediator {
             self.envelope.void = None;
         }
         let refusal = match verb {
-            Verb::Rcpt | Verb::Data => self.envelope.void.as_deref().cloned(),
+            Verb::Rcpt | Verb::Data if self.envelope.void.is_some() => self.envelope.void.as_deref().cloned(),
+            // It was judged by the leg of then: this one may have other certificates.
+            Verb::Rcpt => match &command {
+                Some(Command::Rcpt { to, .. }) => match cx.host.rcpt(to, &line.bytes) {
+                    Judgement::Refuse(refusal) => Some(refusal),
+                    Judgement::Pass | Judgement::Move | Judgement::Hold => None,
+                },
+                _ => None,
+            },
             Verb::Mail => command.as_ref().and_then(|command| self.objection(command)),
             _ => None,
         };

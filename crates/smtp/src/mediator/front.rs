@@ -89,7 +89,8 @@ impl Mediator {
                 Front::Hello | Front::Commands => {
                     self.input.push(bytes);
                     bytes = &[];
-                    if self.waiting.holds_back() {
+                    // While the session moves, whatever went out would reach a server that expects EHLO.
+                    if self.moving.is_some() || self.waiting.holds_back() {
                         return self.bound_held(cx, "too much sent before MAIL or RCPT was answered");
                     }
                     if self.waiting.len() >= MAX_PIPELINE || self.to_server.len() >= HIGH_WATER {

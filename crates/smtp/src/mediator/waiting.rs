@@ -101,7 +101,9 @@ impl Waiting {
 
     /// Whether something was not sent yet: what the client says next has to wait behind it.
     pub(super) fn holds_back(&self) -> bool {
-        self.queue.back().is_some_and(Awaited::is_unsent)
+        // Answers of ours may follow it already.
+        let asked = self.queue.iter().rev().find(|awaited| !matches!(awaited.by, By::Us(_)));
+        asked.is_some_and(Awaited::is_unsent)
     }
 
     /// Whether all that the server owes an answer could be asked again.

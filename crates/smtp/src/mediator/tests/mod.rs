@@ -9,6 +9,7 @@ mod dialogues;
 mod failover;
 mod hand_over;
 mod held;
+mod meanwhile;
 mod outbound;
 mod redial;
 mod relay;
