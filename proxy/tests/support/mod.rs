@@ -1,6 +1,8 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 //! A proxy, an MX that says what it is told to, and an MSA: all on loopback, over real sockets and real TLS.
 
+mod ends;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;

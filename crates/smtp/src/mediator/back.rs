@@ -212,7 +212,11 @@ impl Mediator {
             }
             Topic::Command(Verb::Rcpt) if reply.is_positive() => self.commit(),
             Topic::Command(Verb::Bdat) => self.commit(),
-            Topic::Command(Verb::Rset) | Topic::EndOfData | Topic::LastChunk => self.transaction_over(),
+            Topic::Command(Verb::Rset) => self.transaction_over(),
+            Topic::EndOfData | Topic::LastChunk => {
+                self.fruitless = 0;
+                self.transaction_over();
+            }
             Topic::Command(Verb::Data) if reply.code == 354 => {
                 self.front = Front::Body { scanner: DataScanner::new(), verdict: None };
                 self.client_heard = cx.now;

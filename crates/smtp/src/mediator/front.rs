@@ -3,7 +3,7 @@
 use super::event::{Ending, Event, Flow, Topic};
 use super::machine::{Back, Context, Mediator};
 use super::replies;
-use super::settings::{HIGH_WATER, MAX_ERRORS, MAX_HELD, MAX_PIPELINE};
+use super::settings::{HIGH_WATER, MAX_ERRORS, MAX_FRUITLESS, MAX_HELD, MAX_PIPELINE};
 use super::stand_in::Absent;
 use super::waiting::{Awaited, By, Line, Turn};
 use crate::Reply;
@@ -99,6 +99,9 @@ impl Mediator {
                     match self.input.next_line() {
                         None => return,
                         Some(line) => self.line(cx, line),
+                    }
+                    if self.fruitless > MAX_FRUITLESS {
+                        self.give_up(cx, Ending::Violation("too many commands"), replies::too_many_commands());
                     }
                 }
                 Front::Quitting | Front::Done => {
@@ -250,6 +253,9 @@ impl Mediator {
         self.to_server.push(line);
         self.to_server.push(b"\r\n");
         let again = !matches!(topic, Topic::Command(Verb::Bdat) | Topic::LastChunk);
+        if again && topic != Topic::Command(Verb::Rcpt) {
+            self.fruitless += 1;
+        }
         let line = if again { self.kept(line) } else { None };
         self.waiting.push(Awaited { topic, since: cx.now, by: By::Server, line });
     }
@@ -262,6 +268,7 @@ impl Mediator {
 
     pub(super) fn ended_here(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8]) {
         let line = if verb == Verb::Auth { redacted(line) } else { line };
+        self.fruitless += 1;
         cx.tell(Event::Command { flow: Flow::CommandEnded, topic: Topic::Command(verb), line });
     }
 

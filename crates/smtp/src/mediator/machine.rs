@@ -73,6 +73,8 @@ pub struct Mediator {
     pub(super) draining: bool,
     pub(super) client_closed: bool,
     pub(super) errors: usize,
+    /// Commands since the last message.
+    pub(super) fruitless: usize,
     /// When the client last said something whole: a command, or content. The first half of a line is no sign of life.
     pub(super) client_heard: Instant,
     pub(super) server_heard: Instant,
@@ -140,6 +142,7 @@ impl Mediator {
             draining: false,
             client_closed: false,
             errors: 0,
+            fruitless: 0,
             client_heard: now,
             server_heard: now,
             ended: None,

@@ -54,6 +54,6 @@ pub use event::{Ending, Event, Flow, Observer, Topic};
 pub use machine::Mediator;
 pub use outgoing::Outgoing;
 pub use settings::{
-    Deadlines, HIGH_WATER, HandOver, Host, Judgement, Leg, MAX_ERRORS, MAX_HELD, MAX_PIPELINE, MAX_REPLAY, Outbound,
-    Policy, StandIn, TlsPolicy,
+    Deadlines, HIGH_WATER, HandOver, Host, Judgement, Leg, MAX_ERRORS, MAX_FRUITLESS, MAX_HELD, MAX_PIPELINE,
+    MAX_REPLAY, Outbound, Policy, StandIn, TlsPolicy,
 };

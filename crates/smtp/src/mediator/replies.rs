@@ -48,6 +48,10 @@ pub(super) fn too_many_errors() -> Reply {
     Reply::new(421, (4, 7, 0), "too many errors")
 }
 
+pub(super) fn too_many_commands() -> Reply {
+    Reply::new(421, (4, 7, 0), "too many commands without a message")
+}
+
 pub(super) fn talked_before_354() -> Reply {
     Reply::new(421, (4, 5, 0), "content before 354; closing")
 }

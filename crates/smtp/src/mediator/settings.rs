@@ -14,6 +14,9 @@ pub const MAX_HELD: usize = 32 * 1024;
 pub const HIGH_WATER: usize = 64 * 1024;
 /// Refusals of our own that one session gets before it is closed.
 pub const MAX_ERRORS: usize = 50;
+/// Commands that one session gets to give without a message whole: RSET, NOOP, EHLO again, MAIL without recipients. Recipients and chunks that are passed do
+/// not count: the server limits the former, [`Deadlines::transfer`] the latter.
+pub const MAX_FRUITLESS: usize = 1_000;
 
 /// Bytes of commands kept, at most, to be played again on another leg. A pipeline that is longer stays where it is.
 pub const MAX_REPLAY: usize = 32 * 1024;

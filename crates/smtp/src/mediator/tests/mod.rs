@@ -7,6 +7,7 @@ mod chaos;
 mod content;
 mod dialogues;
 mod failover;
+mod floods;
 mod hand_over;
 mod held;
 mod meanwhile;

@@ -1,0 +1,62 @@
+//! How a peer is heard byte for byte, and how it leaves.
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use warren_wire::MaybeTls;
+
+use super::{Peer, SOON};
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    /// The next bytes are these.
+    pub async fn gets(&mut self, expected: &[u8], at: &str) {
+        while self.read.len() < expected.len() {
+            let read = timeout(SOON, self.stream.read_buf(&mut self.read)).await;
+            if !matches!(read, Ok(Ok(1..))) {
+                break;
+            }
+        }
+        let there = self.read.len().min(expected.len());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(text(&self.read[..there]), text(expected), "{at}");
+        self.read.drain(..there);
+    }
+
+    /// Sends so many bytes at a time, each piece a segment. The other side may have left: what it said then tells.
+    pub async fn send_in_pieces(&mut self, bytes: &[u8], size: usize) {
+        for piece in bytes.chunks(size) {
+            let _ = timeout(SOON, self.stream.write_all(piece)).await.expect("the other side reads");
+            let _ = timeout(SOON, self.stream.flush()).await.expect("the other side reads");
+            if size < bytes.len() {
+                // Lets the other side read this one before the next is there.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Says no more, and goes on listening.
+    pub async fn close_direction(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+}
+
+impl Peer<TcpStream> {
+    pub fn without_delay(self) -> Self {
+        self.stream.set_nodelay(true).unwrap();
+        self
+    }
+
+    /// Leaves with a reset.
+    pub fn reset(self) {
+        SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
+}
+
+impl Peer<MaybeTls<TcpStream>> {
+    /// Leaves with a reset, out of a connection in the clear.
+    pub fn reset(self) {
+        let MaybeTls::Plain(stream) = self.stream else { panic!("a reset under TLS was not asked for") };
+        SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
+}
