@@ -4,12 +4,13 @@
 //! <-  reply of the MX, passed to the MSA        ->  command of the MSA, passed to the MX
 //! |<  reply of the MX that ended at the proxy   >|  command of the MSA that ended at the proxy
 //! <|  reply that the proxy gave of its own      |>  command that the proxy sent of its own
-//! ==  a dial                                    !!  what was noticed about the MX
+//! ==  a dial, or TLS with the MSA               !!  what was noticed about the MX
 //! ```
 
 use std::fmt::{self, Write};
 
 use crate::{
+    TlsFacts,
     escape::Escaped,
     reader::{EventRow, ExchangeRow, LegRow, MessageRow, RecipientRow, Recorded, SessionRow},
 };
@@ -90,7 +91,22 @@ fn dial(out: &mut String, leg: &LegRow) -> fmt::Result {
     if let Some(error) = &leg.error {
         write!(out, ": {}", Escaped(error))?;
     }
-    writeln!(out)
+    writeln!(out)?;
+    policies(out, leg)
+}
+
+/// Under a dial: what each recipient domain asked of its TLS, and whether it got that.
+fn policies(out: &mut String, leg: &LegRow) -> fmt::Result {
+    let facts = leg.tls.as_deref().and_then(|json| serde_json::from_str::<TlsFacts>(json).ok());
+    for policy in facts.iter().flat_map(|facts| &facts.policies) {
+        write!(out, "{:>22} ==  TLS for {}: {}, ", "", Escaped(&policy.domain), Escaped(&policy.policy))?;
+        match &policy.reason {
+            _ if policy.satisfied => writeln!(out, "satisfied")?,
+            Some(reason) => writeln!(out, "not satisfied: {}", Escaped(reason))?,
+            None => writeln!(out, "not satisfied")?,
+        }
+    }
+    Ok(())
 }
 
 /// A line between what was said: what it was taken for.

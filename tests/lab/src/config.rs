@@ -21,6 +21,9 @@ pub struct LabConfig {
     /// The ready-made personas of [`crate::persona::catalogue`], too.
     #[serde(default)]
     pub catalogue: bool,
+    /// MTA-STS policies, which a host of the lab serves over HTTPS.
+    #[serde(default)]
+    pub policies: Vec<StsPolicy>,
     /// Records beside those that the map makes.
     pub records: Vec<Record>,
     /// How long all hosts together may take to answer.
@@ -36,6 +39,7 @@ impl Default for LabConfig {
             tarpit_delay: Duration::from_millis(200),
             personas: Vec::new(),
             catalogue: false,
+            policies: Vec::new(),
             records: Vec::new(),
             start_deadline: Duration::from_secs(60),
         }
@@ -47,6 +51,15 @@ impl LabConfig {
     pub fn personas_only() -> Self {
         LabConfig { mtas: Vec::new(), ..Self::default() }
     }
+}
+
+/// What a domain's `mta-sts.` host says (RFC 8461), announced by the domain's TXT record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StsPolicy {
+    /// The domain.
+    pub domain: String,
+    /// The policy's text, as it is sent.
+    pub text: String,
 }
 
 /// A real MX program.
@@ -148,6 +161,8 @@ pub enum Tls {
     Off,
     /// A certificate of the lab's CA for the persona's own name.
     Good,
+    /// The same of an authority that nobody knows.
+    Untrusted,
     /// Offered, then `454 4.7.0`.
     Refused,
     /// Offered, 220, then bytes that are no TLS.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::config::LabConfig;
 use crate::mailbox::Mailbox;
 use crate::persona::{LogEntry, list_path};
-use crate::world::{HOME, Ready, Report};
+use crate::world::{HOME, Ready, Report, key_path};
 
 /// How long the last process of a lab may take to go.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
@@ -187,6 +187,11 @@ impl Lab {
     /// Certificate of the lab's authority, PEM: trust it and the certificates of all hosts verify.
     pub fn authority_pem(&self) -> &str {
         &self.ready.authority
+    }
+
+    /// The TLSA record that speaks for a persona's key: `3 1 1` and the digest.
+    pub fn tlsa(&self, persona: &str) -> std::io::Result<String> {
+        std::fs::read_to_string(key_path(&self.home(), persona))
     }
 
     fn home(&self) -> PathBuf {

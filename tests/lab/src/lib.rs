@@ -22,7 +22,7 @@
 //! | [`config`] | what a lab can be asked for |
 //! | [`lab`], [`mailbox`] | the owner's side |
 //! | [`map`] | who lives where |
-//! | [`world`], [`net`], [`dns`], [`tls`], [`mta`], [`persona`] | the inside |
+//! | [`world`], [`net`], [`dns`], [`tls`], [`mta`], [`persona`], [`policies`] | the inside |
 //! | [`signed`] | signed zones, for a lab or on any address |
 
 #![forbid(unsafe_code)]
@@ -36,11 +36,12 @@ pub mod map;
 pub mod mta;
 pub mod net;
 pub mod persona;
+pub mod policies;
 pub mod signed;
 pub mod tls;
 pub mod world;
 
-pub use config::{Act, LabConfig, Persona, Record, RecordData, Rule, Step, Tls, When};
+pub use config::{Act, LabConfig, Persona, Record, RecordData, Rule, Step, StsPolicy, Tls, When};
 pub use lab::{Lab, LabError, find_program};
 pub use mailbox::{Mailbox, Message};
 pub use persona::{Event, LogEntry};

@@ -15,6 +15,8 @@ pub const NODE: [Ipv4Addr; 3] =
     [Ipv4Addr::new(203, 0, 113, 10), Ipv4Addr::new(203, 0, 113, 11), Ipv4Addr::new(203, 0, 113, 12)];
 /// Up, and nothing listens on it: connections are refused.
 pub const CLOSED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 30);
+/// Serves the MTA-STS policies of all domains that have one, over HTTPS.
+pub const POLICIES: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 54);
 /// The node's host name; its MX, its EHLO, the PTR of its first address.
 pub const NODE_NAME: &str = "mail.warren.example";
 
@@ -71,6 +73,11 @@ pub fn mx_name(domain: &str) -> String {
     format!("mx1.{domain}")
 }
 
+/// Host name of a domain's MTA-STS policy.
+pub fn policy_host(domain: &str) -> String {
+    format!("mta-sts.{domain}")
+}
+
 /// The hosts that get a namespace.
 pub fn hosts(config: &LabConfig) -> Vec<Host> {
     let mut hosts =
@@ -101,7 +108,7 @@ pub fn personas(config: &LabConfig) -> Vec<Persona> {
 
 /// Everything that the bridge itself answers for, with the [twins](twin).
 pub fn bridge_addresses(config: &LabConfig) -> Vec<Ipv4Addr> {
-    let mut all = vec![DNS, CLOSED];
+    let mut all = vec![DNS, CLOSED, POLICIES];
     all.extend(personas(config).iter().map(|p| p.address));
     all
 }
@@ -136,6 +143,10 @@ pub fn records(config: &LabConfig) -> Vec<Record> {
             add(domain, Mx(10, mx_name(domain)));
             add(&mx_name(domain), A(persona.address));
         }
+    }
+    for policy in &config.policies {
+        add(&format!("_mta-sts.{}", policy.domain), RecordData::Txt("v=STSv1; id=1;".into()));
+        add(&policy_host(&policy.domain), A(POLICIES));
     }
     let plain = Ipv4Addr::new(198, 51, 100, 31);
     add("servfail.example", ServFail);

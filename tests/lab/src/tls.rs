@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData};
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
 
 /// Signs for every host of the lab.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct Identity {
     pub key: String,
     certificate_der: CertificateDer<'static>,
     key_der: Vec<u8>,
+    public_key_der: Vec<u8>,
 }
 
 impl Authority {
@@ -51,11 +53,18 @@ impl Authority {
             key: key.serialize_pem(),
             certificate_der: certificate.der().clone(),
             key_der: key.serialize_der(),
+            public_key_der: key.subject_public_key_info(),
         })
     }
 }
 
 impl Identity {
+    /// The data of a TLSA record that speaks for its key: DANE-EE, SubjectPublicKeyInfo, SHA-256 (RFC 7671 §5.1).
+    pub fn tlsa(&self) -> String {
+        let digest: String = Sha256::digest(&self.public_key_der).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("3 1 1 {digest}")
+    }
+
     /// As a server that asks its clients for nothing.
     pub fn server(self) -> Result<Arc<ServerConfig>, rustls::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -24,9 +24,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{LabConfig, MtaKind};
+use crate::config::{LabConfig, MtaKind, Tls};
 use crate::mta::{self, HostPlan};
-use crate::{dns, map, net, persona, tls};
+use crate::{dns, map, net, persona, policies, tls};
 
 /// Where the lab keeps everything, as seen inside: the memory file system over `/run`.
 pub const HOME: &str = "/run/lab";
@@ -103,6 +103,7 @@ pub fn world(config: &LabConfig) -> anyhow::Result<i32> {
     }
     fs::create_dir_all(home.join("log")).context("make logs")?;
     fs::create_dir_all(home.join("lists")).context("make lists")?;
+    fs::create_dir_all(home.join("keys")).context("make the folder of keys")?;
     let mut hosts = Vec::new();
     for host in &config.mtas {
         let (_, namespace) =
@@ -191,6 +192,12 @@ async fn answer(config: &LabConfig, authority: &tls::Authority, started: Instant
     let udp = UdpSocket::bind((map::DNS, 53)).await.context("bind the name server")?;
     let tcp = TcpListener::bind((map::DNS, 53)).await.context("bind the name server")?;
     tokio::spawn(dns::serve(table, udp, tcp));
+    if !config.policies.is_empty() {
+        let names: Vec<String> = config.policies.iter().map(|policy| map::policy_host(&policy.domain)).collect();
+        let server = authority.identity(&names).context("sign a certificate")?.server().context("set up TLS")?;
+        let listener = TcpListener::bind((map::POLICIES, 443)).await.context("bind the policy host")?;
+        tokio::spawn(policies::serve(config.policies.clone(), listener, TlsAcceptor::from(server)));
+    }
     for script in map::personas(config) {
         let mut listeners = Vec::new();
         for address in [IpAddr::from(script.address), map::twin(script.address).into()] {
@@ -202,7 +209,11 @@ async fn answer(config: &LabConfig, authority: &tls::Authority, started: Instant
         let mut names: Vec<String> = script.domains.iter().map(|d| map::mx_name(d)).collect();
         names.push(name.clone());
         names.dedup();
-        let server = authority.identity(&names).context("sign a certificate")?.server().context("set up TLS")?;
+        let stranger = tls::Authority::new().context("make an authority that nobody knows")?;
+        let signer = if script.tls == Tls::Untrusted { &stranger } else { authority };
+        let identity = signer.identity(&names).context("sign a certificate")?;
+        fs::write(key_path(Path::new(HOME), &script.name), identity.tlsa()).context("publish a persona's key")?;
+        let server = identity.server().context("set up TLS")?;
         let log = fs::File::create(log_path(&script.name)).context("make a persona's log")?;
         let host = persona::Host::new(script, name, TlsAcceptor::from(server), HOME.into(), log, started);
         let host = Arc::new(host);
@@ -216,6 +227,11 @@ async fn answer(config: &LabConfig, authority: &tls::Authority, started: Instant
 /// Where a host or persona logs.
 fn log_path(name: &str) -> PathBuf {
     PathBuf::from(HOME).join("log").join(name)
+}
+
+/// Where the lab at `home` keeps the TLSA record that speaks for a persona's key.
+pub fn key_path(home: &Path, name: &str) -> PathBuf {
+    home.join("keys").join(name)
 }
 
 fn log_end(name: &str) -> String {
