@@ -44,7 +44,9 @@ fn response(policies: &[StsPolicy], name: &str, head: &[u8]) -> String {
     let policy = policies.iter().find(|policy| asked && policy_host(&policy.domain) == name);
     let (status, text) = policy.map_or(("404 Not Found", ""), |policy| ("200 OK", policy.text.as_str()));
     let length = text.len();
-    format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}")
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}"
+    )
 }
 
 #[cfg(test)]

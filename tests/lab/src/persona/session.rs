@@ -161,7 +161,9 @@ impl Session<'_> {
             _ if self.encrypted => return self.reply("503 5.5.1 already").await,
             Tls::Off => return self.reply("502 5.5.1 not spoken here").await,
             Tls::Refused => return self.reply("454 4.7.0 TLS not available").await,
-            Tls::Good | Tls::Untrusted | Tls::Broken | Tls::Stalled | Tls::Alert => self.reply("220 2.0.0 go ahead").await?,
+            Tls::Good | Tls::Untrusted | Tls::Broken | Tls::Stalled | Tls::Alert => {
+                self.reply("220 2.0.0 go ahead").await?
+            }
         }
         match self.host.script.tls {
             Tls::Broken => {
