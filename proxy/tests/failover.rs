@@ -147,7 +147,7 @@ async fn both_addresses_listed_and_the_first_refusal_passes() {
         first.say(LISTED).await;
         let (mut second, from) = mx.dialled().await;
         assert_eq!(from, ip(10));
-        second.say("554 5.7.1 127.0.0.10 is listed, too").await;
+        second.say("554 5.7.1 Service unavailable; client [127.0.0.10] blocked using list.example").await;
         assert_eq!(second.rest().await, b"");
         // The first goes on.
         first.hears("QUIT").await;
@@ -164,6 +164,8 @@ async fn both_addresses_listed_and_the_first_refusal_passes() {
         msa.hears("221 bye").await;
     };
     tokio::join!(server, client);
+    let view = node.proxy.departures().view();
+    assert!(rests(&view, 9) && rests(&view, 10), "what each of them was told");
     let (recorded, transcript) = node.recorded().await;
     assert_eq!(recorded.session.outcome.as_deref(), Some("refused"), "{transcript}");
     assert_eq!(recorded.messages[0].class, "block_listed");

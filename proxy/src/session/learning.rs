@@ -73,6 +73,8 @@ impl Mx<'_> {
     }
 
     fn moving(&mut self, waits: bool) {
+        // The refusal that comes next is another leg's.
+        self.learned = false;
         let connection = self.leg.take();
         match &self.aside {
             // The leg that is refused is a new one already.
@@ -86,7 +88,6 @@ impl Mx<'_> {
     }
 
     fn moved(&mut self) {
-        self.learned = false;
         if let Some(Aside { connection, .. }) = self.aside.take() {
             self.report(connection);
         }
@@ -96,7 +97,8 @@ impl Mx<'_> {
         let leg = self.leg.take();
         self.part(leg);
         match self.aside.take() {
-            Some(Aside { connection, waits: true }) => self.leg = connection,
+            // Its refusal passes now, and was learned from before.
+            Some(Aside { connection, waits: true }) => (self.leg, self.learned) = (connection, true),
             aside => {
                 // There is no connection now; the next MAIL asks for a place again.
                 self.report(aside.and_then(|aside| aside.connection));
