@@ -93,4 +93,23 @@ mod tests {
         let foreign = EgressAddr("192.0.2.1".parse().unwrap());
         assert!(matches!(dial(foreign, closed, LIMIT).await, Err(DialError::Egress { .. })));
     }
+
+    #[tokio::test]
+    async fn who_does_not_answer_is_given_up_in_time() {
+        let full = TcpSocket::new_v4().unwrap();
+        full.bind(SocketAddr::new(loopback(1), 0)).unwrap();
+        let full = full.listen(0).unwrap();
+        let to = full.local_addr().unwrap();
+        // A backlog of none takes one or two, and leaves the next without an answer.
+        let limit = Duration::from_millis(200);
+        let mut taken = Vec::new();
+        while let Ok(stream) = dial(EgressAddr(loopback(9)), to, limit).await {
+            taken.push(stream);
+            assert!(taken.len() < 10, "a backlog of none is full");
+        }
+        let began = std::time::Instant::now();
+        let silent = dial(EgressAddr(loopback(9)), to, limit).await.unwrap_err();
+        assert_eq!(silent.to_string(), format!("{to}: no answer within 0.2 s"));
+        assert!(began.elapsed() >= limit && began.elapsed() < LIMIT);
+    }
 }

@@ -1,5 +1,7 @@
 //! How a peer is heard byte for byte, and how it leaves.
 
+use std::time::Duration;
+
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -7,6 +9,9 @@ use tokio::time::timeout;
 use warren_wire::MaybeTls;
 
 use super::{Peer, SOON};
+
+/// Who takes nothing for so long is full.
+const FULL: Duration = Duration::from_secs(1);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     /// The next bytes are these.
@@ -35,6 +40,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         }
     }
 
+    /// Sends the same again and again, up to so many bytes: how many were taken until the other side closed, or took no more for a second.
+    pub async fn pour(&mut self, again: &[u8], limit: usize) -> usize {
+        let mut sent = 0;
+        while sent < limit {
+            match timeout(FULL, self.stream.write(&again[sent % again.len()..])).await {
+                Ok(Ok(count @ 1..)) => sent += count,
+                _ => break,
+            }
+        }
+        sent
+    }
+
     /// Says no more, and goes on listening.
     pub async fn close_direction(&mut self) {
         let _ = self.stream.shutdown().await;
@@ -49,7 +66,7 @@ impl Peer<TcpStream> {
 
     /// Leaves with a reset.
     pub fn reset(self) {
-        SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }
 
@@ -57,6 +74,6 @@ impl Peer<MaybeTls<TcpStream>> {
     /// Leaves with a reset, out of a connection in the clear.
     pub fn reset(self) {
         let MaybeTls::Plain(stream) = self.stream else { panic!("a reset under TLS was not asked for") };
-        SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }

@@ -134,3 +134,15 @@ fn a_client_that_reads_no_replies_is_not_answered_without_bound() {
     assert!(talk.mediator.to_client.len() < HIGH_WATER + 2 * reply.len());
     assert!(!talk.mediator.wants_client());
 }
+
+#[test]
+fn a_command_without_an_end_is_not_kept_and_no_sign_of_life() {
+    let mut talk = Talk::relaying();
+    for _ in 0..4 {
+        talk.client(&[b'x'; READ]);
+        assert!(talk.mediator.input.len() <= 2 * READ && talk.mediator.wants_client());
+        talk.now += MINUTE;
+    }
+    talk.silence(MINUTE);
+    assert!(talk.told_client().ends_with("421 4.4.2 timeout\r\n"));
+}
