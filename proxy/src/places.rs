@@ -10,12 +10,8 @@
 //! [egress policy's](crate::egress) to say.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// How long a session waits for its place, its greeting withheld: below the time that MSAs wait for one (Postfix and Exim: 5 minutes).
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many connections each tenant's door takes in.
 #[derive(Debug)]

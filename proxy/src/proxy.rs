@@ -39,7 +39,6 @@ pub struct Proxy {
     recorder: Recorder,
     tls_reports: Reporter,
     places: Places,
-    patience: Duration,
     draining: watch::Sender<bool>,
 }
 
@@ -58,8 +57,6 @@ pub struct Parts {
     pub recorder: Recorder,
     /// Where sessions leave what they found about TLS.
     pub tls_reports: Reporter,
-    /// How long a session waits for its place; [`PATIENCE`](crate::places::PATIENCE).
-    pub patience: Duration,
 }
 
 impl Proxy {
@@ -77,7 +74,6 @@ impl Proxy {
             recorder: parts.recorder,
             tls_reports: parts.tls_reports,
             places: Places::new(limits.per_tenant),
-            patience: parts.patience,
             draining: watch::Sender::new(false),
         })
     }
@@ -118,11 +114,6 @@ impl Proxy {
 
     pub(crate) fn recorder(&self) -> &Recorder {
         &self.recorder
-    }
-
-    /// How long a session waits for its place.
-    pub(crate) fn patience(&self) -> Duration {
-        self.patience
     }
 
     pub(crate) fn places(&self) -> &Places {

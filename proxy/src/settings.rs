@@ -20,6 +20,8 @@ pub struct Settings {
     pub names: BTreeMap<EgressAddr, String>,
     /// What may be dialled.
     pub reach: Reach,
+    /// How long a session waits for its turn, its greeting withheld.
+    pub max_wait: Duration,
     /// How long dialling may take.
     pub connect_timeout: Duration,
     /// How long MXs and MSAs are waited for.
@@ -45,6 +47,7 @@ impl Settings {
                 receiver: node.receiver_addresses().into_iter().collect(),
                 listeners: listeners.copied().collect(),
             },
+            max_wait: node.egress.max_wait,
             connect_timeout: node.proxy.connect_timeout,
             deadlines: deadlines(&node.proxy.timeouts),
             tls_rules: Rules::of(node),

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use support::{Mx, Node, Peer};
 use tokio::net::TcpStream;
-use warren_proxy::places::PATIENCE;
+
+/// How long sessions wait for their turn.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A session that is greeted by the MX and goes on.
 async fn greeted(node: &Node, mx: &Mx) -> (Peer<TcpStream>, Peer<warren_wire::MaybeTls<TcpStream>>) {

@@ -16,7 +16,6 @@ use warren_config::{TenantName, TlsPolicy, TlsRule};
 use warren_launcher_api::CellId;
 use warren_proxy::egress::{Budget, EgressAddr, Limits, Moment, Policy, Rules};
 use warren_proxy::names::{self, NameNote, Note, StsNote, TlsaNote};
-use warren_proxy::places::PATIENCE;
 use warren_proxy::proxy::{Parts, Proxy};
 use warren_proxy::reach::Reach;
 use warren_proxy::settings::Settings;
@@ -29,6 +28,8 @@ use warren_wire::ClientTls;
 
 const CELL: CellId = CellId(7);
 const SOON: Duration = Duration::from_secs(10);
+/// How long sessions wait for their turn.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A proxy with a cell's door that leads to `mx`, and a resolver's notes about it.
 struct Node {
@@ -62,6 +63,7 @@ impl Node {
                 ehlo_name: "out.example".into(),
                 names: BTreeMap::new(),
                 reach: Reach { allow: vec!["127.0.0.0/8".parse().unwrap()], ..Reach::default() },
+                max_wait: PATIENCE,
                 connect_timeout: SOON,
                 deadlines: Deadlines::default(),
                 tls_rules: tls::Rules { rules, default: TlsPolicy::Opportunistic },
@@ -71,7 +73,6 @@ impl Node {
             tls: ClientTls::with_roots(roots),
             recorder: recording.0.clone(),
             tls_reports,
-            patience: PATIENCE,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = listener.local_addr().unwrap();

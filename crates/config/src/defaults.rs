@@ -16,6 +16,8 @@ pub const SMTP: &str = "0.0.0.0:25";
 pub const MAX_SESSIONS: u32 = 2_000;
 /// `[egress] max_sessions_per_tenant`: a twentieth, so that one tenant's tarpitted mail leaves room for everybody.
 pub const MAX_SESSIONS_PER_TENANT: u32 = 100;
+/// `[egress] max_wait`: long enough for most sessions ahead to end, and well below the five minutes that Postfix and Exim wait for a greeting.
+pub const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// `[egress.budgets]`, of one address towards one destination. 20 sessions at once is what Postfix opens to a destination, so receivers
 /// know it; 600 in a minute is ten a second, more than any but the largest nodes need, and few enough that a flood becomes a queue.

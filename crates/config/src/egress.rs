@@ -37,6 +37,8 @@ pub struct Egress {
     pub max_sessions: u32,
     /// Of one tenant.
     pub max_sessions_per_tenant: u32,
+    /// How long a session waits for its turn, its greeting withheld.
+    pub max_wait: Duration,
 }
 
 impl Egress {

@@ -37,6 +37,7 @@ pub(crate) struct EgressFile {
     receiver: List,
     max_sessions: Number,
     max_sessions_per_tenant: Number,
+    max_wait: Value,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +85,9 @@ struct BudgetFile {
     sessions_per_minute: Number,
 }
 
+/// MSAs wait five minutes for a greeting (RFC 5321 §4.5.3.2.1), and the MX takes its time for it, too.
+const MAX_WAIT_MOST: Duration = Duration::from_secs(4 * 60);
+
 /// Checks the section.
 pub(crate) fn egress(check: &mut Checker, raw: &EgressFile) -> Egress {
     if raw.addresses.get_ref().is_empty() {
@@ -104,6 +108,7 @@ pub(crate) fn egress(check: &mut Checker, raw: &EgressFile) -> Egress {
         max_sessions_per_tenant: check
             .number(raw.max_sessions_per_tenant.as_ref(), defaults::MAX_SESSIONS_PER_TENANT, 1..=100_000)
             .min(max_sessions),
+        max_wait: bounded(check, raw.max_wait.as_ref(), defaults::MAX_WAIT, Duration::from_secs(1), MAX_WAIT_MOST),
         addresses,
         pools,
     }

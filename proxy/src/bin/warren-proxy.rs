@@ -14,7 +14,6 @@ use warren_proxy::{
     egress::{Moment, Policy},
     egress_store::{Flush, Keeping, Memory},
     launcher,
-    places::PATIENCE,
     proxy::{Parts, Proxy},
     settings::{Settings, egress_rules},
     standalone::{self, Visitors},
@@ -75,7 +74,6 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         tls: ClientTls::with_system_roots(node.proxy.ca_file.as_deref()).context("[proxy] ca_file")?,
         recorder,
         tls_reports,
-        patience: PATIENCE,
     });
     let memory = memory.keep(proxy.departures());
     let flush = memory.as_ref().map(Keeping::flush);

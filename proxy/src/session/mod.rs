@@ -187,7 +187,7 @@ impl<'a> Mx<'a> {
 
     /// Waits for the session's turn.
     async fn turn(&self) -> Turn {
-        self.proxy.departures().enter(&self.ask(), self.proxy.patience()).await
+        self.proxy.departures().enter(&self.ask(), self.settings.max_wait).await
     }
 
     /// The session, with the MX or, where there is no place for it, in the MX's stead.

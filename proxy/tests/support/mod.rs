@@ -15,7 +15,6 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use warren_config::{TenantName, TlsPolicy, TlsRule};
 use warren_proxy::egress::{Budget, EgressAddr, Limits, Moment, Policy, Rules, State};
-use warren_proxy::places::PATIENCE;
 use warren_proxy::proxy::{Parts, Proxy};
 use warren_proxy::reach::Reach;
 use warren_proxy::settings::Settings;
@@ -27,6 +26,8 @@ use warren_wire::{ClientTls, MaybeTls};
 
 /// Nothing here takes this long unless it hangs.
 const SOON: Duration = Duration::from_secs(10);
+/// How long sessions wait for their turn.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An SMTP peer by lines, failing loudly.
 pub struct Peer<S> {
@@ -201,6 +202,7 @@ impl Node {
                 ehlo_name: "out.example".into(),
                 names: [(address(10), "out10.example".into()), (address(11), "out11.example".into())].into(),
                 reach,
+                max_wait: patience,
                 connect_timeout: SOON,
                 deadlines: Deadlines::default(),
                 tls_rules,
@@ -210,7 +212,6 @@ impl Node {
             tls: ClientTls::with_roots(rustls::RootCertStore::empty()),
             recorder: recorder.clone(),
             tls_reports: warren_tlsrpt::Reporter::off(),
-            patience,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = listener.local_addr().unwrap();

@@ -177,6 +177,12 @@ fn furnish(plan: &HostPlan, root: &Path) -> anyhow::Result<()> {
         // Exim reads its key after it has given up root.
         chown(root.join("etc/lab/tls.key"), Some(recipes::EXIM_UID), None).context("give the key away")?;
     }
+    if plan.mta == MtaKind::Opensmtpd {
+        // As Debian's installation does: `sendmail` will not run otherwise.
+        let program = root.join("usr/sbin/smtpctl");
+        chown(&program, None, Some(recipes::SMTPQ_UID)).context("give sendmail its group")?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o2755)).context("give sendmail its group")?;
+    }
     Ok(())
 }
 

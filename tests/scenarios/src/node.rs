@@ -399,14 +399,15 @@ fn configure(folder: &Path, cgroup: &str, setup: &Setup) {
     let (state, run, idle, retry, slots) =
         (state.display(), run.display(), setup.idle.as_millis(), setup.retry.as_millis(), setup.slots);
     let (resolver, extra) = (&setup.resolver, &setup.extra);
+    let (six, six_network) = if setup.ipv6 { (", \"2001:db8:113::10\"", ", \"2001:db8:51::/64\"") } else { ("", "") };
     std::fs::write(
         etc.join("warren.toml"),
         format!(
             r#"hostname = "mail.warren.example"
 
 [egress]
-addresses = ["203.0.113.10", "203.0.113.11", "203.0.113.12"]
-allow_networks = ["198.51.100.0/24"]
+addresses = ["203.0.113.10", "203.0.113.11", "203.0.113.12"{six}]
+allow_networks = ["198.51.100.0/24"{six_network}]
 receiver = ["203.0.113.10"]
 
 [resolver]

@@ -21,6 +21,8 @@ pub struct Setup {
     pub images: Option<std::path::PathBuf>,
     /// The lines of `[resolver]`: unless told otherwise, the lab's own name server.
     pub resolver: String,
+    /// Whether it has an IPv6 egress address beside the others, and may dial the lab's.
+    pub ipv6: bool,
     /// More of `warren.toml`, as it stands there.
     pub extra: String,
 }
@@ -34,6 +36,7 @@ impl Default for Setup {
             tenants: vec![Tenant::acme(), Tenant::globex()],
             images: None,
             resolver: "nameservers = [\"198.51.100.53\"]".into(),
+            ipv6: false,
             extra: String::new(),
         }
     }

@@ -12,7 +12,8 @@ const POSTDROP_GID: u32 = 2011;
 /// The user that Exim runs as.
 pub(super) const EXIM_UID: u32 = 2020;
 const SMTPD_UID: u32 = 2030;
-const SMTPQ_UID: u32 = 2031;
+/// The group that OpenSMTPD's `sendmail` has.
+pub(super) const SMTPQ_UID: u32 = 2031;
 
 pub(super) fn recipe(mta: MtaKind) -> Recipe {
     match mta {
