@@ -32,8 +32,10 @@ fn a_cell_delivers_over_ipv6_and_reaches_nothing_it_must_not() {
     // It came from the node's own address of that family, through TLS like any other.
     let log = lab.persona_log("plain").unwrap();
     assert!(log.iter().any(|entry| entry.peer.ip() == map::twin(map::NODE[0])), "{log:?}");
-    let table = node.ask(&["sessions"]);
-    assert!(table.lines().any(|row| row.contains(&plain().to_string()) && row.contains("TLSv1.3")), "{table}");
+    node.wait_until("the records", || {
+        let there = |row: &str| row.contains(&plain().to_string()) && row.contains("TLSv1.3");
+        node.ask(&["sessions"]).lines().any(there).then_some(())
+    });
 
     // The MSA's own place in the network, and what it must not reach from there.
     let cell = PathBuf::from(format!("/proc/{}/ns/net", node.pids("warren-msa")[0]));
