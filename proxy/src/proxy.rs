@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 use warren_launcher_api::CellId;
@@ -21,6 +21,7 @@ use crate::names::{MAX_NOTE, Name, Names, Note};
 use crate::own::OwnAddresses;
 use crate::places::Places;
 use crate::settings::Settings;
+use crate::standalone::Entrance;
 use crate::tls::StsFound;
 
 /// Notes read at once before a connection is handled: what a resolver can have queued.
@@ -39,6 +40,7 @@ pub struct Proxy {
     recorder: Recorder,
     tls_reports: Reporter,
     places: Places,
+    entrance: ArcSwapOption<Entrance>,
     draining: watch::Sender<bool>,
 }
 
@@ -74,6 +76,7 @@ impl Proxy {
             recorder: parts.recorder,
             tls_reports: parts.tls_reports,
             places: Places::new(limits.per_tenant),
+            entrance: ArcSwapOption::empty(),
             draining: watch::Sender::new(false),
         })
     }
@@ -82,6 +85,16 @@ impl Proxy {
     pub fn reload(&self, settings: Settings, rules: Rules) {
         self.settings.store(Arc::new(settings));
         self.departures.reload(rules);
+    }
+
+    /// Offers MTAs outside of cells STARTTLS with this certificate, or with none. Sessions that were offered it before go on with the new one.
+    pub fn offer_tls(&self, entrance: Option<Entrance>) {
+        self.entrance.store(entrance.map(Arc::new));
+    }
+
+    /// What MTAs outside of cells are offered STARTTLS with.
+    pub(crate) fn entrance(&self) -> Option<Arc<Entrance>> {
+        self.entrance.load_full()
     }
 
     /// What holds for a session that begins now.

@@ -10,11 +10,13 @@ use std::io;
 use std::net::{self, IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use warren_config::{RedirectMode, Standalone, TenantName};
+use warren_config::{Node, RedirectMode, Standalone, TenantName};
 use warren_session::Door;
 use warren_smtp::Reply;
+use warren_wire::server::{ServerTlsError, from_files};
 
 use crate::door::pause;
 use crate::places::TenantPlaces;
@@ -66,6 +68,26 @@ fn listen(at: SocketAddr, mode: RedirectMode) -> Result<net::TcpListener, OpenEr
     socket.listen(BACKLOG).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
     Ok(socket.into())
+}
+
+/// What MTAs on other hosts are offered STARTTLS with.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Whose certificate.
+    pub certificate: Arc<ServerConfig>,
+    /// Whether mail has to wait for TLS.
+    pub required: bool,
+}
+
+impl Entrance {
+    /// As configured, the files read now; `None`: MTAs are not offered TLS.
+    pub fn of(node: &Node) -> Result<Option<Self>, ServerTlsError> {
+        let Some(tls) = node.proxy.standalone.as_ref().and_then(|standalone| standalone.tls.as_ref()) else {
+            return Ok(None);
+        };
+        let certificate = from_files(&tls.files.certificate, &tls.files.key)?;
+        Ok(Some(Self { certificate, required: tls.required }))
+    }
 }
 
 /// Who may come in, and how many of them.
@@ -157,6 +179,7 @@ mod tests {
             listen: Vec::new(),
             mode: RedirectMode::Redirect,
             tenants: BTreeMap::from([("10.0.0.5".parse().unwrap(), acme.clone())]),
+            tls: None,
         };
         assert_eq!(tenant_of(&standalone, "10.0.0.5".parse().unwrap()), Some(&acme));
         assert_eq!(tenant_of(&standalone, "::ffff:10.0.0.5".parse().unwrap()), Some(&acme));

@@ -39,7 +39,7 @@ pub use egress::Egress;
 pub use folder::Folder;
 pub use node::{
     CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
-    Standalone, TlsPolicy, Users,
+    Standalone, StandaloneTls, TlsPolicy, Users,
 };
 pub use problem::{Problem, Problems};
 pub use tenant::Tenant;

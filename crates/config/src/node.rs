@@ -221,6 +221,24 @@ pub struct Standalone {
     pub mode: RedirectMode,
     /// Tenants by the address that their MTA dials from.
     pub tenants: BTreeMap<IpAddr, TenantName>,
+    /// TLS with the MTAs: what STARTTLS is offered with.
+    pub tls: Option<StandaloneTls>,
+}
+
+/// `[proxy.standalone]` `certificate`, `key`, `require_tls`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandaloneTls {
+    /// Whose certificate.
+    pub files: CertificateFiles,
+    /// Whether mail is refused until STARTTLS.
+    pub required: bool,
+}
+
+impl Standalone {
+    /// Whether the listeners are others; the certificate needs no restart.
+    fn listens_elsewhere(&self, new: &Self) -> bool {
+        (&self.listen, self.mode, &self.tenants) != (&new.listen, new.mode, &new.tenants)
+    }
 }
 
 /// `[proxy.standalone] mode`
@@ -256,7 +274,13 @@ impl Node {
             ("[proxy] keep_sessions", self.proxy.keep_sessions != new.proxy.keep_sessions),
             ("[proxy] record", self.proxy.record != new.proxy.record),
             ("[proxy] ca_file", self.proxy.ca_file != new.proxy.ca_file),
-            ("[proxy.standalone]", self.proxy.standalone != new.proxy.standalone),
+            (
+                "[proxy.standalone]",
+                match (&self.proxy.standalone, &new.proxy.standalone) {
+                    (Some(old), Some(new)) => old.listens_elsewhere(new),
+                    (old, new) => old.is_some() != new.is_some(),
+                },
+            ),
         ];
         changed.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect()
     }

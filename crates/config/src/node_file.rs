@@ -13,7 +13,7 @@ use crate::checker::{Checker, Text};
 use crate::egress_file::{EgressFile, egress};
 use crate::node::{
     CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
-    Standalone, TlsPolicy, Users,
+    Standalone, StandaloneTls, TlsPolicy, Users,
 };
 use crate::problem::Problems;
 use crate::timeouts::TimeoutsFile;
@@ -162,6 +162,9 @@ struct StandaloneFile {
     listen: Spanned<List>,
     mode: RedirectMode,
     tenants: BTreeMap<Spanned<Text>, Spanned<Text>>,
+    certificate: Value,
+    key: Value,
+    require_tls: Option<Spanned<bool>>,
 }
 
 /// Reads and checks the file.
@@ -426,5 +429,28 @@ fn standalone(check: &mut Checker, raw: &StandaloneFile) -> Standalone {
         let name = check.value(name, TenantName::new);
         tenants.extend(address.zip(name));
     }
-    Standalone { listen: check.list(raw.listen.get_ref(), parse_socket), mode: raw.mode, tenants }
+    let tls = standalone_tls(check, raw);
+    Standalone { listen: check.list(raw.listen.get_ref(), parse_socket), mode: raw.mode, tenants, tls }
+}
+
+fn standalone_tls(check: &mut Checker, raw: &StandaloneFile) -> Option<StandaloneTls> {
+    let required = raw.require_tls.as_ref().is_some_and(|required| *required.get_ref());
+    let (certificate, key) = match (&raw.certificate, &raw.key) {
+        (Some(certificate), Some(key)) => (check.value(certificate, parse_path), check.value(key, parse_path)),
+        (Some(alone), None) => {
+            check.problem(alone.span(), "a certificate without its key, expected key = \"…\" beside it");
+            return None;
+        }
+        (None, Some(alone)) => {
+            check.problem(alone.span(), "a key without its certificate, expected certificate = \"…\" beside it");
+            return None;
+        }
+        (None, None) => {
+            if let Some(raw) = raw.require_tls.as_ref().filter(|_| required) {
+                check.problem(raw.span(), "TLS is required and there is none, expected certificate and key");
+            }
+            return None;
+        }
+    };
+    Some(StandaloneTls { files: CertificateFiles { certificate: certificate?, key: key? }, required })
 }

@@ -129,6 +129,9 @@ end_of_data = "20m"
 listen = ["127.0.0.1:10025"]
 mode = "tproxy"
 tenants = { "10.0.0.5" = "acme" }
+certificate = "/etc/warren/proxy.pem"
+key = "/etc/warren/proxy.key"
+require_tls = true
 "#;
     let directory = directory(&[("warren.toml", text)]);
     let node = Node::load(directory.path()).unwrap();
@@ -148,7 +151,10 @@ tenants = { "10.0.0.5" = "acme" }
     assert_eq!(node.resolver.dnssec, Dnssec::Require);
     assert_eq!(node.resolver.trust_anchors.as_deref(), Some(Path::new("/etc/warren/anchors")));
     assert_eq!(node.resolver.policy_ca.as_deref(), Some(Path::new("/etc/warren/policy.pem")));
-    assert_eq!(node.proxy.standalone.unwrap().tenants.len(), 1);
+    let standalone = node.proxy.standalone.unwrap();
+    assert_eq!(standalone.tenants.len(), 1);
+    let tls = standalone.tls.unwrap();
+    assert_eq!((tls.files.key.as_path(), tls.required), (Path::new("/etc/warren/proxy.key"), true));
     assert!(node.listen.submissions.is_empty());
 }
 
@@ -405,4 +411,31 @@ fn tls_rules_are_told_where_and_what_is_wrong() {
     assert!(
         rule("domains = [\"a.example\"]\npolicy = \"dane\"\n").contains("`off`, `opportunistic`, `require`, `verify`")
     );
+}
+
+#[test]
+fn a_standalone_certificate_needs_its_key() {
+    let base = format!(
+        "{NODE}[proxy.standalone]\nlisten = [\"0.0.0.0:10025\"]\nmode = \"redirect\"\ntenants = {{ \"10.0.0.5\" = \"acme\" }}\n"
+    );
+    let with = |lines: &str| format!("{base}{lines}");
+    for (lines, expected) in [
+        ("certificate = \"/c.pem\"\n", "8:15: a certificate without its key, expected key = \"…\" beside it"),
+        ("key = \"/k.pem\"\n", "8:7: a key without its certificate, expected certificate = \"…\" beside it"),
+        ("require_tls = true\n", "8:15: TLS is required and there is none, expected certificate and key"),
+        ("certificate = \"c.pem\"\nkey = \"/k.pem\"\n", "8:15: \"c.pem\" is not an absolute path"),
+    ] {
+        let error = node_error(&with(lines));
+        assert!(error.starts_with(&format!("warren.toml:{expected}")), "{error}");
+    }
+    let load = |lines: &str| Node::load(directory(&[("warren.toml", &with(lines))]).path()).unwrap();
+    let (none, some) = (load("require_tls = false\n"), load("certificate = \"/c.pem\"\nkey = \"/k.pem\"\n"));
+    assert_eq!(none.proxy.standalone.as_ref().unwrap().tls, None);
+    assert!(!some.proxy.standalone.as_ref().unwrap().tls.as_ref().unwrap().required);
+    assert!(none.needs_restart(&some).is_empty(), "certificates come and go by reload");
+    let mut moved = some.clone();
+    moved.proxy.standalone.as_mut().unwrap().listen.clear();
+    assert_eq!(some.needs_restart(&moved), ["[proxy.standalone]"]);
+    moved.proxy.standalone = None;
+    assert_eq!(some.needs_restart(&moved), ["[proxy.standalone]"]);
 }

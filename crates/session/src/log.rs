@@ -85,6 +85,22 @@ impl SessionLog {
         });
     }
 
+    /// Records what happened between what was said.
+    pub fn note(&mut self, leg: u16, at_us: u64, text: &str) {
+        self.exchange(Exchange {
+            id: self.id,
+            seq: 0,
+            leg,
+            at_us,
+            dir: Dir::Noted,
+            verb: String::new(),
+            code: None,
+            enhanced: None,
+            text: Text::from(text),
+            took_us: None,
+        });
+    }
+
     /// Records a whole reply: its lines without their codes, separated by `\n`. Says what a reply of the MX answers, and how long it
     /// took.
     pub fn reply(&mut self, leg: u16, at_us: u64, dir: Dir, code: u16, lines: &str) -> Option<Timed> {

@@ -126,17 +126,21 @@ pub enum Dir {
     /// `<|`: a reply that the proxy gave of its own.
     #[serde(rename = "<|")]
     AnsweredByProxy,
+    /// `==`: nothing that was said; TLS with the MSA, say.
+    #[serde(rename = "==")]
+    Noted,
 }
 
 impl Dir {
     /// Every direction.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ReplyPassed,
         Self::CommandPassed,
         Self::ReplyEnded,
         Self::SentByProxy,
         Self::CommandEnded,
         Self::AnsweredByProxy,
+        Self::Noted,
     ];
 
     /// The two characters of the notation.
@@ -149,6 +153,7 @@ impl Dir {
             Self::SentByProxy => "|>",
             Self::CommandEnded => ">|",
             Self::AnsweredByProxy => "<|",
+            Self::Noted => "==",
         }
     }
 

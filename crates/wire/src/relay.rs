@@ -25,7 +25,7 @@ pub use crate::stream::Connection;
 
 /// Bytes read at once: a full TLS record and a pipe's worth of content.
 const SCRATCH: usize = 32 * 1024;
-/// How long last words may take to be written.
+/// How long last words may take to be written, and the last in the clear.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// The same, while a client waits for another server.
 const BRIEF_FAREWELL: Duration = Duration::from_millis(500);
@@ -37,8 +37,8 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
-/// The server's side: how to get there. It also hears what happens, and decides what the mediator cannot know.
-pub trait Upstream: Host + Send {
+/// The server's side of a client that comes over a `C`: how to get there. It also hears what happens, and decides what the mediator cannot know.
+pub trait Upstream<C: Connection>: Host + Send {
     /// A connection to the server.
     type Stream: Connection;
 
@@ -50,13 +50,19 @@ pub trait Upstream: Host + Send {
         drop(stream);
         async { None }
     }
+
+    /// Does a TLS handshake with the client, which has its 220, within its own deadline. `None` if it failed, and from whoever never offers TLS.
+    fn secure_client(&mut self, client: C) -> impl Future<Output = Option<C>> + Send {
+        drop(client);
+        async { None }
+    }
 }
 
 /// Runs a session to its end. `drain` resolves when the program is going down: the session then ends behind its open transaction.
 pub async fn relay<C, U>(mediator: &mut Mediator, client: C, upstream: &mut U, drain: impl Future<Output = ()> + Send)
 where
     C: Connection,
-    U: Upstream,
+    U: Upstream<C>,
 {
     let mut drain = std::pin::pin!(drain);
     let mut relay = Relay {
@@ -83,6 +89,8 @@ where
                 relay.mediator.to_server().wrote(length);
                 leaving = relay.server.stream.take().map(|stream| (stream, last));
             }
+            // Boxed: a handshake's state is large, and sessions without one are many.
+            Some(Action::SecureClient) => Box::pin(relay.secure_client()).await,
             Some(Action::CloseClient) => break,
             None => poll_fn(|cx| relay.step(cx, drain.as_mut())).await,
         }
@@ -210,7 +218,7 @@ impl Alarm {
     }
 }
 
-struct Relay<'a, C, U: Upstream> {
+struct Relay<'a, C: Connection, U: Upstream<C>> {
     mediator: &'a mut Mediator,
     client: Side<C>,
     server: Side<U::Stream>,
@@ -224,7 +232,7 @@ struct Relay<'a, C, U: Upstream> {
 impl<C, U> Relay<'_, C, U>
 where
     C: Connection,
-    U: Upstream,
+    U: Upstream<C>,
 {
     async fn dial(&mut self) {
         match self.upstream.dial().await {
@@ -248,6 +256,32 @@ where
                 self.mediator.handshake_done(now, trusted, self.upstream);
             }
             None => self.mediator.handshake_failed(now, self.upstream),
+        }
+    }
+
+    async fn secure_client(&mut self) {
+        let secured = match self.client.stream.take() {
+            Some(mut stream) => {
+                let last = self.mediator.to_client().bytes().to_vec();
+                self.mediator.to_client().wrote(last.len());
+                let said = async {
+                    stream.write_all(&last).await?;
+                    stream.flush().await
+                };
+                match tokio::time::timeout(FAREWELL, said).await {
+                    Ok(Ok(())) => self.upstream.secure_client(stream).await,
+                    _ => None,
+                }
+            }
+            None => None,
+        };
+        let now = Instant::now();
+        match secured {
+            Some(stream) => {
+                self.client = Side::open(stream);
+                self.mediator.client_secured(now, self.upstream);
+            }
+            None => self.mediator.client_not_secured(now, self.upstream),
         }
     }
 
@@ -332,7 +366,7 @@ mod tests {
 
     impl Policy for Script {}
 
-    impl Upstream for Script {
+    impl Upstream<DuplexStream> for Script {
         type Stream = DuplexStream;
 
         async fn dial(&mut self) -> Result<DuplexStream, Reply> {

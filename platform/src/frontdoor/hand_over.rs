@@ -21,7 +21,7 @@ use warren_smtp::{
 };
 use warren_wire::{
     MaybeTls,
-    relay::{Upstream, relay},
+    relay::{self, Upstream, relay},
 };
 
 use super::{FrontDoor, Wake, session::Identity};
@@ -201,7 +201,7 @@ impl<W> Msa<'_, W> {
     }
 }
 
-impl<W: Wake> Upstream for Msa<'_, W> {
+impl<C: relay::Connection, W: Wake> Upstream<C> for Msa<'_, W> {
     type Stream = TcpStream;
 
     async fn dial(&mut self) -> Result<TcpStream, Reply> {

@@ -16,7 +16,7 @@ use warren_proxy::{
     launcher,
     proxy::{Parts, Proxy},
     settings::{Settings, egress_rules},
-    standalone::{self, Visitors},
+    standalone::{self, Entrance, Visitors},
     workers::Workers,
 };
 use warren_session::{Recorder, RecorderSettings};
@@ -31,6 +31,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long records may take to be written at the end.
 const LAST_RECORDS: Duration = Duration::from_secs(3);
+
+/// Where MTAs' TLS is configured.
+const CERTIFICATE: &str = "[proxy.standalone] certificate and key";
 
 /// Who may ask by `warren egress`.
 const ROOT: u32 = 0;
@@ -75,13 +78,20 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         recorder,
         tls_reports,
     });
+    proxy.offer_tls(Entrance::of(&node).context(CERTIFICATE)?);
     let memory = memory.keep(proxy.departures());
     let flush = memory.as_ref().map(Keeping::flush);
     let mut doors = open_doors(&proxy, &node, exits, control.map(|control| (control, flush)))?;
     warren_daemon::ready();
     while lifecycle.next().await == Signal::Reload {
         match Node::load(&arguments.config) {
-            Ok(node) => proxy.reload(Settings::of(&node), egress_rules(&node)),
+            Ok(node) => {
+                proxy.reload(Settings::of(&node), egress_rules(&node));
+                match Entrance::of(&node) {
+                    Ok(entrance) => proxy.offer_tls(entrance),
+                    Err(error) => tracing::error!(%error, "the old certificate stays: {CERTIFICATE}"),
+                }
+            }
             Err(problems) => tracing::error!("the old configuration stays: {problems}"),
         }
     }

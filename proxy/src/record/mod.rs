@@ -170,6 +170,12 @@ impl SessionRecord {
         self.change_leg(|leg| leg.error = Some(error.to_owned()));
     }
 
+    /// Something happened between what was said.
+    pub fn noted(&mut self, text: &str) {
+        let at_us = self.micros(Instant::now());
+        self.log.note(self.leg_number(), at_us, text);
+    }
+
     /// TLS is established.
     pub fn secured(&mut self, facts: TlsFacts) {
         self.change_leg(|leg| leg.tls = Some(facts));
@@ -446,6 +452,7 @@ impl Observer for SessionRecord {
                 tracing::warn!(session = %self.log.id(), bytes, "dropped what the MX sent behind its 220 to STARTTLS");
                 self.change_leg(|leg| leg.error = Some(format!("{bytes} bytes behind the 220 of STARTTLS dropped")));
             }
+            Event::Pipelined { bytes } => self.noted(&format!("{bytes} bytes behind STARTTLS dropped")),
             Event::Moving { reply, .. } => self.moving(at, reply),
             Event::Moved { quit } => self.moved(at, quit),
             Event::Stayed => self.stayed(at),

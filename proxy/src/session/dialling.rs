@@ -23,7 +23,7 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 /// Addresses that are tried before a dial is given up because none of them can be bound.
 const ATTEMPTS: usize = 8;
 
-impl Upstream for Mx<'_> {
+impl Upstream<MaybeTls<TcpStream>> for Mx<'_> {
     type Stream = MaybeTls<TcpStream>;
 
     async fn dial(&mut self) -> Result<Self::Stream, Reply> {
@@ -84,6 +84,21 @@ impl Upstream for Mx<'_> {
                     leg.tls = LegTls::new(How::Failed(reason.clone()));
                 }
                 self.tls_failed = Some(reason);
+                None
+            }
+        }
+    }
+
+    async fn secure_client(&mut self, client: MaybeTls<TcpStream>) -> Option<MaybeTls<TcpStream>> {
+        // Gone with a reload: the MSA comes back, and is not offered it.
+        let entrance = self.entrance()?;
+        match client.accept_tls(&entrance.certificate, HANDSHAKE).await {
+            Ok(client) => {
+                self.record.noted(&format!("TLS with the MSA: {}", client.tls_words().unwrap_or_default()));
+                Some(client)
+            }
+            Err(error) => {
+                self.record.noted(&format!("no TLS with the MSA: {error}"));
                 None
             }
         }

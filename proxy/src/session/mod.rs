@@ -24,7 +24,8 @@ use tokio::net::TcpStream;
 use warren_launcher_api::{CellId, TenantName};
 use warren_session::{Door, SessionId, SessionStart};
 use warren_smtp::Reply;
-use warren_smtp::mediator::{Deadlines, Leg, Mediator, Outbound, StandIn};
+use warren_smtp::mediator::{ClientTls, Deadlines, Leg, Mediator, Outbound, StandIn};
+use warren_wire::MaybeTls;
 use warren_wire::relay::relay;
 
 use crate::departures::{Place, Turn};
@@ -34,6 +35,7 @@ use crate::places::Ticket;
 use crate::proxy::Proxy;
 use crate::record::SessionRecord;
 use crate::settings::Settings;
+use crate::standalone::Entrance;
 use crate::tls::{LegTls, Requirement};
 
 /// How long the MSA of a session without a place may be silent. Messages that are refused take it no time.
@@ -68,7 +70,7 @@ pub async fn run(proxy: Arc<Proxy>, client: TcpStream, arrival: Arrival, _ticket
         // Commands are small and waited for. Failing costs speed only.
         let _ = client.set_nodelay(true);
         let mut mediator = mx.mediator(turn);
-        relay(&mut mediator, client, &mut mx, proxy.draining()).await;
+        relay(&mut mediator, MaybeTls::Plain(client), &mut mx, proxy.draining()).await;
     }
     mx.finish();
 }
@@ -207,12 +209,25 @@ impl<'a> Mx<'a> {
         };
         let Some(refusal) = refusal else {
             let leg = Leg { ehlo_name: self.settings.ehlo_name.clone(), tls: self.handshake() };
-            return Mediator::outbound(Outbound { leg, deadlines }, now);
+            return Mediator::outbound(Outbound { leg, deadlines }, now).offering_tls(self.client_tls());
         };
         self.record.crowded();
         let name = self.mx_name().map_or_else(|| format!("[{}]", self.arrival.to.ip().to_canonical()), str::to_owned);
         let deadlines = Deadlines { client: STAND_IN_SILENCE, content: STAND_IN_SILENCE, ..deadlines };
-        Mediator::stand_in(StandIn { name, refusal, deadlines }, now, self)
+        Mediator::stand_in(StandIn { name, refusal, deadlines }, now, self).offering_tls(self.client_tls())
+    }
+
+    /// What the MSA is offered. One in a cell is on this machine, and nobody is in between.
+    fn client_tls(&self) -> ClientTls {
+        match self.entrance() {
+            None => ClientTls::Never,
+            Some(entrance) if entrance.required => ClientTls::Required,
+            Some(_) => ClientTls::Offered,
+        }
+    }
+
+    fn entrance(&self) -> Option<Arc<Entrance>> {
+        self.proxy.entrance().filter(|_| self.arrival.cell.is_none())
     }
 
     /// Why a message has to wait.

@@ -222,7 +222,12 @@ impl Node {
 
     /// The MSA connects.
     pub async fn msa(&self) -> Peer<TcpStream> {
-        Peer::new(TcpStream::connect(self.door).await.unwrap())
+        Peer::new(self.connect().await)
+    }
+
+    /// The same, without a word for it.
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.door).await.unwrap()
     }
 
     /// The end: what was recorded of the one session.

@@ -154,7 +154,7 @@ impl Observer for Msa<'_> {
 
 impl mediator::Policy for Msa<'_> {}
 
-impl Upstream for Msa<'_> {
+impl Upstream<DuplexStream> for Msa<'_> {
     type Stream = TcpStream;
 
     async fn dial(&mut self) -> Result<TcpStream, Reply> {

@@ -1,7 +1,7 @@
 //! Between a client and a server that say anything at any time: bounded, no panic, and no end of data that the client did not send.
 use std::time::{Duration, Instant};
 
-use warren_smtp::mediator::{Action, Deadlines, Event, Leg, Mediator, Outbound, TlsPolicy};
+use warren_smtp::mediator::{Action, ClientTls, Deadlines, Event, Leg, Mediator, Outbound, TlsPolicy};
 
 pub fn run(data: &[u8]) {
     let mut now = Instant::now();
@@ -12,12 +12,14 @@ pub fn run(data: &[u8]) {
         }
     };
     let leg = Leg { ehlo_name: "out.example".into(), tls: TlsPolicy::Opportunistic };
-    let mut mediator = Mediator::outbound(Outbound { leg, deadlines: Deadlines::default() }, now);
+    let settings = Outbound { leg, deadlines: Deadlines::default() };
+    let mut mediator = Mediator::outbound(settings, now).offering_tls(ClientTls::Offered);
     for (kind, bytes) in moves(data) {
         while let Some(action) = mediator.next_action() {
             match action {
                 Action::Dial => mediator.connected(now, &mut observer),
                 Action::Handshake => mediator.handshake_done(now, false, &mut observer),
+                Action::SecureClient => mediator.client_secured(now, &mut observer),
                 Action::SetAside | Action::TakeBack | Action::LeaveAside { .. } => {}
                 Action::DropServer | Action::CloseServer => {
                     let length = mediator.to_server().len();

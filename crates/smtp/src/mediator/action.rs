@@ -25,6 +25,9 @@ pub enum Action {
         /// Say QUIT first.
         quit: bool,
     },
+    /// Write what is in [`Mediator::to_client`], do a TLS handshake with the client as its server, then call [`Mediator::client_secured`] or
+    /// [`Mediator::client_not_secured`]. Nothing that the client sent before its handshake is of any use any more.
+    SecureClient,
     /// Write what is in [`Mediator::to_client`], then close in order. The session is over.
     CloseClient,
 }

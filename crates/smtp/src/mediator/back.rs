@@ -143,8 +143,8 @@ impl Mediator {
     pub(super) fn open(&mut self, cx: &mut Context<'_>, hello: Hello) {
         self.esmtp = !matches!(self.front, Front::Waiting { hello: Some(Verb::Helo) });
         let topic = self.awaited_by_client();
-        let answer = if self.esmtp { hello.ehlo.clone() } else { hello.helo.clone() };
         self.hello = Some(hello);
+        let answer = self.hello_for_client(self.esmtp);
         self.say(cx, Flow::ReplyMade, topic, &answer);
         self.relaying(cx);
     }
@@ -307,7 +307,7 @@ impl Mediator {
             let slow = self.envelope.content_since.map(|since| since + self.deadlines.transfer);
             Some((slow.map_or(silent, |slow| slow.min(silent)), Silent::Client))
         };
-        if let Front::Done = self.front {
+        if let Front::Handshake | Front::Done = self.front {
             return None;
         }
         if let Back::Opening { opening, connected } = &self.back {

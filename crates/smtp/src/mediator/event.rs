@@ -125,6 +125,11 @@ pub enum Event<'a> {
         /// How many.
         bytes: usize,
     },
+    /// Bytes behind the client's STARTTLS: dropped (CVE-2011-0411).
+    Pipelined {
+        /// How many.
+        bytes: usize,
+    },
     /// Another leg is tried, because the server refused `topic` with `reply`, which ends here for now; or because the driver wanted it.
     /// [`Moved`](Self::Moved) or [`Stayed`](Self::Stayed) follows.
     Moving {

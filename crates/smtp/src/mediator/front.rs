@@ -20,6 +20,10 @@ pub(super) enum Front {
     Hello,
     /// Between commands.
     Commands,
+    /// STARTTLS waits for its turn.
+    StartTls,
+    /// STARTTLS was answered with 220: the driver is at it.
+    Handshake,
     /// DATA was passed: its reply decides what the next bytes are.
     DataAsked,
     /// In content that a dot ends. With a verdict it is swallowed, and the verdict is the answer.
@@ -104,7 +108,15 @@ impl Mediator {
                         self.give_up(cx, Ending::Violation("too many commands"), replies::too_many_commands());
                     }
                 }
-                Front::Quitting | Front::Done => {
+                Front::StartTls => {
+                    self.input.push(bytes);
+                    bytes = &[];
+                    if !self.waiting.is_empty() {
+                        return self.bound_held(cx, "too much sent behind STARTTLS");
+                    }
+                    self.answer_start_tls(cx);
+                }
+                Front::Handshake | Front::Quitting | Front::Done => {
                     self.input.clear();
                     return;
                 }
@@ -124,9 +136,9 @@ impl Mediator {
         if self.client_closed {
             let over = match self.front {
                 Front::Waiting { .. } => self.input.is_empty(),
-                Front::Hello | Front::Commands => self.waiting.is_empty(),
+                Front::Hello | Front::Commands | Front::StartTls => self.waiting.is_empty(),
                 Front::Body { .. } | Front::Chunk { .. } => true,
-                Front::DataAsked | Front::Quitting | Front::Done => false,
+                Front::DataAsked | Front::Handshake | Front::Quitting | Front::Done => false,
             };
             if over {
                 self.end(cx, Ending::ClientLost);
@@ -181,6 +193,10 @@ impl Mediator {
                 let refusal = refusal.clone();
                 self.refuse(cx, verb, line, refusal);
             }
+            (Command::Ehlo(_) | Command::Helo(_), None) if self.shield.is_up() => {
+                self.front = Front::Commands;
+                self.hello_again(cx, verb, line);
+            }
             (Command::Ehlo(_) | Command::Helo(_), None) => {
                 self.ended_here(cx, verb, line);
                 self.front = Front::Waiting { hello: Some(verb) };
@@ -202,6 +218,10 @@ impl Mediator {
     fn command(&mut self, cx: &mut Context<'_>, command: &Command, line: &[u8]) {
         let verb = command.verb();
         match command {
+            Command::Bdat { size, last } if self.must_encrypt(command) => {
+                self.refuse_chunk(cx, *size, *last, line, replies::starttls_first());
+            }
+            _ if self.must_encrypt(command) => self.refuse(cx, verb, line, replies::starttls_first()),
             Command::Mail { from, .. } => self.mail(cx, from, command, line),
             Command::Rcpt { to, .. } => self.rcpt(cx, to, command, line),
             Command::Data => self.data(cx, line),
@@ -215,7 +235,7 @@ impl Mediator {
             Command::Noop | Command::Vrfy(_) | Command::Expn(_) | Command::Help => {
                 self.pass(cx, Topic::Command(verb), line);
             }
-            Command::StartTls => self.refuse(cx, verb, line, replies::no_tls_here()),
+            Command::StartTls => self.start_tls(cx, line),
             Command::Auth { .. } => self.refuse(cx, verb, line, replies::no_auth_here()),
             Command::Xclient(_) => self.refuse(cx, verb, line, replies::no_xclient_here()),
             Command::Unknown(_) => self.refuse(cx, verb, line, replies::unknown_command()),
@@ -229,7 +249,7 @@ impl Mediator {
     }
 
     /// EHLO resets the transaction; for the server that is a RSET (RFC 5321 §4.1.4).
-    fn hello_again(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8]) {
+    pub(super) fn hello_again(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8]) {
         self.answer_hello(cx, verb, line);
         self.forget_envelope();
         self.send(cx, Verb::Rset, "RSET");
@@ -302,6 +322,10 @@ impl Mediator {
 
     pub(super) fn refuse(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8], reply: Reply) {
         self.answer(cx, verb, line, reply);
+        self.count_error(cx);
+    }
+
+    pub(super) fn count_error(&mut self, cx: &mut Context<'_>) {
         self.errors += 1;
         if self.errors > MAX_ERRORS {
             self.give_up(cx, Ending::Violation("too many errors"), replies::too_many_errors());

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::action::Action;
+use super::client_tls::Shield;
 use super::envelope::Envelope;
 use super::event::{Ending, Event, Flow, Topic};
 use super::front::Front;
@@ -70,6 +71,7 @@ pub struct Mediator {
     /// There is no server.
     pub(super) absent: Option<Box<Absent>>,
     pub(super) envelope: Envelope,
+    pub(super) shield: Shield,
     pub(super) draining: bool,
     pub(super) client_closed: bool,
     pub(super) errors: usize,
@@ -139,6 +141,7 @@ impl Mediator {
             esmtp: false,
             absent: None,
             envelope: Envelope::default(),
+            shield: Shield::default(),
             draining: false,
             client_closed: false,
             errors: 0,
@@ -167,7 +170,7 @@ impl Mediator {
     /// Whether to read from the client. While not, its bytes wait in the kernel.
     pub fn wants_client(&self) -> bool {
         !self.client_closed
-            && !matches!(self.front, Front::Done)
+            && !matches!(self.front, Front::StartTls | Front::Handshake | Front::Done)
             && self.input.len() < MAX_HELD
             && self.to_server.len() < HIGH_WATER
             && self.to_client.len() < HIGH_WATER
@@ -297,7 +300,7 @@ impl Mediator {
     }
 
     /// Goes on with what is at hand already.
-    fn resume(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn resume(&mut self, cx: &mut Context<'_>) {
         self.read_replies(cx, &[]);
         self.pump(cx, &[]);
         self.settle(cx);
@@ -390,6 +393,7 @@ impl Mediator {
         match (&self.front, self.waiting.head()) {
             (Front::Waiting { hello: Some(verb) }, _) => Topic::Command(*verb),
             (Front::Body { .. }, _) => Topic::EndOfData,
+            (Front::StartTls, None) => Topic::Command(Verb::StartTls),
             (_, Some(head)) => head.topic,
             (_, None) => Topic::Greeting,
         }

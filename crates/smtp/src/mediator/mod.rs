@@ -27,6 +27,7 @@
 //! | `front` | bytes and commands from the client |
 //! | `back` | replies from the server, its loss, deadlines |
 //! | `opening` | how a session with the server begins: pure |
+//! | `client_tls` | STARTTLS of the client |
 //! | `envelope` | MAIL, RCPT, DATA and BDAT: judged, passed, held, or answered here |
 //! | `moving` | from one connection with the server to another |
 //! | `stand_in` | sessions without a server |
@@ -35,6 +36,7 @@
 
 mod action;
 mod back;
+mod client_tls;
 mod envelope;
 mod event;
 mod front;
@@ -54,6 +56,6 @@ pub use event::{Ending, Event, Flow, Observer, Topic};
 pub use machine::Mediator;
 pub use outgoing::Outgoing;
 pub use settings::{
-    Deadlines, HIGH_WATER, HandOver, Host, Judgement, Leg, MAX_ERRORS, MAX_FRUITLESS, MAX_HELD, MAX_PIPELINE,
-    MAX_REPLAY, Outbound, Policy, StandIn, TlsPolicy,
+    ClientTls, Deadlines, HIGH_WATER, HandOver, Host, Judgement, Leg, MAX_ERRORS, MAX_FRUITLESS, MAX_HELD,
+    MAX_PIPELINE, MAX_REPLAY, Outbound, Policy, StandIn, TlsPolicy,
 };

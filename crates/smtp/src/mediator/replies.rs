@@ -23,6 +23,23 @@ pub(super) fn no_tls_here() -> Reply {
     Reply::new(502, (5, 5, 1), "STARTTLS is not offered here")
 }
 
+pub(super) fn go_ahead() -> Reply {
+    Reply::new(220, (2, 0, 0), "go ahead")
+}
+
+pub(super) fn under_tls_already() -> Reply {
+    Reply::new(503, (5, 5, 1), "TLS is there already")
+}
+
+pub(super) fn not_in_a_transaction() -> Reply {
+    Reply::new(503, (5, 5, 1), "not in a mail transaction")
+}
+
+/// RFC 3207 §4.
+pub(super) fn starttls_first() -> Reply {
+    Reply::new(530, (5, 7, 0), "must issue a STARTTLS command first")
+}
+
 pub(super) fn no_auth_here() -> Reply {
     Reply::new(503, (5, 5, 1), "AUTH is not possible now")
 }

@@ -101,6 +101,18 @@ impl TlsPolicy {
     }
 }
 
+/// Whether a client is offered STARTTLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ClientTls {
+    /// No.
+    #[default]
+    Never,
+    /// It may.
+    Offered,
+    /// It has to, or it gets `530 5.7.0` for its mail (RFC 3207 §4).
+    Required,
+}
+
 /// How long a mediator waits (RFC 5321 §4.5.3.2, both as client and as server).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {

@@ -56,11 +56,12 @@ impl Mediator {
             }
             Command::Noop | Command::Rset => self.answer(cx, verb, line, replies::ok()),
             Command::Bdat { size, last } => self.refuse_chunk(cx, *size, *last, line, absent.reply),
-            Command::StartTls => self.refuse(cx, verb, line, replies::no_tls_here()),
+            Command::StartTls => self.start_tls(cx, line),
             Command::Auth { .. } => self.refuse(cx, verb, line, replies::no_auth_here()),
             Command::Xclient(_) => self.refuse(cx, verb, line, replies::no_xclient_here()),
             Command::Unknown(_) => self.refuse(cx, verb, line, replies::unknown_command()),
             _ if matches!(self.front, Front::Hello) => self.refuse(cx, verb, line, replies::say_hello_first()),
+            _ if self.must_encrypt(command) => self.refuse(cx, verb, line, replies::starttls_first()),
             Command::Mail { from, .. } if absent.again => match cx.host.mail(from, line) {
                 Judgement::Refuse(refusal) => self.refuse(cx, verb, line, refusal),
                 Judgement::Pass | Judgement::Move | Judgement::Hold => self.mail_elsewhere(cx, line),
@@ -75,10 +76,9 @@ impl Mediator {
 
     /// Answers EHLO or HELO from memory.
     pub(super) fn answer_hello(&mut self, cx: &mut Context<'_>, verb: Verb, line: &[u8]) {
-        let hello = self.hello.as_ref();
-        let hello = hello.map(|hello| if verb == Verb::Ehlo { hello.ehlo.clone() } else { hello.helo.clone() });
         self.esmtp |= verb == Verb::Ehlo;
-        self.answer(cx, verb, line, hello.unwrap_or_else(replies::ok));
+        let hello = self.hello_for_client(verb == Verb::Ehlo);
+        self.answer(cx, verb, line, hello);
     }
 }
 

@@ -120,7 +120,7 @@ proptest! {
     ) {
         let policy = [TlsPolicy::Off, TlsPolicy::Opportunistic, TlsPolicy::Require, TlsPolicy::Verify][policy];
         let mut now = Instant::now();
-        let mut mediator = Mediator::outbound(outbound(policy), now);
+        let mut mediator = Mediator::outbound(outbound(policy), now).offering_tls(ClientTls::Offered);
         let mut host = Fickle { whims, ..Fickle::default() };
         let mut closed = 0u32;
         // As the driver has them: may be read, and set aside.
@@ -151,6 +151,8 @@ proptest! {
                         server = false;
                         mediator.handshake_failed(now, &mut host);
                     }
+                    Some(Action::SecureClient) if well => mediator.client_secured(now, &mut host),
+                    Some(Action::SecureClient) => mediator.client_not_secured(now, &mut host),
                     Some(Action::SetAside) => {
                         assert!(server && !aside, "one server may be set aside");
                         (server, aside) = (false, true);

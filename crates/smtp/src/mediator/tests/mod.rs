@@ -4,6 +4,7 @@
 //! is asked to do. `\n` in the text stands for CRLF unless a line is quoted as raw bytes by [`Talk`]'s methods.
 
 mod chaos;
+mod client_tls;
 mod content;
 mod dialogues;
 mod failover;
@@ -158,6 +159,14 @@ impl Talk {
                 assert_eq!(mediator.next_action(), Some(Action::Handshake));
                 mediator.handshake_failed(now, host);
             }
+            "secure client" => {
+                assert_eq!(mediator.next_action(), Some(Action::SecureClient));
+                mediator.client_secured(now, host);
+            }
+            "securing client fails" => {
+                assert_eq!(mediator.next_action(), Some(Action::SecureClient));
+                mediator.client_not_secured(now, host);
+            }
             "drop server" => assert_eq!(mediator.next_action(), Some(Action::DropServer)),
             "set aside" => assert_eq!(mediator.next_action(), Some(Action::SetAside)),
             "take back" => assert_eq!(mediator.next_action(), Some(Action::TakeBack)),
@@ -229,6 +238,7 @@ pub(super) fn show(event: &Event<'_>) -> String {
         Event::Offered { name, lines } => format!("offered {name}: {}", lines.join(", ")),
         Event::Heard { bytes } => format!("heard {bytes}"),
         Event::Injected { bytes } => format!("injected {bytes}"),
+        Event::Pipelined { bytes } => format!("pipelined {bytes}"),
         Event::Moving { topic, reply } => {
             let why = reply.map_or_else(|| "wanted".to_owned(), Reply::to_string);
             let at = match topic {
