@@ -110,7 +110,7 @@ fn within(namespace: &Path, program: &str) -> Command {
 }
 
 /// Whether somebody listens on [`PORT`]. Asked of the kernel: a connection would be a visitor.
-fn listening(namespace: &Path) -> bool {
+pub fn listening(namespace: &Path) -> bool {
     let sockets = crate::inside(namespace, || {
         let read = |name| std::fs::read_to_string(PathBuf::from("/proc/thread-self/net").join(name));
         [read("tcp"), read("tcp6")].map(Result::unwrap_or_default).concat()

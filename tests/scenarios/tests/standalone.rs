@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use warren_lab::{Lab, find_program};
+use warren_scenarios::beside::listening;
 use warren_scenarios::corpus::note;
 
 const LONG: Duration = Duration::from_secs(90);
@@ -99,6 +100,12 @@ fn postfix_sends_through_the_proxy_and_does_not_know() {
     let mut proxy = Proxy(start.stderr(Stdio::piped()).spawn().unwrap());
     let log = BufReader::new(proxy.0.stderr.take().unwrap());
     let log = std::thread::spawn(move || log.lines().map_while(Result::ok).collect::<Vec<_>>().join("\n"));
+
+    let end = Instant::now() + LONG;
+    while !listening(&lab.namespace(HOST).unwrap()) {
+        assert!(Instant::now() < end && proxy.0.try_wait().unwrap().is_none(), "it does not listen");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 
     let mut nft = in_host(&lab, "nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     nft.stdin.take().unwrap().write_all(RULES.as_bytes()).unwrap();
