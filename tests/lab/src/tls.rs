@@ -30,8 +30,13 @@ pub struct Identity {
 impl Authority {
     /// A new authority.
     pub fn new() -> Result<Self, rcgen::Error> {
+        Self::named("Warren lab")
+    }
+
+    /// A new authority of this name.
+    pub fn named(name: &str) -> Result<Self, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::<String>::new())?;
-        params.distinguished_name.push(DnType::CommonName, "Warren lab");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Ok(Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate()?)? })

@@ -209,7 +209,7 @@ async fn answer(config: &LabConfig, authority: &tls::Authority, started: Instant
         let mut names: Vec<String> = script.domains.iter().map(|d| map::mx_name(d)).collect();
         names.push(name.clone());
         names.dedup();
-        let stranger = tls::Authority::new().context("make an authority that nobody knows")?;
+        let stranger = tls::Authority::named("Stranger").context("make an authority that nobody knows")?;
         let signer = if script.tls == Tls::Untrusted { &stranger } else { authority };
         let identity = signer.identity(&names).context("sign a certificate")?;
         fs::write(key_path(Path::new(HOME), &script.name), identity.tlsa()).context("publish a persona's key")?;
