@@ -19,12 +19,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use warren_smtp::Reply;
-use warren_smtp::mediator::{Action, Ending, Host, Mediator, Outgoing};
+use warren_smtp::mediator::{Action, Ending, Host, MAX_HELD, MAX_READ, Mediator, Outgoing};
 
 pub use crate::stream::Connection;
 
-/// Bytes read at once: a full TLS record and a pipe's worth of content.
-const SCRATCH: usize = 32 * 1024;
 /// How long last words may take to be written, and the last in the clear.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// The same, while a client waits for another server.
@@ -34,7 +32,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
 thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_READ]);
 }
 
 /// The server's side of a client that comes over a `C`: how to get there. It also hears what happens, and decides what the mediator cannot know.
@@ -158,25 +156,28 @@ impl<S: Connection> Side<S> {
         Self { stream: None, unflushed: false, deaf: false }
     }
 
-    /// Writes what it can; true if something went.
-    fn write(&mut self, cx: &mut Context<'_>, out: &mut Outgoing) -> bool {
-        let mut wrote = false;
-        while !out.is_empty() {
-            let Some(stream) = self.stream.as_mut().filter(|_| !self.deaf) else {
-                // Nobody will ever take it.
-                out.wrote(out.len());
-                return wrote;
-            };
-            match Pin::new(stream).poll_write(cx, out.bytes()) {
+    /// Writes what it can, and says how much that is. What nobody will ever take counts as written.
+    fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let Some(stream) = self.stream.as_mut().filter(|_| !self.deaf) else { return bytes.len() };
+            match Pin::new(stream).poll_write(cx, &bytes[sent..]) {
                 Poll::Ready(Ok(count @ 1..)) => {
-                    out.wrote(count);
+                    sent += count;
                     self.unflushed = true;
-                    wrote = true;
                 }
                 Poll::Ready(_) => self.deaf = true,
                 Poll::Pending => break,
             }
         }
+        sent
+    }
+
+    /// Writes what waits, as far as it goes; true if something went.
+    fn write(&mut self, cx: &mut Context<'_>, out: &mut Outgoing) -> bool {
+        let sent = self.send(cx, out.bytes());
+        out.wrote(sent);
+        let wrote = sent > 0;
         if let Some(stream) = self.stream.as_mut().filter(|_| self.unflushed && !self.deaf) {
             match Pin::new(stream).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
@@ -324,7 +325,7 @@ where
     fn read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> bool {
         let mut moved = false;
         if self.mediator.wants_server()
-            && let Poll::Ready(count) = self.server.read(cx, buffer)
+            && let Poll::Ready(count) = self.server.read(cx, &mut buffer[..MAX_HELD])
         {
             let now = Instant::now();
             match count {
@@ -337,13 +338,19 @@ where
             // What the server said may be a reason to do something else than to read on.
             return true;
         }
+        let streams = self.mediator.streams();
         if self.mediator.wants_client()
-            && let Poll::Ready(count) = self.client.read(cx, buffer)
+            && let Poll::Ready(count) = self.client.read(cx, if streams { buffer } else { &mut buffer[..MAX_HELD] })
         {
             let now = Instant::now();
             match count {
                 0 => self.mediator.client_closed(now, self.upstream),
-                _ => self.mediator.client_bytes(now, &buffer[..count], self.upstream),
+                _ => {
+                    let (content, rest) = self.mediator.client_content(now, &buffer[..count], self.upstream);
+                    let sent = self.server.send(cx, content);
+                    self.mediator.to_server().push(&content[sent..]);
+                    self.mediator.client_bytes(now, rest, self.upstream);
+                }
             }
             moved = true;
         }

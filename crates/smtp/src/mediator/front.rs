@@ -3,7 +3,7 @@
 use super::event::{Ending, Event, Flow, Topic};
 use super::machine::{Back, Context, Mediator};
 use super::replies;
-use super::settings::{HIGH_WATER, MAX_ERRORS, MAX_FRUITLESS, MAX_HELD, MAX_PIPELINE};
+use super::settings::{HIGH_WATER, MAX_ERRORS, MAX_FRUITLESS, MAX_HELD, MAX_PIPELINE, MAX_READ};
 use super::stand_in::Absent;
 use super::waiting::{Awaited, By, Line, Turn};
 use crate::Reply;
@@ -45,6 +45,16 @@ pub(super) struct Verdict {
     pub(super) goes_on: bool,
 }
 
+/// Of bytes of the client, the content.
+struct Content<'a> {
+    /// Goes to the server first.
+    lead: &'static [u8],
+    /// Goes there next.
+    pass: &'a [u8],
+    /// How many of the bytes were content.
+    taken: usize,
+}
+
 impl Front {
     /// Whether a QUIT to the server would not be taken for content.
     pub(super) fn between_messages(&self) -> bool {
@@ -62,12 +72,15 @@ impl Mediator {
                         if bytes.is_empty() {
                             return;
                         }
-                        let taken = self.content(cx, bytes);
-                        bytes = &bytes[taken..];
+                        let content = self.content(cx, bytes);
+                        self.pass_content(&content);
+                        bytes = &bytes[content.taken..];
                     } else {
                         // Aside for a moment; not copied, or a thousand small chunks would cost a thousand copies of the rest.
                         let mut held = std::mem::replace(&mut self.input, LineBuffer::new(MAX_COMMAND_LINE));
-                        let taken = self.content(cx, held.rest());
+                        let content = self.content(cx, held.rest());
+                        self.pass_content(&content);
+                        let taken = content.taken;
                         held.consume(taken);
                         if !matches!(self.front, Front::Done) {
                             self.input = held;
@@ -126,7 +139,7 @@ impl Mediator {
 
     /// A driver that heeds [`Mediator::wants_client`] never gets here.
     fn bound_held(&mut self, cx: &mut Context<'_>, what: &'static str) {
-        if self.input.len() > 2 * MAX_HELD {
+        if self.input.len() > MAX_HELD + MAX_READ {
             self.give_up(cx, Ending::Violation(what), replies::too_much_held());
         }
     }
@@ -332,22 +345,44 @@ impl Mediator {
         }
     }
 
-    /// Content from the client; says how much of it was content.
-    fn content(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
+    /// Takes the content that `bytes` begin with: what of it goes out as it stands, before all that is said to the server from now on, and what
+    /// is behind it.
+    pub(super) fn content_through<'b>(&mut self, cx: &mut Context<'_>, bytes: &'b [u8]) -> (&'b [u8], &'b [u8]) {
+        let streams = matches!(self.front, Front::Body { .. } | Front::Chunk { .. });
+        if !streams || bytes.is_empty() || !self.input.is_empty() || !self.to_server.is_empty() {
+            return (&[], bytes);
+        }
+        let content = self.content(cx, bytes);
+        let rest = &bytes[content.taken..];
+        if content.lead.is_empty() {
+            return (content.pass, rest);
+        }
+        self.pass_content(&content);
+        (&[], rest)
+    }
+
+    fn pass_content(&mut self, content: &Content<'_>) {
+        self.to_server.push(content.lead);
+        self.to_server.push(content.pass);
+    }
+
+    /// Content from the client. Nothing is said to the server meanwhile, if any of it is to go there.
+    fn content<'b>(&mut self, cx: &mut Context<'_>, bytes: &'b [u8]) -> Content<'b> {
         self.client_heard = cx.now;
         match &mut self.front {
             Front::Body { scanner, verdict } => {
                 let scan = scanner.scan(bytes);
                 let fault = scanner.fault().is_some();
+                let mut content = Content { lead: b"", pass: b"", taken: scan.taken };
                 if verdict.is_none() && !fault {
                     for part in [scan.lead, scan.pass] {
                         if !part.is_empty() {
                             cx.tell(Event::Content(part));
-                            self.to_server.push(part);
                         }
                     }
+                    (content.lead, content.pass) = (scan.lead, scan.pass);
                 }
-                let (taken, end) = (scan.taken, scan.end);
+                let end = scan.end;
                 if fault && verdict.is_none() {
                     let reply = replies::bare_line_end();
                     *verdict = Some(Verdict { flow: Flow::ReplyMade, reply, goes_on: false });
@@ -357,21 +392,21 @@ impl Mediator {
                 if end {
                     self.body_done(cx);
                 }
-                taken
+                content
             }
             Front::Chunk { left, verdict, .. } => {
                 let taken = left.take(bytes.len());
                 let done = left.is_done();
-                if verdict.is_none() && taken > 0 {
-                    cx.tell(Event::Content(&bytes[..taken]));
-                    self.to_server.push(&bytes[..taken]);
+                let pass = if verdict.is_none() { &bytes[..taken] } else { &[] };
+                if !pass.is_empty() {
+                    cx.tell(Event::Content(pass));
                 }
                 if done {
                     self.chunk_done(cx);
                 }
-                taken
+                Content { lead: b"", pass, taken }
             }
-            _ => 0,
+            _ => Content { lead: b"", pass: b"", taken: 0 },
         }
     }
 

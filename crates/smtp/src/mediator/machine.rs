@@ -247,6 +247,17 @@ impl Mediator {
         self.settle(cx);
     }
 
+    /// The client sent these, to a driver that writes content from the buffer it was read into. Returned are the content that goes to the server now, of
+    /// which [`Outgoing::push`] takes what the server does not, and the bytes for [`client_bytes`](Self::client_bytes), which comes next.
+    pub fn client_content<'b>(&mut self, now: Instant, bytes: &'b [u8], host: &mut dyn Host) -> (&'b [u8], &'b [u8]) {
+        self.content_through(&mut Context { now, host }, bytes)
+    }
+
+    /// Whether what the client sends next is content, so that reading much at once pays.
+    pub fn streams(&self) -> bool {
+        matches!(self.front, Front::Body { .. } | Front::Chunk { .. })
+    }
+
     /// The client will send no more: it closed, or its connection broke.
     pub fn client_closed(&mut self, now: Instant, host: &mut dyn Host) {
         let cx = &mut Context { now, host };

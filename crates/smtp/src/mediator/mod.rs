@@ -57,5 +57,5 @@ pub use machine::Mediator;
 pub use outgoing::Outgoing;
 pub use settings::{
     ClientTls, Deadlines, HIGH_WATER, HandOver, Host, Judgement, Leg, MAX_ERRORS, MAX_FRUITLESS, MAX_HELD,
-    MAX_PIPELINE, MAX_REPLAY, Outbound, Policy, StandIn, TlsPolicy,
+    MAX_PIPELINE, MAX_READ, MAX_REPLAY, Outbound, Policy, StandIn, TlsPolicy,
 };

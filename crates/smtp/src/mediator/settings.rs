@@ -10,6 +10,8 @@ use crate::{ForwardPath, Reply, ReversePath};
 pub const MAX_PIPELINE: usize = 256;
 /// Most client bytes held while they may not be looked at.
 pub const MAX_HELD: usize = 32 * 1024;
+/// Most bytes that a driver reads from the client at once. While no content streams, [`MAX_HELD`] is enough.
+pub const MAX_READ: usize = 128 * 1024;
 /// With this many bytes waiting to be written to one side, the other is not read.
 pub const HIGH_WATER: usize = 64 * 1024;
 /// Refusals of our own that one session gets before it is closed.

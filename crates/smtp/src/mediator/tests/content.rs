@@ -35,6 +35,23 @@ fn content_passes_unchanged_split_anywhere() {
 }
 
 #[test]
+fn content_that_goes_out_at_once_keeps_its_order() {
+    let wire = b"Subject: x\r\n\r\n..dot\r\n.x\r\n\r\n.\r\nMAIL FROM:<c@d.example>\r\n";
+    for chunk in 1..=wire.len() {
+        let mut talk = in_data();
+        (talk.chunk, talk.direct) = (chunk, Some(Vec::new()));
+        let mut got = Vec::new();
+        for bytes in wire.chunks(chunk) {
+            talk.client(bytes);
+            got.append(talk.direct.as_mut().unwrap());
+            got.extend(talk.told_server().bytes());
+        }
+        assert_eq!(got, wire, "{chunk} at a time");
+        assert!(talk.told("content end"));
+    }
+}
+
+#[test]
 fn what_follows_the_end_is_commands() {
     let mut talk = in_data();
     talk.client(b"x\r\n.\r\nMAIL FROM:<c@d.example>\r\nQUIT\r\n");

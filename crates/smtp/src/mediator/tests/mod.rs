@@ -75,6 +75,8 @@ pub(super) struct Talk {
     pub(super) host: Scribe,
     /// How many bytes at a time.
     pub(super) chunk: usize,
+    /// What the server got of content before it was queued; `None`: it takes nothing at once.
+    pub(super) direct: Option<Vec<u8>>,
 }
 
 pub(super) fn leg(tls: TlsPolicy) -> Leg {
@@ -112,7 +114,7 @@ impl Talk {
     }
 
     pub(super) fn new(mediator: Mediator, now: Instant) -> Self {
-        Self { mediator, now, host: Scribe::default(), chunk: usize::MAX }
+        Self { mediator, now, host: Scribe::default(), chunk: usize::MAX, direct: None }
     }
 
     /// Runs a dialogue; every line must hold.
@@ -184,7 +186,15 @@ impl Talk {
 
     pub(super) fn client(&mut self, bytes: &[u8]) {
         for bytes in bytes.chunks(self.chunk) {
-            self.mediator.client_bytes(self.now, bytes, &mut self.host);
+            let (content, rest) = self.mediator.client_content(self.now, bytes, &mut self.host);
+            // A server that takes half of it.
+            let half = if self.direct.is_some() { content.len() / 2 } else { 0 };
+            let (through, late) = content.split_at(half);
+            if let Some(direct) = &mut self.direct {
+                direct.extend_from_slice(through);
+            }
+            self.mediator.to_server.push(late);
+            self.mediator.client_bytes(self.now, rest, &mut self.host);
         }
     }
 
