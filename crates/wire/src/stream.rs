@@ -204,6 +204,11 @@ mod tests {
         drop(peer.await.unwrap());
     }
 
+    #[test]
+    fn a_stream_in_the_clear_costs_no_more_than_its_socket() {
+        assert_eq!(size_of::<MaybeTls>(), size_of::<TcpStream>());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_silent_peer_is_given_up() {
         let directory = tempfile::tempdir().unwrap();
