@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 use warren_launcher_api::CellId;
@@ -166,27 +169,32 @@ impl Proxy {
                 tracing::error!(%error, "the names socket is of no use; sessions go on without names");
                 return std::future::pending().await;
             }
-            self.read_notes();
+            // What is left to be read keeps the socket ready.
+            let all = || if self.read_notes() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) };
+            let _ = socket.try_io(Interest::READABLE, all);
         }
     }
 
-    fn read_notes(&self) {
-        let Some(socket) = &self.notes else { return };
+    /// Whether all of them were read. Asks the kernel, not the runtime: sessions are on other threads than the one that watches the socket, which may not have
+    /// seen yet that there is something.
+    fn read_notes(&self) -> bool {
+        let Some(socket) = &self.notes else { return true };
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = [0; MAX_NOTE];
         for _ in 0..NOTES_AT_ONCE {
-            match socket.try_recv(&mut buffer) {
-                Ok(length) => match serde_json::from_slice::<Note>(&buffer[..length]) {
+            match recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Ok((length, _)) => match serde_json::from_slice::<Note>(&buffer[..length]) {
                     Ok(note) => names.note(note, Instant::now()),
                     Err(error) => tracing::warn!(%error, "not a note of the resolver"),
                 },
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(Errno::AGAIN) => return true,
                 Err(error) => {
                     tracing::warn!(%error, "reading the resolver's notes");
-                    return;
+                    return true;
                 }
             }
         }
+        false
     }
 
     /// Asks all sessions to end behind their open transactions, and waits for that, at most for `patience`.
