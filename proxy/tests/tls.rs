@@ -172,6 +172,19 @@ async fn tries(node: &Node, recipients: &[(&str, &str)]) {
 }
 
 #[tokio::test]
+async fn what_the_resolver_told_is_known_before_the_runtime_looks() {
+    let mx = Mx::new().await;
+    let node = Node::towards(&mx, Vec::new()).await;
+    let (cell, address) = (CELL, node.mx.ip());
+    let note = NameNote { cell, domain: None, mx: "mx.example".into(), address, secure: false, ttl_s: 60 };
+    let resolver = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    let note = serde_json::to_vec(&Note::Name(note)).unwrap();
+    resolver.send_to(&note, node.directory.path().join(names::SOCKET_NAME)).unwrap();
+    // Nothing was awaited: as on a session's thread, whose poll is another than the socket's.
+    assert_eq!(node.proxy.names_of(CELL, address).len(), 1);
+}
+
+#[tokio::test]
 async fn each_recipient_is_judged_by_its_own_domain() {
     let mx = Mx::new().await;
     let strict = TlsRule { domains: vec!["strict.example".into()], policy: TlsPolicy::Verify };

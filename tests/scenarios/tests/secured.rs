@@ -172,6 +172,7 @@ fn dane_is_kept_to_and_what_does_not_validate_waits() {
     recorded(&node, "dane.test", &["TLS for dane.test: dane, satisfied", "delivered, 250 2.6.0"]);
     // A domain that asks for nothing gets what there is.
     world.arrived("plain.example", "one for all");
+    recorded(&node, "plain.example", &["TLS for plain.example: opportunistic, satisfied", "delivered, 250 2.6.0"]);
     let unmet = "451 4.7.5 TLS policy of the recipient's domain: no certificate matches a TLSA record";
     recorded(&node, "wrong.test", &["TLS for wrong.test: dane, not satisfied", unmet]);
     let unmet = "451 4.7.5 TLS policy of the recipient's domain: its TLSA records cannot be looked up";
