@@ -50,7 +50,7 @@ enum Action {
 
 #[derive(clap::Args)]
 struct Which {
-    /// One of [egress] addresses
+    /// One of `[egress] addresses`
     address: IpAddr,
     /// Only towards this destination, as `warren egress` names it
     #[arg(long, value_name = "D")]
