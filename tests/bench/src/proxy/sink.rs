@@ -17,7 +17,7 @@ use super::link::Link;
 use super::net::MX;
 use crate::report;
 
-/// The sink's addresses: [`MX`](super::net::MX) talks in the clear, this one offers STARTTLS,
+/// The sink's addresses: [`MX`] talks in the clear, this one offers STARTTLS,
 pub const TLS_MX: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
 /// and this one answers STARTTLS with rubbish.
 pub const BROKEN_MX: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 12);
