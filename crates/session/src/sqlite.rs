@@ -1,6 +1,7 @@
 //! The store of a single node: one SQLite file in WAL mode, written by one process, read by any.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -12,16 +13,17 @@ use sqlx::{
 };
 
 use crate::{
-    Event, Exchange, Gap, Leg, Message, Recipient, Record, SessionEnd, SessionId, SessionStart, SessionStore, StoreError,
-    keeper::micros,
+    Event, Exchange, Gap, Leg, Message, Recipient, Record, SessionEnd, SessionId, SessionStart, SessionStore,
+    StoreError, keeper::micros,
 };
 
 /// How long to wait for another writer, a person with a shell for example.
 const BUSY: Duration = Duration::from_secs(1);
 /// Longest transaction. What takes longer is given up and tried again.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Rows of one INSERT: SQLite takes 32,766 values in one, and the widest table has 16 columns.
-const ROWS: usize = 500;
+/// Rows of one statement. Few sizes: a statement of a size that was seen before is prepared already. 256 rows of 16 columns are far below SQLite's limit of
+/// 32,766 parameters.
+const PIECES: [usize; 4] = [256, 32, 4, 1];
 /// Sessions forgotten in one transaction, so that recording never waits long for it.
 const PRUNE_SESSIONS: i64 = 500;
 
@@ -126,10 +128,18 @@ struct Sorted<'a> {
 
 async fn write(connection: &mut SqliteConnection, records: &[Record]) -> Result<(), sqlx::Error> {
     let mut sorted = Sorted::default();
+    let mut places = HashMap::new();
     for record in records {
         match record {
             Record::Start(start) => sorted.starts.push(start),
-            Record::Leg(leg) => sorted.legs.push(leg),
+            Record::Leg(leg) => match places.entry((leg.id, leg.n)) {
+                // A leg is told again and again in one batch, and the last time counts.
+                Entry::Occupied(place) => sorted.legs[*place.get()] = &**leg,
+                Entry::Vacant(place) => {
+                    place.insert(sorted.legs.len());
+                    sorted.legs.push(leg);
+                }
+            },
             Record::Exchange(exchange) => sorted.exchanges.push(exchange),
             Record::Message(message) => sorted.messages.push(message),
             Record::Recipient(recipient) => sorted.recipients.push(recipient),
@@ -150,10 +160,20 @@ async fn write(connection: &mut SqliteConnection, records: &[Record]) -> Result<
     transaction.commit().await
 }
 
+/// Cuts `rows` into pieces of the sizes that statements have.
+fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let count = PIECES.into_iter().find(|&count| count <= rows.len())?;
+        let (piece, rest) = rows.split_at(count);
+        rows = rest;
+        Some(piece)
+    })
+}
+
 type Insert = QueryBuilder<Sqlite>;
 
 async fn starts(to: &mut SqliteConnection, rows: &[&SessionStart]) -> Result<(), sqlx::Error> {
-    for rows in rows.chunks(ROWS) {
+    for rows in pieces(rows) {
         let mut insert = Insert::new(
             "INSERT OR IGNORE INTO sessions (id, tenant, cell, door, mx_address, mx_port, mx_name, mx_operator, started_us) ",
         );
@@ -174,7 +194,7 @@ async fn starts(to: &mut SqliteConnection, rows: &[&SessionStart]) -> Result<(),
 }
 
 async fn legs(to: &mut SqliteConnection, rows: &[&Leg]) -> Result<(), sqlx::Error> {
-    for rows in rows.chunks(ROWS) {
+    for rows in pieces(rows) {
         let mut insert = Insert::new(
             "INSERT OR REPLACE INTO legs (session, n, egress, started_us, connected_us, tls_version, tls_cipher, tls_trusted, tls, error, \
              ehlo_name, extensions, decision) ",
@@ -200,7 +220,7 @@ async fn legs(to: &mut SqliteConnection, rows: &[&Leg]) -> Result<(), sqlx::Erro
 }
 
 async fn exchanges(to: &mut SqliteConnection, rows: &[&Exchange]) -> Result<(), sqlx::Error> {
-    for rows in rows.chunks(ROWS) {
+    for rows in pieces(rows) {
         let mut insert = Insert::new(
             "INSERT OR IGNORE INTO exchanges (session, seq, leg, at_us, dir, verb, code, enhanced, text, took_us) ",
         );
@@ -222,7 +242,7 @@ async fn exchanges(to: &mut SqliteConnection, rows: &[&Exchange]) -> Result<(), 
 }
 
 async fn messages(to: &mut SqliteConnection, rows: &[&Message]) -> Result<(), sqlx::Error> {
-    for rows in rows.chunks(ROWS) {
+    for rows in pieces(rows) {
         let mut insert = Insert::new(
             "INSERT OR REPLACE INTO messages (session, n, leg, reverse_path, size, message_id, mail_us, data_us, content_us, sent_us, \
              reply_us, class, list, code, about, rule) ",
@@ -251,7 +271,7 @@ async fn messages(to: &mut SqliteConnection, rows: &[&Message]) -> Result<(), sq
 }
 
 async fn recipients(to: &mut SqliteConnection, rows: &[&Recipient]) -> Result<(), sqlx::Error> {
-    for rows in rows.chunks(ROWS) {
+    for rows in pieces(rows) {
         let mut insert = Insert::new(
             "INSERT OR REPLACE INTO recipients (session, message, n, forward_path, class, list, code, enhanced, text, reply_us, about, \
              rule) ",
@@ -276,7 +296,7 @@ async fn recipients(to: &mut SqliteConnection, rows: &[&Recipient]) -> Result<()
 }
 
 async fn events(to: &mut SqliteConnection, rows: &[&Event]) -> Result<(), sqlx::Error> {
-    for rows in rows.chunks(ROWS) {
+    for rows in pieces(rows) {
         let mut insert = Insert::new(
             "INSERT OR IGNORE INTO events (session, n, leg, at_us, kind, operator, egress, verb, code, list, evidence) ",
         );
@@ -351,4 +371,18 @@ async fn prune(connection: &mut SqliteConnection, before: SessionId) -> Result<u
 /// SQLite's integers are signed.
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_all_of_the_rows_in_order_and_of_few_sizes() {
+        for count in [0, 1, 3, 4, 31, 255, 256, 257, 2_000] {
+            let rows: Vec<usize> = (0..count).collect();
+            assert_eq!(pieces(&rows).collect::<Vec<_>>().concat(), rows);
+            assert!(pieces(&rows).all(|piece| PIECES.contains(&piece.len())));
+        }
+    }
 }
