@@ -57,4 +57,5 @@ scache    unix  - - n - 1 scache
 anvil     unix  - - n - 1 anvil
 postlog   unix-dgram n - n - 1 postlogd
 END
-exec chroot "$root" /usr/lib/postfix/sbin/master -s
+# It leads its process group already, and so cannot begin a session, which it insists on unless it is told to stay (-d).
+exec chroot "$root" /usr/lib/postfix/sbin/master -d
