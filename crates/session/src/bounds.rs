@@ -21,7 +21,9 @@ pub fn bound(record: &mut Record) {
             optional(&mut leg.ehlo_name);
             list(&mut leg.extensions);
             leg.tls.iter_mut().for_each(tls);
-            json(&mut leg.decision);
+            if leg.decision.len() > JSON_LIMIT {
+                leg.decision = left_out(leg.decision.len()).to_string().into();
+            }
         }
         Record::Exchange(exchange) => {
             field(&mut exchange.verb);
@@ -72,8 +74,13 @@ fn verdict(verdict: &mut Verdict) {
 fn json(value: &mut serde_json::Value) {
     let length = value.to_string().len();
     if length > JSON_LIMIT {
-        *value = serde_json::json!({ "left_out_bytes": length });
+        *value = left_out(length);
     }
+}
+
+/// What stands for JSON that is too long.
+fn left_out(bytes: usize) -> serde_json::Value {
+    serde_json::json!({ "left_out_bytes": bytes })
 }
 
 fn list(lines: &mut Vec<String>) {
@@ -127,7 +134,7 @@ mod tests {
             error: Some(long()),
             ehlo_name: Some(long()),
             extensions: vec![long(); 1_000],
-            decision: serde_json::json!({ "candidates": long() }),
+            decision: serde_json::json!({ "candidates": long() }).to_string().into(),
         }));
         bound(&mut record);
         let length = serde_json::to_string(&record).unwrap().len();

@@ -193,6 +193,10 @@ impl Timing {
     fn answered(&mut self, at_us: u64) -> (String, u64) {
         // A reply that answers nothing is the greeting, or a server's last words.
         let (verb, sent_us) = self.waiting.pop_front().unwrap_or((String::new(), self.quiet_since));
+        if self.waiting.is_empty() {
+            // A session that waits owns no more than it needs.
+            self.waiting = VecDeque::new();
+        }
         let took_us = at_us.saturating_sub(sent_us.max(self.quiet_since));
         self.quiet_since = at_us;
         (verb, took_us)

@@ -101,8 +101,8 @@ pub struct Leg {
     pub ehlo_name: Option<String>,
     /// The extensions that the MX announced last, one line each.
     pub extensions: Vec<String>,
-    /// Why this egress address: candidates, scores, reasons.
-    pub decision: serde_json::Value,
+    /// Why this egress address: candidates, scores, reasons. JSON, written already: sessions keep it for as long as they go on.
+    pub decision: Box<str>,
 }
 
 /// Which way something went at the proxy, in the notation of the original research. The bar is the proxy.

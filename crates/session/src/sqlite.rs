@@ -212,7 +212,7 @@ async fn legs(to: &mut SqliteConnection, rows: &[&Leg]) -> Result<(), sqlx::Erro
                 .push_bind(leg.error.clone())
                 .push_bind(leg.ehlo_name.clone())
                 .push_bind(serde_json::json!(leg.extensions).to_string())
-                .push_bind(leg.decision.to_string());
+                .push_bind(&*leg.decision);
         });
         insert.build().execute(&mut *to).await?;
     }

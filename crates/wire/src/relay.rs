@@ -75,19 +75,19 @@ where
     let mut leaving = None;
     loop {
         match relay.mediator.next_action() {
-            Some(Action::Dial) => relay.dial().await,
-            Some(Action::Handshake) => relay.handshake().await,
+            // Boxed, like all that is over soon: it would make room for itself in a session that goes on for hours.
+            Some(Action::Dial) => Box::pin(relay.dial()).await,
+            Some(Action::Handshake) => Box::pin(relay.handshake()).await,
             Some(Action::DropServer) => relay.server = Side::none(),
             Some(Action::SetAside) => relay.aside = Some(Box::new(std::mem::replace(&mut relay.server, Side::none()))),
             Some(Action::TakeBack) => relay.server = relay.aside.take().map_or_else(Side::none, |side| *side),
-            Some(Action::LeaveAside { quit }) => relay.leave_aside(quit).await,
+            Some(Action::LeaveAside { quit }) => Box::pin(relay.leave_aside(quit)).await,
             Some(Action::CloseServer) => {
                 let last = relay.mediator.to_server().bytes().to_vec();
                 let length = last.len();
                 relay.mediator.to_server().wrote(length);
                 leaving = relay.server.stream.take().map(|stream| (stream, last));
             }
-            // Boxed: a handshake's state is large, and sessions without one are many.
             Some(Action::SecureClient) => Box::pin(relay.secure_client()).await,
             Some(Action::CloseClient) => break,
             None => poll_fn(|cx| relay.step(cx, drain.as_mut())).await,
@@ -99,11 +99,11 @@ where
     drop(relay);
     // The client first: it waits, the server does not.
     if let Some(client) = client {
-        part_from_client(client, &last, patient).await;
+        Box::pin(part_from_client(client, &last, patient)).await;
     }
     if let Some((server, last)) = leaving {
         // A server that takes no farewell gets none.
-        let _ = tokio::time::timeout(FAREWELL, part(server, &last)).await;
+        let _ = Box::pin(tokio::time::timeout(FAREWELL, part(server, &last))).await;
     }
 }
 

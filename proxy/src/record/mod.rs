@@ -36,7 +36,7 @@ pub struct SessionRecord {
     watch: Option<Watch>,
     /// What the watch noticed for the egress policy.
     slow: Vec<Slow>,
-    leg: Option<Leg>,
+    leg: Option<Box<Leg>>,
     legs: u16,
     /// Commands passed and not yet answered.
     asked: VecDeque<Asked>,
@@ -134,9 +134,9 @@ impl SessionRecord {
     }
 
     /// A dial begins.
-    pub fn dialling(&mut self, egress: std::net::IpAddr, ehlo_name: &str, decision: serde_json::Value) {
+    pub fn dialling(&mut self, egress: std::net::IpAddr, ehlo_name: &str, decision: Box<str>) {
         self.legs = self.legs.saturating_add(1);
-        self.leg = Some(Leg {
+        self.leg = Some(Box::new(Leg {
             id: self.log.id(),
             n: self.legs,
             egress,
@@ -147,8 +147,8 @@ impl SessionRecord {
             ehlo_name: Some(ehlo_name.to_owned()),
             extensions: Vec::new(),
             decision,
-        });
-        self.asked.clear();
+        }));
+        self.asked = VecDeque::new();
     }
 
     /// The connection of the dial stands.
@@ -205,7 +205,7 @@ impl SessionRecord {
     fn change_leg(&mut self, change: impl FnOnce(&mut Leg)) {
         if let Some(leg) = &mut self.leg {
             change(leg);
-            self.log.leg(leg.clone());
+            self.log.leg(Leg::clone(leg));
         }
     }
 
@@ -286,6 +286,17 @@ impl SessionRecord {
         };
         if let Some(asked) = asked {
             self.answered(at, asked, reply, &lines);
+        }
+        self.give_back();
+    }
+
+    /// A session that waits owns no more than it needs.
+    fn give_back(&mut self) {
+        if self.asked.is_empty() {
+            self.asked = VecDeque::new();
+        }
+        if self.open.is_empty() {
+            self.open = VecDeque::new();
         }
     }
 

@@ -11,7 +11,7 @@ use super::{Asked, SessionRecord, lines};
 /// A leg that the session may go back to, or just left.
 #[derive(Debug)]
 pub(super) struct Aside {
-    leg: Option<Leg>,
+    leg: Option<Box<Leg>>,
     asked: VecDeque<Asked>,
     /// It refused, and is there as long as the new one is not.
     refused: bool,

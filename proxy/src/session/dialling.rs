@@ -33,9 +33,9 @@ impl Upstream<MaybeTls<TcpStream>> for Mx<'_> {
             unreachable_because(format!("{} is not dialled: {refused}", self.arrival.to.ip()))
         })?;
         for _ in 0..ATTEMPTS {
-            let decision = self.placed().await?.decision().clone();
+            let decision = self.placed().await?.decision();
             let egress = decision.egress;
-            let facts = serde_json::to_value(&decision).unwrap_or_default();
+            let facts = serde_json::to_string(decision).unwrap_or_default().into();
             let leg = self.leg.take();
             self.part(leg);
             self.record.dialling(egress.0, self.settings.name_of(egress), facts);

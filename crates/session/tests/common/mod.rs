@@ -57,7 +57,7 @@ pub fn leg(id: SessionId) -> Leg {
         error: None,
         ehlo_name: Some("out1.warren.example".into()),
         extensions: vec!["PIPELINING".into(), "SIZE 10240000".into()],
-        decision: serde_json::json!({"reason": "round robin"}),
+        decision: serde_json::json!({"reason": "round robin"}).to_string().into(),
     }
 }
 

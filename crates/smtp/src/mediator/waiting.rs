@@ -82,6 +82,7 @@ impl Waiting {
     pub(super) fn next_of_ours(&mut self) -> Option<(Topic, Reply)> {
         let head = self.queue.pop_front_if(|awaited| matches!(awaited.by, By::Us(_)))?;
         self.kept -= length(&head);
+        self.give_back();
         match head.by {
             By::Us(reply) => Some((head.topic, reply)),
             By::Server | By::ServerForUs => None,
@@ -92,7 +93,15 @@ impl Waiting {
     pub(super) fn answered(&mut self) -> Option<Awaited> {
         let head = self.queue.pop_front()?;
         self.kept -= length(&head);
+        self.give_back();
         Some(head)
+    }
+
+    /// Idle, it owns no memory.
+    fn give_back(&mut self) {
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
     }
 
     pub(super) fn head(&self) -> Option<&Awaited> {
