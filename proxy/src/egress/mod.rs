@@ -16,8 +16,8 @@
 //! - [`policy`]: [`Policy`], all of it together; the only door to this folder.
 //! - [`ask`]: what is asked, decided and refused; [`lesson`]: what is learned, and what changes by it; [`view`]: what people are shown; [`state`]: what
 //!   survives a restart.
-//! - Inside: `choice` looks at addresses, `seats` gives and takes places, `room` says whose turn it is, `gauge` keeps a budget, `health`, `ramp` and
-//!   `suspicion` remember, `bounded` forgets, `clock` keeps time.
+//! - Inside: `choice` looks at addresses, `seats` gives and takes places, `room` says whose turn it is, `gauge` keeps a budget, `health`, `ramp`,
+//!   `suspicion` and `witness` remember, `bounded` forgets, `clock` keeps time.
 //!
 //! # What holds
 //!
@@ -55,6 +55,7 @@ mod suspicion;
 #[cfg(test)]
 mod tests;
 pub mod view;
+mod witness;
 
 pub use ask::{Ask, AtMail, Candidate, Decision, Entry, Granted, NoEgress, Outcome, Ticket};
 pub use lesson::{Change, Evidence, Lesson, Stage, What};

@@ -337,7 +337,7 @@ impl Policy {
 
     fn heard_of_sender(&mut self, lesson: &Lesson<'_>, word: Option<suspicion::Word>, now: Now) -> Vec<Change> {
         let Some(word) = word else { return Vec::new() };
-        let shifts = self.senders.hear(lesson.tenant, lesson.account, lesson.class, word, now.tick);
+        let shifts = self.senders.hear(lesson.tenant, lesson.account, lesson.class, (lesson.operator, word), now.tick);
         let change = |shift: suspicion::Shift| Change::Suspicion {
             tenant: lesson.tenant.clone(),
             account: shift.account,

@@ -4,7 +4,12 @@
 //! [`MESSAGES`]), so that one refusal of three is no pattern. A volume beyond the sender's own history adds to that; alone it goes no
 //! further than quarantine, because a newsletter is no crime.
 //!
-//! What this cannot see through: a sender who mixes bad mail with good mail to an MX of his own has lower rates.
+//! What an MX says is believed for so much only: anybody may run one, have a tenant write to it, and call it all spam. One operator's bad words count up to
+//! [`EACH`](super::witness::EACH) ([`PROVIDER`](super::witness::PROVIDER) times that if it is a big provider, whose name nobody else can have), and it takes [`FOR_HIGH`] operators to slow a sender and
+//! [`FOR_SEVERE`] to stop it.
+//!
+//! What this cannot see through: a sender who mixes bad mail with good mail to an MX of his own has lower rates, and whoever owns as many
+//! domains as it takes, and is written to at all of them, is believed.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +19,8 @@ use warren_session::{About, Class, Verdict};
 
 use super::bounded::Bounded;
 use super::clock::{DAY, HOUR, Now, SECOND, Tick};
-use super::{MailClass, Stage, Suspicion};
+use super::witness::{StoredWitness, Witnesses};
+use super::{MailClass, Operator, Stage, Suspicion};
 
 /// Tenants remembered.
 const TENANTS: usize = 10_000;
@@ -23,7 +29,7 @@ const ACCOUNTS: usize = 16;
 /// Bytes of an account that is remembered; RFC 5321 §4.5.3.1.3 allows a path 256.
 const ACCOUNT: usize = 320;
 /// In which bad and good outcomes lose half their weight.
-const HALF_LIFE: Tick = HOUR;
+pub(super) const HALF_LIFE: Tick = HOUR;
 /// Over which a sender's own volume is learned.
 const HISTORY: Tick = 7 * DAY;
 /// Recipients taken for granted, all known.
@@ -34,6 +40,10 @@ const MESSAGES: f64 = 30.0;
 const UNKNOWN: f64 = 0.6;
 /// A rate of messages called spam that is beyond doubt.
 const SPAM: f64 = 0.3;
+/// So many operators have to speak against a sender before it is slowed.
+const FOR_HIGH: usize = 3;
+/// So many before it is stopped.
+const FOR_SEVERE: usize = 5;
 /// So many times the usual volume are a jump, from so many messages an hour.
 const JUMP: (f64, f64) = (10.0, 200.0);
 /// A message now and then, for who is slowed.
@@ -59,6 +69,8 @@ struct Sender {
     spam: Count,
     volume: Count,
     usual: Count,
+    /// Who spoke against it.
+    witnesses: Witnesses,
     since: Tick,
     /// The level that was told last.
     told: Suspicion,
@@ -68,7 +80,7 @@ struct Sender {
 
 /// A count that decays.
 #[derive(Debug, Clone, Copy, Default)]
-struct Count {
+pub(super) struct Count {
     value: f64,
     at: Tick,
 }
@@ -113,6 +125,9 @@ pub(super) struct StoredSender {
     account: Option<String>,
     since: i64,
     counts: [(u64, i64); 6],
+    /// What was stored before there were any, nobody vouches for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    witnesses: Vec<StoredWitness>,
     told: Suspicion,
 }
 
@@ -133,14 +148,20 @@ impl Word {
     }
 }
 
+impl Word {
+    fn is_bad(self) -> bool {
+        matches!(self, Self::Unknown | Self::Spam)
+    }
+}
+
 impl Count {
-    fn now(&self, half_life: Tick, now: Tick) -> f64 {
+    pub(super) fn now(&self, half_life: Tick, now: Tick) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "half-lives, not microseconds, matter")]
         let halves = (now - self.at).max(0) as f64 / half_life as f64;
         self.value * (-halves).exp2()
     }
 
-    fn add(&mut self, half_life: Tick, now: Tick) {
+    pub(super) fn add(&mut self, half_life: Tick, now: Tick) {
         *self = Self { value: self.now(half_life, now) + 1.0, at: now.max(self.at) };
     }
 }
@@ -149,10 +170,15 @@ impl Sender {
     fn new(now: Tick) -> Self {
         let none = Count { value: 0.0, at: now };
         let [recipients, unknown, messages, spam, volume, usual] = [none; 6];
-        Self { recipients, unknown, messages, spam, volume, usual, since: now, told: Suspicion::Low, slowed_until: now }
+        let (witnesses, told) = (Witnesses::default(), Suspicion::Low);
+        Self { recipients, unknown, messages, spam, volume, usual, witnesses, since: now, told, slowed_until: now }
     }
 
-    fn hear(&mut self, word: Word, now: Tick) {
+    /// Hears a word, unless its operator had said enough.
+    fn hear(&mut self, word: Word, operator: &Operator, now: Tick) {
+        if word.is_bad() && !self.witnesses.believe(operator, word, now) {
+            return;
+        }
         let counts: &mut [&mut Count] = match word {
             Word::Known => &mut [&mut self.recipients],
             Word::Unknown => &mut [&mut self.recipients, &mut self.unknown],
@@ -194,7 +220,13 @@ impl Sender {
         let spam = rate(&self.spam, &self.messages, MESSAGES) / SPAM;
         let jump = self.jump(now);
         let jumped = if jump < JUMP.0 { 0.0 } else { 0.4 };
-        let score = (unknown.max(spam) + jumped).clamp(0.0, 1.0) * 100.0;
+        let witnesses = self.witnesses.count(now);
+        let most = match witnesses {
+            0..FOR_HIGH => 59.0,
+            FOR_HIGH..FOR_SEVERE => 89.0,
+            _ => 100.0,
+        };
+        let score = ((unknown.max(spam) + jumped) * 100.0).clamp(0.0, most);
         let mut why = Vec::new();
         if unknown > 0.01 {
             why.push(format!(
@@ -209,6 +241,9 @@ impl Sender {
                 self.spam.now(HALF_LIFE, now),
                 self.messages.now(HALF_LIFE, now)
             ));
+        }
+        if !why.is_empty() {
+            why.push(format!("say {witnesses} destinations"));
         }
         if jumped > 0.0 {
             why.push(format!("{jump:.0} times its usual volume"));
@@ -294,16 +329,16 @@ impl Senders {
         tenant: &TenantName,
         account: Option<&str>,
         class: MailClass,
-        word: Word,
+        (operator, word): (&Operator, Word),
         now: Tick,
     ) -> Vec<Shift> {
         let known = self.0.entry(&(tenant.clone(), class), || Tenant::new(now));
-        known.all.hear(word, now);
+        known.all.hear(word, operator, now);
         let mut shifts: Vec<Shift> = known.all.shift(None, now).into_iter().collect();
         if let Some(account) = key(account, class)
-            && let Some(sender) = known.account_mut(&account, matches!(word, Word::Unknown | Word::Spam), now)
+            && let Some(sender) = known.account_mut(&account, word.is_bad(), now)
         {
-            sender.hear(word, now);
+            sender.hear(word, operator, now);
             shifts.extend(sender.shift(Some(&account), now));
         }
         shifts
@@ -356,7 +391,8 @@ impl Senders {
                 let name = format!("{tenant} {kind} {}", account.as_deref().unwrap_or_default());
                 let (tenant, counts) = (tenant.clone(), sender.counts().map(|count| count.stored(now)));
                 let (class, since, told) = (*class, now.stamp(sender.since), sender.told);
-                all.insert(name, StoredSender { tenant, class, account, since, counts, told });
+                let witnesses = sender.witnesses.stored(now);
+                all.insert(name, StoredSender { tenant, class, account, since, counts, witnesses, told });
             }
         }
         all
@@ -393,17 +429,18 @@ impl Sender {
             stored.counts.map(|count| Count::restored(count, now));
         let since = now.restored(stored.since).min(now.tick);
         let (told, slowed_until) = (stored.told, now.tick);
-        Self { recipients, unknown, messages, spam, volume, usual, since, told, slowed_until }
+        let witnesses = Witnesses::restored(&stored.witnesses, now);
+        Self { recipients, unknown, messages, spam, volume, usual, witnesses, since, told, slowed_until }
     }
 }
 
 impl Count {
-    fn stored(self, now: Now) -> (u64, i64) {
+    pub(super) fn stored(self, now: Now) -> (u64, i64) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is never negative")]
         ((self.value * 1_000.0).round() as u64, now.stamp(self.at))
     }
 
-    fn restored((thousandths, at): (u64, i64), now: Now) -> Self {
+    pub(super) fn restored((thousandths, at): (u64, i64), now: Now) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         Self { value: thousandths.min(1 << 50) as f64 / 1_000.0, at: now.restored(at).min(now.tick) }
     }

@@ -77,6 +77,11 @@ impl Mail {
     fn by(self, account: &str) -> Self {
         Self { account: Some(account.into()), ..self }
     }
+
+    /// The same, to one of many operators.
+    fn at(&self, n: u32) -> Self {
+        Self { operator: operator(&format!("mx{}.example", n % 100)), ..self.clone() }
+    }
 }
 
 impl World {
@@ -170,11 +175,11 @@ impl World {
         self.hears(granted, mail, Stage::Recipient, (Class::Accepted, About::Unclear))
     }
 
-    /// A session in which so many recipients are unknown, and so many known.
+    /// A session in which so many recipients are unknown, at many places, and so many known.
     fn recipients(&mut self, mail: &Mail, unknown: u32, known: u32) {
         let granted = self.go(mail);
-        for _ in 0..unknown {
-            self.hears(&granted, mail, Stage::Recipient, (Class::UnknownUser, About::Recipient));
+        for n in 0..unknown {
+            self.hears(&granted, &mail.at(n), Stage::Recipient, (Class::UnknownUser, About::Recipient));
         }
         for _ in 0..known {
             self.welcome(&granted, mail);

@@ -34,14 +34,81 @@ fn spam_verdicts_make_suspect() {
     }
 }
 
+/// Operators whose words are told apart.
+const STRANGERS: [&str; 5] = ["a.example", "b.example", "d.example", "e.example", "f.example"];
+
+#[test]
+fn a_strangers_mx_stops_nobody() {
+    let bad = [
+        (Stage::Content, (Class::Content, About::Content)),
+        (Stage::Recipient, (Class::UnknownUser, About::Recipient)),
+    ];
+    for (strangers, worst) in
+        [(1, Suspicion::Raised), (2, Suspicion::Raised), (3, Suspicion::High), (5, Suspicion::Severe)]
+    {
+        for (stage, what) in bad {
+            let mut world = World::new(plain(&[A]));
+            let to = mail("acme", "example.org").by("alice@acme.example");
+            let mut seen = Suspicion::Low;
+            // All day, and all at once.
+            for hour in 0..10 {
+                for n in 0..40 * strangers {
+                    let to = Mail { operator: operator(STRANGERS[n % strangers]), ..to.clone() };
+                    if let Entry::Granted(session) = world.enter(&to) {
+                        world.hears(&session, &to, stage, what);
+                        world.leave(session.ticket);
+                    }
+                    world.pass(if hour == 0 { 0 } else { 60 });
+                    world.next();
+                    seen = seen.max(level(&world, &to));
+                }
+            }
+            assert_eq!(seen, worst, "{strangers} at {stage:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_big_provider_says_counts_for_more() {
+    let mut world = World::new(plain(&[A]));
+    for (name, whose) in [("spammer", "google.com"), ("victim", "example.net")] {
+        let to = mail(name, whose);
+        world.recipients(&to, 0, 100);
+        let session = world.go(&to);
+        for n in 0..100 {
+            world.hears(&session, &to, Stage::Content, (Class::Delivered, About::Unclear));
+            let what = if n < 60 { (Class::Content, About::Content) } else { (Class::Delivered, About::Unclear) };
+            world.hears(&session, &to, Stage::Content, what);
+        }
+        world.leave(session.ticket);
+    }
+    assert_eq!(level(&world, &mail("spammer", "example.org")), Suspicion::Raised);
+    assert_eq!(level(&world, &mail("victim", "example.org")), Suspicion::Low);
+}
+
+#[test]
+fn witnesses_are_few_and_survive_a_restart() {
+    let mut world = World::new(plain(&[A]));
+    let to = mail("acme", "example.org");
+    world.recipients(&to, 1_000, 0);
+    let state = world.policy.state(world.now);
+    let stored = serde_json::to_value(&state).unwrap();
+    let sender = stored["senders"].as_object().unwrap().values().next().unwrap();
+    assert!(sender["witnesses"].as_array().unwrap().len() <= 32, "{sender}");
+    let mut again = World { policy: Policy::new(plain(&[A]), Some(state), world.now), now: world.now };
+    assert_eq!(level(&again, &to), Suspicion::Severe);
+    again.pass(6 * 3600);
+    assert_eq!(level(&again, &to), Suspicion::Low);
+}
+
 #[test]
 fn suspicion_is_told_when_it_changes_and_calms_down() {
     let mut world = World::new(plain(&[A]));
     let to = mail("acme", "example.org");
     let session = world.go(&to);
     let mut told = Vec::new();
-    for _ in 0..60 {
-        told.extend(world.hears(&session, &to, Stage::Recipient, (Class::UnknownUser, About::Recipient)));
+    for n in 0..60 {
+        told.extend(world.hears(&session, &to.at(n), Stage::Recipient, (Class::UnknownUser, About::Recipient)));
     }
     let levels = told.iter().map(|change| match change {
         Change::Suspicion { from, to, account: None, .. } => (*from, *to),
