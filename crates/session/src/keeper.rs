@@ -218,7 +218,8 @@ impl Keeper {
     fn everything_safe(&self) -> bool {
         let in_flight =
             self.busy.as_ref().is_some_and(|busy| matches!(busy.doing, Doing::Pending { spooled: false, .. }));
-        let gap_waits = self.ending && self.gap.is_some() && self.spool_failed.is_none();
+        let asked = self.ending || !self.flushes.is_empty();
+        let gap_waits = asked && self.gap.is_some() && self.spool_failed.is_none();
         self.pending.is_empty() && !in_flight && !gap_waits
     }
 
@@ -414,9 +415,12 @@ impl Keeper {
         }
     }
 
-    /// Closes a gap when nothing is lost any more.
+    /// Closes a gap when nothing is lost any more, or somebody asks.
     fn note_losses(&mut self) {
-        let over = self.gap.as_ref().is_some_and(|(_, last)| self.ending || last.elapsed() >= GAP_QUIET);
+        let over = self.gap.as_ref().is_some_and(|(_, last)| {
+            // Whoever waits until all is safe hears of what is missing, too.
+            self.ending || !self.flushes.is_empty() || last.elapsed() >= GAP_QUIET
+        });
         if over
             && self.spool_failed.is_none()
             && let Some((gap, _)) = self.gap.take()
