@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use warren_session::Class;
 use warren_smtp::Reply;
 use warren_smtp::command::Verb;
 use warren_smtp::mediator::{Ending, Event, Flow, Observer, Topic};
@@ -33,14 +34,19 @@ impl Observer for Mx<'_> {
 }
 
 impl Mx<'_> {
-    /// The egress policy learns from every reply, good and bad.
+    /// The egress policy learns from every reply that says something about an address or a sender: each refusal, each recipient and each mail that was taken.
+    /// It is one for all sessions, so it is left alone with the rest.
     fn replied(&mut self, topic: Topic, reply: &Reply) {
         if reply.code >= 400 && std::mem::take(&mut self.learned) {
             return;
         }
         let (Some(leg), Some(stage)) = (&self.leg, stage_of(topic)) else { return };
-        let text = lines(reply);
+        // What a refusal said is evidence.
+        let text = if reply.code >= 400 { lines(reply) } else { String::new() };
         let verdict = verdict(verb_of(topic), reply, &text);
+        if verdict.class == Class::Accepted && stage != Stage::Recipient {
+            return;
+        }
         self.learn(leg.egress, What::Reply { stage, verdict: &verdict, code: reply.code, text: &text });
     }
 
