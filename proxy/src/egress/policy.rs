@@ -203,8 +203,8 @@ impl Policy {
         self.due.first().map(|(at, _)| self.clock.instant(*at))
     }
 
-    /// A message at MAIL in the session of `ticket`; `ask` has its account and class. Counts it where it stays. A session that moved asks again; who
-    /// was moved twice for one message had better be put off.
+    /// A message at MAIL in the session of `ticket`; `ask` has its account and class. Counts it where it stays. A message that
+    /// moves is not counted: neither towards the ramp of the address that it leaves from, nor in its sender's history.
     pub fn mail(&mut self, ticket: Ticket, ask: &Ask<'_>, now: Moment) -> AtMail {
         let now = self.clock.now(now);
         let suspicion = self.level(ask, now);
