@@ -2,8 +2,12 @@
 //!
 //! ```text
 //! v1   /sys/fs/cgroup/memory/OWN/NAME/c17     and the same for pids, cpu, devices; OWN may differ per hierarchy
-//! v2   /sys/fs/cgroup/OWN/NAME/c17            OWN must hold no process, so we move into OWN/warren-launcher if we may
+//! v2   /sys/fs/cgroup/OWN/NAME/c17            OWN must hold no process: we are in OWN/NAME/daemons
 //! ```
+//!
+//! The launcher itself, and whoever follows it, is in `NAME/daemons` of the hierarchy with the controller `cpu` (`daemons.rs`).
+
+mod daemons;
 
 use std::fs;
 use std::io;
@@ -27,9 +31,6 @@ const WANTED: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "devices"];
 /// What a container has in `/dev`: null, zero, full, random, urandom, tty, and terminals of its own.
 const DEVICES: [&str; 8] =
     ["c 1:3 rw", "c 1:5 rw", "c 1:7 rw", "c 1:8 rw", "c 1:9 rw", "c 5:0 rw", "c 5:2 rw", "c 136:* rw"];
-/// Our own leaf on v2.
-const LEAF: &str = "warren-launcher";
-
 /// One mounted hierarchy that we use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hierarchy {
@@ -66,14 +67,15 @@ impl Cgroups {
                 let controllers: Vec<String> =
                     options.iter().filter(|option| WANTED.contains(option)).map(|option| option.to_string()).collect();
                 match own_path(own, controllers.first().map(String::as_str)) {
-                    Some(path) => cgroups.add(controllers, mount, path),
+                    Some(path) => cgroups.add(controllers, mount, daemons::outside(path, name)),
                     None => cgroups.unused.push(mount),
                 }
             } else if kind == "cgroup2" && mount == Path::new("/sys/fs/cgroup") {
                 cgroups.unified = true;
                 let path =
                     own_path(own, Some("")).ok_or("/proc/self/cgroup does not show a place in the v2 hierarchy")?;
-                cgroups.add(NEEDED.iter().map(|name| name.to_string()).collect(), mount, path);
+                let controllers = NEEDED.iter().map(|name| name.to_string()).collect();
+                cgroups.add(controllers, mount, daemons::outside(path, name));
             }
         }
         for needed in NEEDED {
@@ -95,39 +97,28 @@ impl Cgroups {
         }
     }
 
-    /// Makes the directories that hold the containers' groups; on v2 hands the controllers down to them.
+    /// Makes the directories that hold the containers' groups; on v2 hands the controllers down to them, for which we must leave the
+    /// group in which we were started.
     pub fn prepare(&mut self) -> io::Result<()> {
         if self.unified {
-            self.make_room()?;
+            self.find_room()?;
         }
         for parent in self.parents() {
             fs::create_dir_all(parent)?;
         }
-        Ok(())
+        self.enter_daemons()
     }
 
-    /// v2: a group with processes cannot give controllers to children. Alone in ours, we move into a leaf; otherwise (a shell's
+    /// v2: a group with processes cannot give controllers to children. If we are alone in ours, we leave it; otherwise (a shell's
     /// session, `warren up` with its other children) the containers go below the root of the hierarchy.
-    fn make_room(&mut self) -> io::Result<()> {
+    fn find_room(&mut self) -> io::Result<()> {
         let Some(hierarchy) = self.hierarchies.first_mut() else { return Ok(()) };
-        if hierarchy.own.file_name().is_some_and(|name| name == LEAF) {
-            // We were put back into the leaf of an earlier life.
-            hierarchy.own.pop();
-        }
         if hierarchy.own != hierarchy.mount {
             let processes = fs::read_to_string(hierarchy.own.join("cgroup.procs"))?;
             let own = std::process::id().to_string();
-            if processes.lines().all(|process| process == own) {
-                let leaf = hierarchy.own.join(LEAF);
-                fs::create_dir_all(&leaf)?;
-                fs::write(leaf.join("cgroup.procs"), own)?;
-            } else {
+            if processes.lines().any(|process| process != own) {
                 hierarchy.own = hierarchy.mount.clone();
             }
-        }
-        for directory in [hierarchy.own.clone(), hierarchy.own.join(&self.name)] {
-            fs::create_dir_all(&directory)?;
-            fs::write(directory.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
         }
         Ok(())
     }

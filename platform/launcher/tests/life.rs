@@ -99,7 +99,36 @@ fn fifty_wakes_from_slots() {
         let (banner, micros, stages) = &request_to_banner[at];
         println!("{name}: request to banner {banner:?}, of it in the launcher {micros} µs: {stages:?}");
     }
-    assert!(request_to_banner[25].0 < Duration::from_millis(20), "slots make a wake fast");
+    // A bound that holds on a busy machine, too; what it is on a quiet one `warren-bench cold-start` tells.
+    assert!(request_to_banner[25].0 < Duration::from_millis(100), "slots make a wake fast");
+    node.stop();
+}
+
+#[test]
+fn the_pool_follows_those_who_live_and_not_those_who_crash() {
+    let mut node = Node::new(1);
+    let mut platform = node.platform();
+    for image in ["other", "broken"] {
+        node.make_image(image, &["/guest"]);
+    }
+    platform.wait_slots(1);
+    for number in 0..3 {
+        assert!(!platform.try_wake(&format!("t{number}"), "other", Limits::default()).unwrap().slot || number > 0);
+    }
+    assert_eq!(platform.status().slots_wanted, 4, "one of the standing image, and as many of the other as were woken");
+    platform.wait_slots(4);
+    assert!(platform.try_wake("next", "other", Limits::default()).unwrap().slot, "there are slots of it");
+    let wanted = platform.status().slots_wanted;
+    for _ in 0..3 {
+        let mut broken = platform.try_wake("crasher", "broken", Limits::default()).unwrap();
+        broken.talk().say("crash");
+        platform.exited(broken.cell);
+        assert_eq!(platform.status().slots_wanted, wanted, "a crash is no demand");
+    }
+    // Who was told to end wanted its slot.
+    let bidden = platform.try_wake("stopped", "broken", Limits::default()).unwrap();
+    platform.stop(bidden.cell, 0);
+    assert_eq!(platform.status().slots_wanted, wanted + 1);
     node.stop();
 }
 

@@ -52,6 +52,10 @@ pub const MAX_CELLS: usize = 60;
 /// Abstract unix name, within the cell, of the MSA's control listener (without the leading NUL byte).
 pub const CONTROL_NAME: &str = "warren/control";
 
+/// Name of the control group of the node's own programs, beside those of the containers. The launcher makes it and is in it; whoever starts
+/// the others follows it there.
+pub const DAEMONS_GROUP: &str = "daemons";
+
 /// Port on 127.0.0.1 in the cell: submission entrance.
 pub const SUBMISSION_PORT: u16 = 587;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, pidfd_send_signal, wait};
-use warren_launcher_api::{CellId, Event, ExitStatus, LauncherError};
+use warren_launcher_api::{CellId, DAEMONS_GROUP, Event, ExitStatus, LauncherError};
 
 use super::holders::News;
 use super::{Cell, Launcher, Stage, log};
@@ -90,11 +90,16 @@ impl Launcher {
     pub(super) fn cell_ended(&mut self, number: CellId, status: ExitStatus) {
         let Some(cell) = self.cells.get_mut(&number) else { return };
         let status = if cell.over { ExitStatus::OverVolume } else { status };
+        let (image, wanted, unbidden) = (cell.image.name.clone(), cell.wanted.take(), cell.stops.is_empty());
         // Drops its sockets, and with them the last references to the cell.
         match std::mem::replace(&mut cell.stage, Stage::Discarded) {
             Stage::Bound { tenant, .. } => {
                 crate::record::Record::remove(&self.options.run, number);
                 self.tenants.remove(&tenant);
+                // Unless it was told to end.
+                if let Some(wanted) = wanted.filter(|_| unbidden && status != ExitStatus::Code(0)) {
+                    self.pools.in_vain(&image, wanted);
+                }
                 self.say_platform(&Event::Exited { cell: number, tenant, status });
             }
             Stage::Ready { .. } => log(&format!("slot {number} ended by itself: {status:?}")),
@@ -203,8 +208,10 @@ impl Launcher {
         if !self.cells.is_empty() {
             return Err(io::Error::other(format!("{} containers would not end", self.cells.len())));
         }
+        self.cgroups.leave_daemons();
         for parent in &self.group_parents {
-            // Another launcher of the same name may have its groups there.
+            // Those who followed us into the daemons' group may still be there, and another launcher of the same name its groups.
+            let _ = fs::remove_dir(parent.join(DAEMONS_GROUP));
             let _ = fs::remove_dir(parent);
         }
         log("ended");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 use rustix::process::{Signal, pidfd_send_signal};
-use warren_launcher_api::{CellId, Event, ExitStatus, ImageName, LauncherError, WOKEN_TCP_SOCKETS};
+use warren_launcher_api::{CellId, ExitStatus, ImageName, LauncherError, WOKEN_TCP_SOCKETS};
 use warren_packet::{PacketError, Packets};
 
 use super::ending::Removal;
@@ -201,6 +201,7 @@ impl Launcher {
             stage: Stage::Making,
             exited: false,
             over: false,
+            wanted: None,
             doors: 0,
             stops: Vec::new(),
         };
@@ -352,9 +353,8 @@ impl Launcher {
         if let Some(at) = self.waiting.iter().position(|wake| Some(&wake.image.name) == image.as_ref())
             && let Some(wake) = self.waiting.remove(at)
         {
-            self.counts.wakes_failed += 1;
             let error = LauncherError::Start { reason: reason.to_owned() };
-            self.say(wake.peer, &Event::Failed { tag: wake.tag, error }, &[]);
+            self.wake_failed(&wake, error);
         }
     }
 

@@ -90,6 +90,8 @@ struct Cell {
     exited: bool,
     /// The watcher has it ended.
     over: bool,
+    /// When its tenant was wanted; nothing of one that was found running.
+    wanted: Option<Instant>,
     /// Doors made so far.
     doors: u16,
     /// Tags of `Stop` requests and who asked.

@@ -4,6 +4,7 @@
 //! standing image   usual, always; more after a burst ┐ together never more than `most`:
 //! other images     none; as many as were woken lately┘ the greediest gives way first
 //! ```
+//! Demand is who was woken and lived. A crash takes back what its wake had asked for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -44,6 +45,16 @@ impl Pools {
         wakes.push_back(now);
         if wakes.len() > self.most {
             wakes.pop_front();
+        }
+    }
+
+    /// The wake of that moment came to nothing: the program was not to be had, or ended as if it could not run. Who crashes and is wanted again
+    /// and again needs no slot sooner.
+    pub fn in_vain(&mut self, image: &ImageName, at: Instant) {
+        if let Some(wakes) = self.wakes.get_mut(image)
+            && let Some(at) = wakes.iter().rposition(|wake| *wake == at)
+        {
+            wakes.remove(at);
         }
     }
 
@@ -118,6 +129,24 @@ mod tests {
         pools.woken(&image("postfix"), start + Duration::from_secs(32));
         pools.forget(&image("postfix"));
         assert_eq!(counts(&mut pools, start + Duration::from_secs(32)), [4]);
+    }
+
+    #[test]
+    fn a_wake_in_vain_is_no_demand() {
+        let start = Instant::now();
+        let mut pools = Pools::new(image("msa"), 1);
+        let at = |n| start + Duration::from_millis(n);
+        (0..3).for_each(|n| pools.woken(&image("msa"), at(n)));
+        assert_eq!(counts(&mut pools, start), [3]);
+        pools.in_vain(&image("msa"), at(1));
+        pools.in_vain(&image("msa"), at(1));
+        pools.in_vain(&image("postfix"), at(0));
+        assert_eq!(counts(&mut pools, start), [2]);
+        for n in 10..100 {
+            pools.woken(&image("postfix"), at(n));
+            pools.in_vain(&image("postfix"), at(n));
+        }
+        assert_eq!(pools.wanted(start), [(image("msa"), 2)]);
     }
 
     #[test]

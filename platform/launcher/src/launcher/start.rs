@@ -198,6 +198,7 @@ impl Launcher {
                 stage: Stage::Bound { tenant: record.tenant, started_unix_ms: record.started_unix_ms },
                 exited: false,
                 over: false,
+                wanted: None,
                 doors: 0,
                 stops: Vec::new(),
             };

@@ -140,14 +140,20 @@ impl Launcher {
                 wake.tries += 1;
                 let hopeless = matches!(error, LauncherError::Volume { .. });
                 if hopeless || wake.tries >= TRIES {
-                    self.counts.wakes_failed += 1;
-                    self.say(wake.peer, &Event::Failed { tag: wake.tag, error }, &[]);
+                    self.wake_failed(&wake, error);
                 } else {
                     wake.from_slot = false;
                     self.waiting.push_front(wake);
                 }
             }
         }
+    }
+
+    /// Nothing came of a wake: whoever asked is told why.
+    pub(super) fn wake_failed(&mut self, wake: &PendingWake, error: LauncherError) {
+        self.counts.wakes_failed += 1;
+        self.pools.in_vain(&wake.image.name, wake.since);
+        self.say(wake.peer, &Event::Failed { tag: wake.tag, error }, &[]);
     }
 
     fn bind(&mut self, slot: CellId, wake: &PendingWake, watch: &mut Watch) -> Result<Vec<OwnedFd>, LauncherError> {
@@ -163,6 +169,7 @@ impl Launcher {
         let (pid, base) = (cell.pid, cell.base);
         let bound = Stage::Bound { tenant: wake.tenant.clone(), started_unix_ms };
         self.slots.remove(&slot);
+        cell.wanted = Some(wake.since);
         let (idmap, sockets, pidfd) = match (std::mem::replace(&mut cell.stage, bound), &cell.pidfd) {
             (Stage::Ready { idmap, sockets }, Some(pidfd)) => (idmap, sockets, pidfd),
             _ => return Err(LauncherError::Start { reason: "not a slot".to_owned() }),
