@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::action::Action;
+use super::content::Verdict;
 use super::event::{Ending, Event, Flow, Topic};
-use super::front::{Front, Verdict};
+use super::front::Front;
 use super::machine::{Back, Context, Mediator};
 use super::opening::{Hello, Step};
 use super::replies;
@@ -157,8 +158,8 @@ impl Mediator {
 
     /// A reply while commands are passed through.
     fn relay(&mut self, cx: &mut Context<'_>, reply: &Reply) {
-        // A chunk is acknowledged when it is there, not before.
-        if let Front::Chunk { .. } = self.front
+        // A chunk is acknowledged when it is there, not before. One that is swallowed is not the server's to acknowledge.
+        if let Front::Chunk { verdict: None, .. } = self.front
             && self.waiting.len() == 1
             && reply.is_positive()
         {
@@ -207,7 +208,8 @@ impl Mediator {
         match awaited.topic {
             Topic::Command(Verb::Mail) if !reply.is_positive() => self.transaction_over(),
             Topic::Command(Verb::Mail) => {
-                self.envelope.committed = false;
+                // Said again: the end of the message before it may have been answered since.
+                (self.envelope.open, self.envelope.committed) = (true, false);
                 self.envelope.mail = awaited.line.map(|line| line.bytes);
             }
             Topic::Command(Verb::Rcpt) if reply.is_positive() => self.commit(),

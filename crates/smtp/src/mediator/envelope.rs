@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use super::content::Verdict;
 use super::event::{Event, Flow, Topic};
-use super::front::{Front, Verdict};
+use super::front::Front;
 use super::machine::{Context, Mediator};
 use super::replies;
 use super::settings::Judgement;
@@ -136,6 +137,7 @@ impl Mediator {
     pub(super) fn mail_answered(&mut self, line: Option<Line>, reply: &Reply) {
         self.envelope.committed = false;
         if reply.is_positive() {
+            self.envelope.open = true;
             self.envelope.mail = line.map(|line| line.bytes);
         } else {
             self.envelope.void = Some(Box::new(reply.clone()));

@@ -382,9 +382,10 @@ impl Mediator {
     }
 
     pub(super) fn transaction_over(&mut self) {
-        let Envelope { held, void, .. } = std::mem::take(&mut self.envelope);
-        // The client may be ahead, in the next one.
-        self.envelope = Envelope { open: held.is_some(), held, void, ..Envelope::default() };
+        let Envelope { held, void, content_since, .. } = std::mem::take(&mut self.envelope);
+        // The client may be ahead, in the next one: even in its content, which is as slow as it is.
+        let content_since = content_since.filter(|_| self.streams());
+        self.envelope = Envelope { open: held.is_some(), held, void, content_since, ..Envelope::default() };
     }
 
     /// Ends everything: `reply` takes the place of the next one that the client waits for.

@@ -25,6 +25,7 @@
 //! |---|---|
 //! | `machine` | [`Mediator`]: the driver's interface |
 //! | `front` | bytes and commands from the client |
+//! | `content` | what is between DATA and its dot, or behind BDAT |
 //! | `back` | replies from the server, its loss, deadlines |
 //! | `opening` | how a session with the server begins: pure |
 //! | `client_tls` | STARTTLS of the client |
@@ -37,6 +38,7 @@
 mod action;
 mod back;
 mod client_tls;
+mod content;
 mod envelope;
 mod event;
 mod front;

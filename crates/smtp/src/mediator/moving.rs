@@ -138,7 +138,8 @@ impl Mediator {
         let mail = mail.map(|bytes| Line { bytes, turn: super::waiting::Turn::Again });
         self.moving = Some(Box::new(Moving { since: cx.now, started: true, floor, old: Some(old), mail }));
         self.actions.push_back(Action::SetAside);
-        let greeted = topic != Topic::Greeting;
+        // It may be the greeting of a leg that is dialled again in the clear: the client has had one.
+        let greeted = !matches!(self.front, Front::Waiting { hello: None });
         self.dial_elsewhere(if greeted { Mx::Again(Wire::Fresh) } else { Mx::Greeting });
     }
 

@@ -243,6 +243,10 @@ impl Mx {
             // 421 whatever the MX said: it had taken the session before.
             Self::Again(_) => Step::Fail(Ending::ServerRefused, Reply::new(421, (4, 4, 1), reply.text())),
             _ if reply.code == 421 => Step::PassAndClose,
+            // There is nothing to go on with yet.
+            _ if reply.severity() == Severity::Intermediate => {
+                Step::Fail(Ending::Violation("a reply that does not fit"), replies::server_garbled())
+            }
             Self::Greeting if positive => Step::Greet,
             Self::Greeting => Step::RefuseSession,
             Self::Ehlo(wire) if positive => self.offered(leg, wire, reply),

@@ -204,3 +204,41 @@ fn a_malformed_chunk_ends_the_session() {
         talk.run("c 421 4.5.2 BDAT malformed or out of place; closing\ns QUIT\n!close server\n!close client");
     }
 }
+
+#[test]
+fn a_chunk_that_is_swallowed_is_not_the_servers_to_acknowledge() {
+    let mut talk = Talk::relaying();
+    talk.host.judge = |_| super::Judgement::Hold;
+    talk.client(b"MAIL FROM:<a@b.example>\r\nNOOP\r\nBDAT 10 LAST\r\n12345");
+    // The answer to NOOP, while a chunk of a MAIL without recipients is swallowed.
+    talk.run("c 250 2.1.0 ok\ns NOOP\nS 250 noop\nc 250 noop\n!nothing");
+    talk.client(b"67890NOOP\r\n");
+    talk.run("c 503 5.5.1 no valid recipients\ns NOOP\nS 250 ok\nc 250 ok");
+}
+
+#[test]
+fn the_answer_to_one_message_does_not_end_the_next_one() {
+    let first = b"MAIL FROM:<>\r\nRCPT TO:<b@c.example>\r\nBDAT 1 LAST\r\nx";
+    let mut talk = Talk::relaying();
+    talk.client(first);
+    talk.client(b"MAIL FROM:<>\r\nRCPT TO:<b@c.example>\r\n");
+    talk.told_server();
+    talk.run("S 250 a\nS 250 b\nS 250 queued\nc 250 a\nc 250 b\nc 250 queued\nS 250 c\nS 250 d\nc 250 c\nc 250 d");
+    assert!(talk.mediator.in_transaction());
+    talk.run("!drain\n!nothing");
+
+    // However slowly the next one comes, it comes to an end.
+    let mut talk = Talk::relaying();
+    talk.client(first);
+    talk.client(b"MAIL FROM:<>\r\nRCPT TO:<b@c.example>\r\nBDAT 1000000 LAST\r\nx");
+    talk.told_server();
+    talk.run("S 250 a\nS 250 b\nS 250 queued\nc 250 a\nc 250 b\nc 250 queued");
+    let began = talk.now;
+    while talk.mediator.ending().is_none() {
+        talk.now += super::Duration::from_secs(170);
+        talk.mediator.tick(talk.now, &mut talk.host);
+        talk.client(b"x");
+        talk.told_server();
+        assert!(talk.now - began < super::Duration::from_secs(2 * 3600), "a byte in three minutes goes on for ever");
+    }
+}

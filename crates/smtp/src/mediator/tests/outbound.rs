@@ -403,3 +403,11 @@ fn requiretls_is_offered_only_by_a_server_that_proved_who_it_is() {
         c 550 5.7.30 REQUIRETLS support required",
     );
 }
+
+#[test]
+fn there_is_nothing_to_go_on_with_before_a_message() {
+    for opening in ["", "S 220 mx\nc 220 mx\nC EHLO msa\ns EHLO out.example"] {
+        let mut talk = Talk::outbound(TlsPolicy::Off);
+        talk.run(&format!("!dial\n{opening}\nS 354 go on\nc 421 4.5.0 the server broke the protocol\ns QUIT\n!close server\n!close client"));
+    }
+}
