@@ -1,6 +1,8 @@
 //! How long one verb takes at one operator, asked from one address: a robust estimate in a few bytes.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 use super::Thresholds;
 
@@ -16,6 +18,8 @@ const LEAST_SCATTER: f32 = 0.3;
 const SCATTERS: f32 = 4.0;
 /// Times below are the network's and the clock's.
 const SHORTEST: Duration = Duration::from_micros(100);
+/// In seconds: a day is longer than any session lives.
+const LONGEST: f32 = 86_400.0;
 
 /// An estimate of service times. Times are kept as logarithms: a reply is as likely to take twice as long as half as long.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -29,6 +33,52 @@ pub struct Curve {
     last: Option<Instant>,
     /// Since when everything has been beyond the usual.
     frozen: Option<Instant>,
+}
+
+/// Both clocks at one moment: what is kept outlives the monotonic one.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// The monotonic clock.
+    pub now: Instant,
+    /// The calendar.
+    pub wall: SystemTime,
+}
+
+impl Clock {
+    /// This moment.
+    #[must_use]
+    pub fn current() -> Self {
+        Self { now: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// Seconds of Unix time, in steps: what has not changed shall not look different each time that it is kept.
+    fn unix_s(self, at: Instant, step: u64) -> u64 {
+        let at = self.wall.checked_sub(self.now.saturating_duration_since(at));
+        let since = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default();
+        since.as_secs() / step * step
+    }
+
+    /// How long ago that was; what is to come is now.
+    pub(super) fn ago(self, unix_s: u64) -> Duration {
+        let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(unix_s));
+        at.and_then(|at| self.wall.duration_since(at).ok()).unwrap_or_default()
+    }
+}
+
+/// A curve as it is kept over restarts, without what was recent.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Usual {
+    /// What it usually takes.
+    pub usual_us: u64,
+    /// How far from that is usual, in powers of e.
+    pub scatter: f32,
+    /// Replies that were learned from.
+    pub heard: u32,
+    /// In which hour the last one was, in seconds of Unix time.
+    pub heard_unix_s: u64,
+    /// Since when everything has been beyond the usual, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beyond_unix_s: Option<u64>,
 }
 
 /// What replies took lately.
@@ -84,6 +134,35 @@ impl Curve {
         Heard::Usual
     }
 
+    /// What to keep of it; none if there is nothing.
+    #[must_use]
+    pub fn kept(&self, clock: Clock) -> Option<Usual> {
+        Some(Usual {
+            usual_us: u64::try_from(exp(self.usual).as_micros()).unwrap_or(u64::MAX),
+            scatter: self.scatter,
+            heard: self.heard,
+            heard_unix_s: clock.unix_s(self.last.filter(|_| self.heard > 0)?, 3_600),
+            beyond_unix_s: self.frozen.map(|since| clock.unix_s(since, 60)),
+        })
+    }
+
+    /// What was kept; none if that can be no curve.
+    #[must_use]
+    pub fn from_kept(kept: &Usual, clock: Clock) -> Option<Self> {
+        let at = |unix_s| clock.now.checked_sub(clock.ago(unix_s));
+        if kept.heard == 0 || !(LEAST_SCATTER * 0.01..=REACH).contains(&kept.scatter) {
+            return None;
+        }
+        Some(Self {
+            usual: ln(Duration::from_micros(kept.usual_us)).min(LONGEST.ln()),
+            scatter: kept.scatter,
+            heard: kept.heard,
+            last: Some(at(kept.heard_unix_s)?),
+            frozen: kept.beyond_unix_s.and_then(at),
+            ..Self::default()
+        })
+    }
+
     /// The usual time, once enough is known.
     #[must_use]
     pub fn usual(&self, thresholds: &Thresholds) -> Option<Duration> {
@@ -112,8 +191,7 @@ fn ln(took: Duration) -> f32 {
 }
 
 fn exp(ln: f32) -> Duration {
-    // A day is longer than any session lives.
-    Duration::from_secs_f32(ln.exp().clamp(0.0, 86_400.0))
+    Duration::from_secs_f32(ln.exp().clamp(0.0, LONGEST))
 }
 
 #[cfg(test)]
@@ -184,6 +262,36 @@ mod tests {
         assert_eq!(curve.recent(later, &thresholds), None, "one is not enough, and the old ones do not count");
     }
 
+    /// 2027 at this moment.
+    fn clock(now: Instant) -> Clock {
+        Clock { now, wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) }
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_without_what_was_recent() {
+        let (now, thresholds) = (Instant::now(), Thresholds::default());
+        assert_eq!(Curve::default().kept(clock(now)), None, "nothing was heard");
+        let mut curve = after(&[(20, false); 50], now);
+        let slow = Duration::from_secs(30);
+        curve.hear(slow, true, now, &thresholds);
+        let kept = curve.kept(clock(now)).unwrap();
+        let told = (kept.heard, kept.heard_unix_s, kept.beyond_unix_s);
+        assert_eq!(told, (50, 1_800_000_000, Some(1_800_000_000)));
+        let later = Duration::from_secs(601);
+        let moved = Clock { now: now + later, wall: clock(now).wall + later };
+        assert_eq!(curve.kept(moved), Some(kept), "what has not changed looks the same");
+        let mut back = Curve::from_kept(&kept, moved).unwrap();
+        assert_eq!(back.usual(&thresholds).map(|usual| usual.as_millis()), Some(20));
+        assert_eq!(back.bound(&thresholds), curve.bound(&thresholds));
+        assert_eq!(back.recent(now + later, &thresholds), None);
+        // The day after which slow is usual does not begin anew.
+        assert_eq!(back.hear(slow, true, now + thresholds.thaw, &thresholds), Heard::Usual);
+        for scatter in [f32::NAN, f32::INFINITY, -1.0, 0.0] {
+            assert_eq!(Curve::from_kept(&Usual { scatter, ..kept }, moved), None, "{scatter}");
+        }
+        assert_eq!(Curve::from_kept(&Usual { heard: 0, ..kept }, moved), None);
+    }
+
     proptest! {
         /// Whatever a hostile server does in a third of its replies, the usual stays with the others.
         #[test]
@@ -211,6 +319,21 @@ mod tests {
             }
             prop_assert!(curve.usual.is_finite() && curve.scatter.is_finite());
             let _ = curve.bound(&thresholds);
+            // And all of it can be kept.
+            let kept = curve.kept(clock(now));
+            prop_assert_eq!(kept.and_then(|kept| Curve::from_kept(&kept, clock(now))).is_some(), kept.is_some());
+        }
+
+        /// Whatever stands in a file.
+        #[test]
+        fn any_kept_curve_is_taken_or_refused(usual_us: u64, scatter: f32, heard: u32, heard_unix_s: u64, beyond_unix_s: Option<u64>) {
+            let (now, thresholds) = (Instant::now(), Thresholds::default());
+            let kept = Usual { usual_us, scatter, heard, heard_unix_s, beyond_unix_s };
+            if let Some(mut curve) = Curve::from_kept(&kept, clock(now)) {
+                curve.hear(Duration::from_secs(1), false, now, &thresholds);
+                prop_assert!(curve.usual.is_finite() && curve.scatter.is_finite());
+                let _ = (curve.bound(&thresholds), curve.usual(&thresholds));
+            }
         }
     }
 }

@@ -9,14 +9,17 @@
 //!
 //! A reply that comes fast costs its session a look at the clock; what was collected, one time a verb, is learned when the
 //! session ends. Only a reply that took a second or more is judged at once. What is far above the usual is not learned: a tarpit must not become
-//! the baseline that it is measured against. Everything here is pure, with the time passed in; [`Shared`] puts a lock around it.
+//! the baseline that it is measured against. Everything here is pure, with the time passed in; [`Shared`] puts a lock around it. What is usual is kept over
+//! restarts as [`Baseline`]s; who keeps them is another's business.
 
+mod baselines;
 mod curve;
 mod findings;
 mod senses;
 mod watch;
 
-pub use curve::{Curve, Heard, Recent};
+pub use baselines::{Baseline, MOST_BASELINES};
+pub use curve::{Clock, Curve, Heard, Recent, Usual};
 pub use findings::{EventKind, Finding};
 pub use senses::{Comparison, Pace, Senses, Shared};
 pub use watch::{Answer, Pieces, Watch};
@@ -88,6 +91,9 @@ pub enum Verb {
 impl Verb {
     /// How many there are.
     pub const COUNT: usize = 6;
+    /// Each of them, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Greeting, Self::Ehlo, Self::Mail, Self::Rcpt, Self::Data, Self::End];
 
     /// From the word in a record; `.` is the end of data, the empty word the greeting.
     #[must_use]

@@ -28,10 +28,10 @@ struct Operator {
 }
 
 #[derive(Debug)]
-struct Address {
-    egress: IpAddr,
-    used: u64,
-    curves: [Curve; Verb::COUNT],
+pub(super) struct Address {
+    pub(super) egress: IpAddr,
+    pub(super) used: u64,
+    pub(super) curves: [Curve; Verb::COUNT],
     pace: Window,
     told_slow: Option<Instant>,
 }
@@ -164,13 +164,18 @@ impl Senses {
         Some(compared)
     }
 
+    /// Everything, in no order.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (&str, &Address)> {
+        self.operators.iter().flat_map(|(name, operator)| operator.addresses.iter().map(move |a| (name.as_str(), a)))
+    }
+
     fn curves(&self, operator: &str, verb: Verb) -> impl Iterator<Item = (IpAddr, &Curve)> {
         let addresses = self.operators.get(operator).map(|operator| &operator.addresses[..]).unwrap_or_default();
         addresses.iter().map(move |address| (address.egress, &address.curves[verb as usize]))
     }
 
     /// The address's entry, made where missing; the least recently used makes room.
-    fn address(&mut self, operator: &str, egress: IpAddr) -> &mut Address {
+    pub(super) fn address(&mut self, operator: &str, egress: IpAddr) -> &mut Address {
         self.uses += 1;
         if !self.operators.contains_key(operator) {
             if self.operators.len() >= self.thresholds.operators.max(1)
