@@ -317,6 +317,21 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 11] = [
+        Self::Delivered,
+        Self::Partly,
+        Self::Refused,
+        Self::Deferred,
+        Self::Unused,
+        Self::Forbidden,
+        Self::Unreachable,
+        Self::TlsFailed,
+        Self::MxLost,
+        Self::MsaLost,
+        Self::Cut,
+    ];
+
     /// The name used in the store and shown to people.
     #[must_use]
     pub fn name(self) -> &'static str {
