@@ -13,6 +13,7 @@ use warren_control::{
     api::{Plan, Status, TenantInfo, TenantState},
 };
 use warren_daemon::Draining;
+use warren_metrics::{Format, Page};
 use warren_packet::aio::{AsyncListener, AsyncPackets};
 use warren_smtp::Mailbox;
 
@@ -20,6 +21,8 @@ use crate::{
     books::{Book, Books},
     diary::Diary,
     fleet::{Handle, Unavailable},
+    frontdoor::counts,
+    metrics::{self, Asked},
     plan::{names, plan},
     rates::{Counts, Mail, now_ms},
     readings::Readings,
@@ -42,6 +45,10 @@ pub struct Api {
     pub fleet: Handle,
     /// How many sessions the front door has.
     pub sessions: Box<dyn Fn() -> usize + Send + Sync>,
+    /// What came of clients at the front door.
+    pub frontdoor: Arc<counts::Counts>,
+    /// What was answered here.
+    pub asked: Asked,
     /// Hourly counts: what is forwarded is counted here.
     pub rates: Arc<Counts>,
     /// What was logged of each tenant.
@@ -154,6 +161,7 @@ impl Api {
             ApiRequest::Recipient { tag, address } => {
                 let book = self.books.current();
                 let verdict = self.within_limits(&book, self.unless_suspended(verdict(&book, &address)));
+                self.asked.recipient(&verdict);
                 ApiReply::Recipient { tag, verdict }
             }
             ApiRequest::Connect { tag, tenant, entrance, stale, recipients } => {
@@ -192,6 +200,10 @@ impl Api {
             ApiRequest::Plan { tag } => match self.plan().await {
                 Ok(plan) => ApiReply::Plan { tag, plan: Box::new(plan) },
                 Err(reason) => ApiReply::Unavailable { tag, reason },
+            },
+            ApiRequest::Metrics { tag } => match self.page().await {
+                Some(page) => ApiReply::Metrics { tag, text: page.render(Format::Prometheus) },
+                None => unavailable(tag, Unavailable::Ending),
             },
             ApiRequest::Exec { tag, tenant, args } if self.knows(&tenant) => match self.fleet.exec(&tenant, args).await
             {
@@ -282,6 +294,16 @@ impl Api {
         let provisioned = self.books.current().directory.tenants().len() as u64;
         let readings = self.readings.count();
         Ok(Status { provisioned, sessions: (self.sessions)() as u64, readings, ..status })
+    }
+
+    /// The platform's metrics; none when it is ending.
+    pub async fn page(&self) -> Option<Page> {
+        let status = self.status().await.ok()?;
+        let mut page = Page::default();
+        self.asked.tell(&mut page);
+        metrics::tell(&mut page, &status);
+        self.frontdoor.tell(&mut page);
+        Some(page)
     }
 
     async fn plan(&self) -> Result<Plan, String> {

@@ -12,6 +12,7 @@
 //! * [`rates`]: how much mail tenants and accounts may send in an hour.
 //! * [`books`]: the configuration of the moment, replaced as a whole; [`plan`]: what replacing it would change;
 //!   [`readings`]: how replacing it went.
+//! * [`metrics`]: what scrapers are told.
 //! * [`diary`]: what was logged of each tenant lately; [`suspended`]: who is shut out.
 //!
 //! It stores due times and hourly counts and nothing else; mail is never here.
@@ -23,6 +24,7 @@ pub mod books;
 pub mod diary;
 pub mod fleet;
 pub mod frontdoor;
+pub mod metrics;
 pub mod plan;
 pub mod rates;
 pub mod readings;

@@ -1,6 +1,6 @@
-//! The proxy's socket: answers `warren egress`.
+//! The proxy's socket: answers `warren egress` and `warren metrics`.
 //!
-//! Only root may ask, by the kernel's word on the peer; others are shown the door. A connection has one question under way at a time, and
+//! Root may ask anything, the platform for metrics, by the kernel's word on the peer; others are shown the door. A connection has one question under way at a time, and
 //! a picture that it took once and reads page by page, so that pages fit together however the world moves on meanwhile. Nothing of
 //! mail depends on this socket.
 
@@ -16,12 +16,14 @@ use warren_packet::aio::{AsyncListener, AsyncPackets};
 
 use crate::egress_store::Flush;
 
-/// Connections at once: an operator has one.
+/// Connections at once: an operator has one, and the platform another.
 const CONNECTIONS: usize = 16;
 /// How long a connection may be silent, or leave an answer untaken, before its place is somebody else's.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes of rows in one page: a packet less its frame.
 const PAGE: usize = MAX_MESSAGE - 1024;
+/// Bytes of metrics in one piece. As JSON each becomes six at worst.
+const PIECE: usize = PAGE / 6;
 /// How long an operator waits until what he did is saved.
 const SAVE_WITHIN: Duration = Duration::from_secs(5);
 /// Pause after an error of `accept` that will not go away by itself, such as a lack of descriptors.
@@ -31,6 +33,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub trait Answers: Send + Sync + 'static {
     /// All that is known.
     fn snapshot(&self) -> Vec<Row>;
+    /// What is counted, as a page in the text format of Prometheus.
+    fn metrics(&self) -> String;
     /// Takes an address out of use; the lines say what changed. An error says why that cannot be.
     fn rest(&self, address: std::net::IpAddr, destination: Option<&str>) -> Result<Vec<String>, String>;
     /// Takes an address back in; the lines say what changed. An error says why that cannot be.
@@ -39,10 +43,42 @@ pub trait Answers: Send + Sync + 'static {
     fn explain(&self, asked: &Explain) -> Explained;
 }
 
-/// Answers peers of this user until dropped.
+/// Who may ask.
+#[derive(Debug, Clone, Copy)]
+pub struct Callers {
+    /// Anything.
+    pub operator: u32,
+    /// For metrics: the platform, which answers scrapers.
+    pub scraper: Option<u32>,
+}
+
+/// Who a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Operator,
+    Scraper,
+}
+
+impl Callers {
+    fn find(self, user: u32) -> Option<Caller> {
+        match user {
+            user if user == self.operator => Some(Caller::Operator),
+            user if Some(user) == self.scraper => Some(Caller::Scraper),
+            _ => None,
+        }
+    }
+}
+
+impl Caller {
+    fn may(self, request: &EgressRequest) -> bool {
+        self == Caller::Operator || matches!(request, EgressRequest::Metrics { .. })
+    }
+}
+
+/// Answers until dropped.
 ///
 /// What was done by hand is saved by `flush` before it is said to be done.
-pub async fn serve<A: Answers>(listener: AsyncListener, user: u32, answers: Arc<A>, flush: Option<Flush>) {
+pub async fn serve<A: Answers>(listener: AsyncListener, callers: Callers, answers: Arc<A>, flush: Option<Flush>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut conversations = JoinSet::new();
     loop {
@@ -55,39 +91,51 @@ pub async fn serve<A: Answers>(listener: AsyncListener, user: u32, answers: Arc<
                 continue;
             }
         };
-        match peer.peer() {
-            Ok(known) if known.uid == user => {}
-            Ok(known) => {
-                tracing::warn!(uid = known.uid, pid = known.pid, "stranger at the proxy's socket");
-                continue;
-            }
+        let caller = match peer.peer() {
+            Ok(known) => match callers.find(known.uid) {
+                Some(caller) => caller,
+                None => {
+                    tracing::warn!(uid = known.uid, pid = known.pid, "stranger at the proxy's socket");
+                    continue;
+                }
+            },
             Err(error) => {
                 tracing::warn!(%error, "a peer at the proxy's socket cannot be told");
                 continue;
             }
-        }
+        };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             tracing::warn!("too many connections to the proxy's socket");
             continue;
         };
         let (answers, flush) = (Arc::clone(&answers), flush.clone());
         conversations.spawn(async move {
-            converse(&peer, &*answers, flush.as_ref()).await;
+            converse(&peer, caller, &*answers, flush.as_ref()).await;
             drop(place);
         });
     }
 }
 
-async fn converse(peer: &AsyncPackets, answers: &impl Answers, flush: Option<&Flush>) {
-    let mut picture = Vec::new();
+/// What a connection reads piece by piece.
+#[derive(Debug, Default)]
+struct Kept {
+    picture: Vec<Row>,
+    metrics: String,
+}
+
+async fn converse(peer: &AsyncPackets, caller: Caller, answers: &impl Answers, flush: Option<&Flush>) {
+    let mut kept = Kept::default();
     loop {
         let request = match timeout(SILENCE, peer.recv::<EgressRequest>()).await {
+            Ok(Ok(Some((request, _)))) if !caller.may(&request) => {
+                return tracing::warn!(?caller, "a request at the proxy's socket that is not its business");
+            }
             Ok(Ok(Some((request, _)))) => request,
             Ok(Ok(None)) => return,
             Ok(Err(error)) => return tracing::warn!(%error, "a request at the proxy's socket is not understood"),
             Err(_) => return tracing::debug!("silence at the proxy's socket"),
         };
-        let mut reply = answer(answers, &mut picture, request);
+        let mut reply = answer(answers, &mut kept, request);
         if let (EgressReply::Done { changes }, Some(flush)) = (&mut reply, flush)
             && !flush.now(SAVE_WITHIN).await
         {
@@ -102,7 +150,7 @@ async fn converse(peer: &AsyncPackets, answers: &impl Answers, flush: Option<&Fl
     }
 }
 
-fn answer(answers: &impl Answers, picture: &mut Vec<Row>, request: EgressRequest) -> EgressReply {
+fn answer(answers: &impl Answers, kept: &mut Kept, request: EgressRequest) -> EgressReply {
     let done = |result| match result {
         Ok(changes) => EgressReply::Done { changes },
         Err(reason) => EgressReply::Refused { reason },
@@ -110,13 +158,24 @@ fn answer(answers: &impl Answers, picture: &mut Vec<Row>, request: EgressRequest
     match request {
         EgressRequest::Snapshot { from } => {
             if from == 0 {
-                *picture = answers.snapshot();
+                kept.picture = answers.snapshot();
             }
-            let (rows, more) = page(picture, from);
+            let (rows, more) = page(&kept.picture, from);
             if !more {
-                *picture = Vec::new();
+                kept.picture = Vec::new();
             }
             EgressReply::Rows { rows, more }
+        }
+        EgressRequest::Metrics { from } => {
+            if from == 0 {
+                kept.metrics = answers.metrics();
+            }
+            let (text, more) = piece(&kept.metrics, from);
+            let text = text.to_owned();
+            if !more {
+                kept.metrics = String::new();
+            }
+            EgressReply::Metrics { text, more }
         }
         EgressRequest::Rest { address, destination } => done(answers.rest(address, destination.as_deref())),
         EgressRequest::Restore { address, destination } => done(answers.restore(address, destination.as_deref())),
@@ -135,6 +194,13 @@ fn page(picture: &[Row], from: u64) -> (Vec<Row>, bool) {
     // A row that fits no packet would end the list; rows are bounded far below that.
     let count = fits.count().max(usize::from(!rest.is_empty()));
     (rest[..count].to_vec(), count < rest.len())
+}
+
+/// As much text as fits a packet, and whether more follows.
+fn piece(text: &str, from: u64) -> (&str, bool) {
+    let rest = usize::try_from(from).ok().and_then(|from| text.get(from..)).unwrap_or_default();
+    let piece = &rest[..rest.floor_char_boundary(PIECE)];
+    (piece, piece.len() < rest.len())
 }
 
 #[cfg(test)]
@@ -157,6 +223,12 @@ mod tests {
             std::iter::once(node).chain((1..=known.0).map(rule)).collect()
         }
 
+        fn metrics(&self) -> String {
+            let mut known = self.0.lock().unwrap();
+            known.0 += 1;
+            format!("{}\u{1b}é", known.0).repeat(known.1)
+        }
+
         fn rest(&self, address: IpAddr, destination: Option<&str>) -> Result<Vec<String>, String> {
             Ok(vec![format!("{address} rests towards {destination:?}")])
         }
@@ -174,11 +246,16 @@ mod tests {
         nix::unistd::geteuid().as_raw()
     }
 
-    fn served(known: Known, user: u32) -> (tempfile::TempDir, Packets) {
+    /// We are the operator.
+    fn operator() -> Callers {
+        Callers { operator: own_user(), scraper: None }
+    }
+
+    fn served(known: Known, callers: Callers) -> (tempfile::TempDir, Packets) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("proxy.sock");
         let listener = AsyncListener::new(PacketListener::listen(&path).unwrap()).unwrap();
-        tokio::spawn(serve(listener, user, Arc::new(known), None));
+        tokio::spawn(serve(listener, callers, Arc::new(known), None));
         let packets = Packets::connect(&path).unwrap();
         (directory, packets)
     }
@@ -190,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_picture_is_read_in_pages_and_does_not_change_meanwhile() {
-        let (_directory, client) = served(Known(Mutex::new((101, 4_000))), own_user());
+        let (_directory, client) = served(Known(Mutex::new((101, 4_000))), operator());
         let client = AsyncPackets::new(client).unwrap();
         let (mut had, mut pages) = (Vec::new(), 0);
         loop {
@@ -215,7 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_done_by_hand_is_answered() {
-        let (_directory, client) = served(Known(Mutex::new((1, 1))), own_user());
+        let (_directory, client) = served(Known(Mutex::new((1, 1))), operator());
         let client = AsyncPackets::new(client).unwrap();
         let address = "203.0.113.10".parse().unwrap();
         let rest = EgressRequest::Rest { address, destination: Some("google.com".into()) };
@@ -227,8 +304,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn metrics_are_read_in_pieces_and_do_not_change_meanwhile() {
+        let (_directory, client) = served(Known(Mutex::new((1, 20_000))), operator());
+        let client = AsyncPackets::new(client).unwrap();
+        let (mut had, mut pieces) = (String::new(), 0);
+        loop {
+            let asked = ask(&client, &EgressRequest::Metrics { from: had.len() as u64 }).await;
+            let Some(EgressReply::Metrics { text, more }) = asked else { panic!("metrics were asked for: {asked:?}") };
+            had += &text;
+            pieces += 1;
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(had, "2\u{1b}é".repeat(20_000));
+        assert!(pieces > 3, "{pieces}");
+    }
+
+    #[tokio::test]
+    async fn who_may_ask_for_metrics_may_ask_for_nothing_else() {
+        let callers = Callers { operator: own_user() + 1, scraper: Some(own_user()) };
+        let (_directory, client) = served(Known(Mutex::new((1, 1))), callers);
+        let client = AsyncPackets::new(client).unwrap();
+        let metrics = ask(&client, &EgressRequest::Metrics { from: 0 }).await;
+        assert_eq!(metrics, Some(EgressReply::Metrics { text: "2\u{1b}é".into(), more: false }));
+        assert_eq!(ask(&client, &EgressRequest::Snapshot { from: 0 }).await, None);
+    }
+
+    #[tokio::test]
     async fn strangers_get_nothing() {
-        let (_directory, client) = served(Known(Mutex::new((1, 1))), own_user() + 1);
+        let (_directory, client) =
+            served(Known(Mutex::new((1, 1))), Callers { operator: own_user() + 1, scraper: None });
         let client = AsyncPackets::new(client).unwrap();
         // It may be gone before the question is out.
         let _ = client.send(&EgressRequest::Snapshot { from: 0 }, &[]).await;

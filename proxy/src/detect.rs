@@ -11,16 +11,17 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use warren_session::detect::{self, Answer, EventKind, Finding, Senses, Shared, Thresholds};
+use warren_session::detect::{self, Answer, Baseline, Clock, EventKind, Finding, Senses, Shared, Thresholds};
+
+use crate::counts::{Counter, Counts};
 
 /// What all sessions have noticed.
 #[derive(Debug, Default)]
 pub struct Detector {
     senses: Shared,
-    counts: [AtomicU64; EventKind::ALL.len()],
+    counts: Arc<Counts>,
 }
 
 /// One of our addresses is served later than the others.
@@ -48,6 +49,7 @@ pub struct Noticed {
 pub struct Watch {
     detector: Arc<Detector>,
     watch: detect::Watch,
+    counter: Counter,
 }
 
 impl Detector {
@@ -58,12 +60,23 @@ impl Detector {
 
     /// Watches a session with an MX of `operator`.
     pub fn watch(self: &Arc<Self>, operator: String) -> Watch {
-        Watch { detector: Arc::clone(self), watch: detect::Watch::new(operator) }
+        let counter = self.counts.counter(&operator);
+        Watch { detector: Arc::clone(self), watch: detect::Watch::new(operator), counter }
     }
 
-    /// How many events of each kind there have been since the start.
-    pub fn counts(&self) -> [(EventKind, u64); EventKind::ALL.len()] {
-        EventKind::ALL.map(|kind| (kind, self.counts[kind as usize].load(Ordering::Relaxed)))
+    /// What is usual, to be kept.
+    pub fn baselines(&self) -> Vec<Baseline> {
+        self.senses.lock().baselines(Clock::current())
+    }
+
+    /// Takes over what was kept; says how much of it makes no sense.
+    pub fn remember(&self, baselines: Vec<Baseline>) -> usize {
+        self.senses.lock().remember(baselines, Clock::current())
+    }
+
+    /// What sessions came to since the start.
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 }
 
@@ -73,8 +86,14 @@ impl Watch {
         self.watch.operator()
     }
 
+    /// Counts what becomes of it.
+    pub fn counter(&self) -> &Counter {
+        &self.counter
+    }
+
     /// A connection from `egress` stands; it took so long to make. Another one before it is settled.
     pub fn connected(&mut self, egress: IpAddr, took: Duration, now: Instant) -> Noticed {
+        self.counter.connected();
         let findings = self.watch.connected(&self.detector.senses, egress, took, now);
         self.noticed(findings)
     }
@@ -104,7 +123,7 @@ impl Watch {
 
     fn noticed(&self, findings: Vec<Finding>) -> Noticed {
         for Finding { kind, egress, verb, evidence, .. } in &findings {
-            self.detector.counts[*kind as usize].fetch_add(1, Ordering::Relaxed);
+            self.counter.event(*kind);
             tracing::info!(%kind, operator = self.operator(), %egress, verb, %evidence, "noticed");
         }
         let slow = findings.iter().filter(|finding| finding.kind == EventKind::SlowAddress).map(|finding| Slow {
@@ -144,13 +163,13 @@ mod tests {
         assert_eq!(last.slow[0].operator, "acme.example");
         assert!(last.slow[0].evidence.contains("here_us"), "{}", last.slow[0].evidence);
         assert_eq!(noticed.iter().filter(|noticed| **noticed != Noticed::default()).count(), 1);
-        assert!(detector.counts().contains(&(EventKind::SlowAddress, 1)));
+        assert!(detector.counts().events().contains(&(EventKind::SlowAddress, 1)));
     }
 
     #[test]
     fn equal_addresses_teach_nothing() {
         let (detector, noticed) = sessions(30);
         assert!(noticed.iter().all(|noticed| *noticed == Noticed::default()));
-        assert!(detector.counts().iter().all(|(_, count)| *count == 0));
+        assert!(detector.counts().events().iter().all(|(_, count)| *count == 0));
     }
 }

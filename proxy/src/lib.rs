@@ -19,8 +19,9 @@
 //! | [`egress`] | from which address, and when: pure |
 //! | [`departures`] | the machine around it: who waits, and is told |
 //! | [`egress_store`] | what it remembers, over restarts |
-//! | [`control`], [`picture`] | what `warren egress` asks, and is told |
+//! | [`control`], [`picture`] | what `warren egress` and `warren metrics` ask, and are told |
 //! | [`detect`] | tarpits, throttles, listings |
+//! | [`counts`], [`metrics`] | what sessions came to, counted; what scrapers are told |
 //! | [`dial`], [`own`] | connecting; this host's addresses |
 //! | [`names`] | which MX name an address stands for |
 //! | [`places`] | how many sessions at once |
@@ -32,6 +33,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod control;
+pub mod counts;
 pub mod departures;
 pub mod detect;
 pub mod dial;
@@ -40,6 +42,7 @@ pub mod egress;
 pub mod egress_store;
 pub mod launcher;
 pub mod message_id;
+pub mod metrics;
 pub mod names;
 pub mod own;
 mod pace;

@@ -7,6 +7,7 @@ use warren_control::egress::{
     AddressRow, CandidateRow, DestinationRow, EvidenceRow, Explain, Explained, HealthRow, HealthState, MailClass,
     NodeRow, PoolRow, Row, RuleRow, SenderRow, WarmingRow,
 };
+use warren_metrics::Format;
 
 use crate::control::Answers;
 use crate::egress::view::{AddressView, DestinationView, Health, SenderView};
@@ -31,6 +32,10 @@ impl Answers for Proxy {
         rows.extend(view.destinations.into_iter().map(|destination| Row::Destination(destination_row(destination))));
         rows.extend(view.senders.into_iter().map(|sender| Row::Sender(sender_row(sender))));
         rows
+    }
+
+    fn metrics(&self) -> String {
+        crate::metrics::page(self).render(Format::Prometheus)
     }
 
     fn rest(&self, address: IpAddr, destination: Option<&str>) -> Result<Vec<String>, String> {

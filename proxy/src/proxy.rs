@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustix::io::Errno;
@@ -45,6 +45,7 @@ pub struct Proxy {
     places: Places,
     entrance: ArcSwapOption<Entrance>,
     draining: watch::Sender<bool>,
+    started: SystemTime,
 }
 
 /// What a proxy is made of.
@@ -81,6 +82,7 @@ impl Proxy {
             places: Places::new(limits.per_tenant),
             entrance: ArcSwapOption::empty(),
             draining: watch::Sender::new(false),
+            started: SystemTime::now(),
         })
     }
 
@@ -113,6 +115,11 @@ impl Proxy {
     /// What sessions notice about MX hosts.
     pub fn detector(&self) -> &Arc<Detector> {
         &self.detector
+    }
+
+    /// When it was made.
+    pub(crate) fn started(&self) -> SystemTime {
+        self.started
     }
 
     pub(crate) fn own(&self) -> &OwnAddresses {

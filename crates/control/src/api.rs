@@ -106,6 +106,11 @@ pub enum ApiRequest {
         /// Returned in the reply.
         tag: u64,
     },
+    /// What is counted.
+    Metrics {
+        /// Returned in the reply.
+        tag: u64,
+    },
 }
 
 /// An entrance of an MSA.
@@ -190,6 +195,13 @@ pub enum ApiReply {
         /// What would change.
         plan: Box<Plan>,
     },
+    /// To [`ApiRequest::Metrics`]: the platform's page in the text format of Prometheus (`warren-metrics`).
+    Metrics {
+        /// The request's.
+        tag: u64,
+        /// The page.
+        text: String,
+    },
     /// To [`ApiRequest::Exec`].
     Executed {
         /// The request's.
@@ -216,6 +228,7 @@ impl ApiReply {
             | ApiReply::Status { tag, .. }
             | ApiReply::Logs { tag, .. }
             | ApiReply::Plan { tag, .. }
+            | ApiReply::Metrics { tag, .. }
             | ApiReply::Executed { tag, .. }
             | ApiReply::Done { tag } => *tag,
         }
@@ -288,7 +301,7 @@ pub struct Started {
 }
 
 /// Why a tenant was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StartReason {
     /// A mail user connected.
@@ -396,6 +409,10 @@ pub struct Status {
     pub failed: u64,
     /// Sleeping tenants that have a time to be woken at.
     pub due: u64,
+    /// The earliest of these times, in unix milliseconds.
+    pub next_due_unix_ms: Option<u64>,
+    /// Messages in the queues of tenants that run, as their MSAs last said. What sleeps tells nothing but when it is due.
+    pub queued: u64,
     /// Tenants that are suspended, whatever their state.
     pub suspended: u64,
     /// How the last readings of the configuration went.
@@ -406,6 +423,8 @@ pub struct Status {
     pub sessions: u64,
     /// Cold starts since the platform started.
     pub cold_starts: ColdStarts,
+    /// Starts since the platform started, by reason, and whether a warm slot was found.
+    pub starts: Vec<(StartReason, bool, u64)>,
     /// How often something happened since the platform started: one name, one count.
     pub counters: Vec<(String, u64)>,
 }
@@ -420,6 +439,20 @@ pub struct ColdStarts {
     pub cold: Spread,
     /// Parts of the above by name, in the order in which they happen.
     pub stages: Vec<(String, Spread)>,
+    /// Those that found a warm slot, counted by length.
+    pub warm_lengths: Lengths,
+    /// Those that paid for the whole container, counted by length.
+    pub cold_lengths: Lengths,
+}
+
+/// Durations, counted by length.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lengths {
+    /// How many took at most so many microseconds, in rising order.
+    pub up_to_us: Vec<(u64, u64)>,
+    /// All of them together, in microseconds.
+    pub sum_us: u64,
 }
 
 /// A distribution of durations, in microseconds.

@@ -1,6 +1,6 @@
-//! The proxy's socket: what `warren egress` may ask.
+//! The proxy's socket: what `warren egress` may ask, and its metrics.
 //!
-//! Packets on `$run/proxy.sock`, for root alone. A connection has one question under way at a time: every request gets exactly one reply, in
+//! Packets on `$run/proxy.sock`, for root; the platform may ask for metrics, and nothing else. A connection has one question under way at a time: every request gets exactly one reply, in
 //! order. Texts that a peer chose are told as they are; whoever shows them escapes them.
 
 use std::net::IpAddr;
@@ -34,6 +34,13 @@ pub enum EgressRequest {
     },
     /// Which address would be chosen now, and why. Nothing is changed by asking.
     Explain(Explain),
+    /// What is counted, as a page in the text format of Prometheus (`warren-metrics`). `from: 0` has it written, and the connection keep it; the rest is asked
+    /// for by the number of bytes that came already.
+    Metrics {
+        /// Bytes had.
+        #[serde(default)]
+        from: u64,
+    },
 }
 
 /// A session that somebody might want.
@@ -78,6 +85,13 @@ pub enum EgressReply {
     },
     /// To [`EgressRequest::Explain`].
     Explained(Box<Explained>),
+    /// To [`EgressRequest::Metrics`].
+    Metrics {
+        /// The next piece of the page.
+        text: String,
+        /// Whether there is more behind it.
+        more: bool,
+    },
     /// It cannot be done.
     Refused {
         /// Why.

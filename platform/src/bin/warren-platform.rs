@@ -19,6 +19,7 @@ use warren_platform::{
     diary::Diary,
     fleet::{self, Doors, Handle, Setup, policy::Policy},
     frontdoor::{FrontDoor, Listener},
+    metrics::{self, Asked},
     rates::Counts,
     readings::Readings,
     suspended::Suspended,
@@ -73,6 +74,8 @@ async fn start(arguments: Arguments, diary: Diary) -> anyhow::Result<()> {
         books: Arc::clone(&books),
         fleet: fleet.clone(),
         sessions,
+        frontdoor: Arc::clone(door.counts()),
+        asked: Asked::default(),
         rates: Arc::clone(&rates),
         diary,
         readings: Arc::clone(&readings),
@@ -80,7 +83,12 @@ async fn start(arguments: Arguments, diary: Diary) -> anyhow::Result<()> {
         operators: [0, rustix::process::geteuid().as_raw()].into(),
         receiver: receiver(&book.node),
     };
-    tokio::spawn(Arc::new(api).serve(sockets.api, lifecycle.draining()));
+    let api = Arc::new(api);
+    if let Some(address) = book.node.metrics.listen {
+        let node = metrics::Node { api: Arc::clone(&api), proxy: book.node.paths.proxy_socket() };
+        tokio::spawn(metrics::serve(address, node));
+    }
+    tokio::spawn(api.serve(sockets.api, lifecycle.draining()));
     let plain = sockets.submission.into_iter().map(|socket| Listener { socket, tls_first: false });
     let tls_first = sockets.submissions.into_iter().map(|socket| Listener { socket, tls_first: true });
     for listener in plain.chain(tls_first) {

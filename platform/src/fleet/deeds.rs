@@ -209,7 +209,7 @@ impl Performer {
             self.stop(cell);
             return self.start_failed(tenant, "the launcher sent too few descriptors".into());
         };
-        self.meter.count(if warm { "starts_warm" } else { "starts_cold" });
+        self.meter.started(reason, warm);
         self.causes.remove(&tenant);
         self.full.remove(&tenant);
         let stages = stages.into_iter().map(|s| (s.name, Duration::from_micros(s.micros))).collect();

@@ -2,24 +2,34 @@
 
 use std::time::Duration;
 
-use warren_control::api::Spread;
+use warren_control::api::{Lengths, Spread};
 
 /// Buckets for each doubling.
 const STEPS: usize = 32;
 /// Doublings: up to 2³² µs, more than an hour.
 const DOUBLINGS: usize = 32;
 
+/// What is counted apart for metrics, in microseconds: from the goals of a warm slot (3 ms) and of none (25 ms) to what clients wait for (30 s).
+const UP_TO_US: [u64; 15] = [
+    1_000, 2_000, 3_000, 5_000, 10_000, 15_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    10_000_000, 30_000_000,
+];
+
 /// How often which duration was seen.
 #[derive(Debug, Clone)]
 pub struct Histogram {
     buckets: Box<[u64]>,
+    /// Of each of [`UP_TO_US`], those that are in none before it.
+    lengths: [u64; UP_TO_US.len()],
     count: u64,
+    sum_us: u64,
     max_us: u64,
 }
 
 impl Default for Histogram {
     fn default() -> Histogram {
-        Histogram { buckets: vec![0; STEPS * DOUBLINGS].into(), count: 0, max_us: 0 }
+        let buckets = vec![0; STEPS * DOUBLINGS].into();
+        Histogram { buckets, lengths: [0; UP_TO_US.len()], count: 0, sum_us: 0, max_us: 0 }
     }
 }
 
@@ -28,8 +38,22 @@ impl Histogram {
     pub fn add(&mut self, duration: Duration) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.buckets[bucket(us)] += 1;
+        if let Some(place) = UP_TO_US.iter().position(|up_to| us <= *up_to) {
+            self.lengths[place] += 1;
+        }
         self.count += 1;
+        self.sum_us = self.sum_us.saturating_add(us);
         self.max_us = self.max_us.max(us);
+    }
+
+    /// How many were at most how long.
+    pub fn lengths(&self) -> Lengths {
+        let mut so_far = 0;
+        let up_to_us = UP_TO_US.into_iter().zip(self.lengths).map(|(up_to, more)| {
+            so_far += more;
+            (up_to, so_far)
+        });
+        Lengths { up_to_us: up_to_us.collect(), sum_us: self.sum_us }
     }
 
     /// Count, median, 99th percentile, maximum.
@@ -87,6 +111,15 @@ mod tests {
         assert!((500..=516).contains(&p50_us) && (990..=1000).contains(&p99_us), "{p50_us} {p99_us}");
         histogram.add(Duration::MAX);
         assert_eq!(histogram.spread().max_us, u64::MAX);
+    }
+
+    #[test]
+    fn lengths_rise() {
+        let mut histogram = Histogram::default();
+        [900, 1_000, 1_001, 40_000_000].into_iter().for_each(|us| histogram.add(Duration::from_micros(us)));
+        let Lengths { up_to_us, sum_us } = histogram.lengths();
+        assert_eq!((&up_to_us[..3], sum_us), (&[(1_000, 2), (2_000, 3), (3_000, 3)][..], 40_002_901));
+        assert_eq!(up_to_us.last(), Some(&(30_000_000, 3)), "the longest is in none");
     }
 
     proptest! {

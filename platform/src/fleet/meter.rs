@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use warren_control::api::ColdStarts;
+use warren_control::api::{ColdStarts, StartReason};
 
 use super::{handle::ColdStart, histogram::Histogram};
 
@@ -19,12 +19,24 @@ pub(super) struct Meter {
     cold: Histogram,
     stages: Vec<(String, Histogram)>,
     counters: BTreeMap<&'static str, u64>,
+    starts: BTreeMap<(StartReason, bool), u64>,
 }
 
 impl Meter {
     /// Counts something that happened.
     pub fn count(&mut self, what: &'static str) {
         *self.counters.entry(what).or_default() += 1;
+    }
+
+    /// Counts a start.
+    pub fn started(&mut self, reason: StartReason, warm: bool) {
+        self.count(if warm { "starts_warm" } else { "starts_cold" });
+        *self.starts.entry((reason, warm)).or_default() += 1;
+    }
+
+    /// The starts by reason, and whether a warm slot was found.
+    pub fn starts(&self) -> Vec<(StartReason, bool, u64)> {
+        self.starts.iter().map(|((reason, warm), n)| (*reason, *warm, *n)).collect()
     }
 
     /// The counters by name.
@@ -58,6 +70,8 @@ impl Meter {
             warm: self.warm.spread(),
             cold: self.cold.spread(),
             stages: self.stages.iter().map(|(name, histogram)| (name.clone(), histogram.spread())).collect(),
+            warm_lengths: self.warm.lengths(),
+            cold_lengths: self.cold.lengths(),
         }
     }
 }

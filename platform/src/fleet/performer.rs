@@ -317,9 +317,12 @@ impl Performer {
             draining: census.draining,
             failed: census.failed,
             due: census.due,
+            next_due_unix_ms: self.fleet.next_due(),
+            queued: self.cells.values().filter_map(|cell| cell.stats).map(|stats| stats.queued).sum(),
             suspended: self.fleet.suspended(),
             launcher: self.fleet.has_launcher(),
             cold_starts: self.meter.cold_starts(),
+            starts: self.meter.starts(),
             counters: self.meter.counters(),
             ..Status::default()
         }

@@ -24,7 +24,7 @@ use warren_wire::{
     relay::{self, Upstream, relay},
 };
 
-use super::{FrontDoor, Wake, session::Identity};
+use super::{FrontDoor, Wake, counts::Submission, session::Identity};
 use crate::{
     fleet::{ColdStart, Connection, Unavailable},
     rates::{Mail, now_ms},
@@ -90,10 +90,12 @@ pub(super) async fn hand_over<S, W>(
 }
 
 /// What a client is told whose MSA cannot be woken.
-pub(super) fn not_now(error: &Unavailable) -> Reply {
+pub(super) fn not_now<W>(door: &FrontDoor<W>, error: &Unavailable) -> Reply {
     if error.is_full() {
+        door.counts.submission(Submission::Full);
         return Reply::new(452, (4, 3, 1), "no room at present");
     }
+    door.counts.submission(Submission::Asleep);
     Reply::new(451, (4, 3, 2), "try again later")
 }
 
@@ -121,6 +123,7 @@ impl<W> Rights<'_, W> {
             // Removed while the session was open.
             None => Reply::new(550, (5, 7, 1), "this account may not send"),
         };
+        self.door.counts.submission(Submission::Limit);
         tracing::warn!(session = %self.session, %tenant, account, %reply, "over its limit");
         Some(reply)
     }
@@ -129,7 +132,11 @@ impl<W> Rights<'_, W> {
 impl<W> Policy for Msa<'_, W> {
     fn mail(&mut self, from: &ReversePath, _: &[u8]) -> Judgement {
         let rights = &mut self.rights;
-        let refused = refusal(&rights.identity.addresses, from).or_else(|| rights.count(MESSAGE));
+        let foreign = refusal(&rights.identity.addresses, from);
+        if foreign.is_some() {
+            rights.door.counts.submission(Submission::Sender);
+        }
+        let refused = foreign.or_else(|| rights.count(MESSAGE));
         rights.open = refused.is_none();
         refused.into()
     }
@@ -186,6 +193,7 @@ impl<W> Msa<'_, W> {
             }
             (Topic::EndOfData | Topic::LastChunk, true) => {
                 self.messages += 1;
+                self.door.counts.submission(Submission::Accepted);
                 self.open = None;
                 None
             }
@@ -196,6 +204,7 @@ impl<W> Msa<'_, W> {
             _ => None,
         };
         if let Some(unused) = unused {
+            self.door.counts.submission(Submission::Msa);
             self.door.rates.ledger().undo(&self.identity.tenant, &self.identity.account, unused);
         }
     }
@@ -211,7 +220,7 @@ impl<C: relay::Connection, W: Wake> Upstream<C> for Msa<'_, W> {
         };
         let connection = connected.map_err(|error| {
             tracing::warn!(session = %self.session, tenant = %self.identity.tenant, %error, "no MSA for a client");
-            not_now(&error)
+            not_now(self.door, &error)
         })?;
         self.cell = Some(connection.cell);
         self.cold = connection.cold;

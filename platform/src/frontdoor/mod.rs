@@ -10,6 +10,7 @@
 //! for a message is the MSA's.
 
 pub mod admission;
+pub mod counts;
 mod hand_over;
 pub mod passwords;
 pub mod sasl;
@@ -39,9 +40,10 @@ use warren_smtp::{Extensions, Reply};
 use crate::{
     books::{Book, Books},
     fleet::{ColdStart, Connection, Handle, Unavailable},
-    rates::Counts,
+    rates,
 };
 use admission::{Admission, Bounds, Place};
+use counts::Welcome;
 use passwords::Verifier;
 use session::Session;
 use throttle::Throttle;
@@ -84,7 +86,8 @@ pub struct FrontDoor<W> {
     books: Arc<Books>,
     tls: RwLock<Arc<ServerConfig>>,
     verifier: Verifier,
-    rates: Arc<Counts>,
+    rates: Arc<rates::Counts>,
+    counts: Arc<counts::Counts>,
     throttle: Mutex<Throttle>,
     admission: Admission,
     wake: W,
@@ -106,7 +109,7 @@ impl<W: Wake> FrontDoor<W> {
         books: Arc<Books>,
         tls: Arc<ServerConfig>,
         wake: W,
-        rates: Arc<Counts>,
+        rates: Arc<rates::Counts>,
         draining: Draining,
     ) -> Arc<FrontDoor<W>> {
         let limits = &books.current().node.limits;
@@ -117,6 +120,7 @@ impl<W: Wake> FrontDoor<W> {
             tls: RwLock::new(tls),
             verifier: Verifier::new(),
             rates,
+            counts: Arc::default(),
             throttle: Mutex::default(),
             admission: Admission::new(bounds),
             wake,
@@ -144,15 +148,23 @@ impl<W: Wake> FrontDoor<W> {
     }
 
     fn welcome(self: &Arc<Self>, stream: TcpStream, client: SocketAddr, tls_first: bool) {
-        let refusal = if self.throttle().admits(client.ip(), Instant::now()) {
+        let (how, refusal) = if self.throttle().admits(client.ip(), Instant::now()) {
             match self.admission.admit(client.ip()) {
-                Ok(place) => return self.serve(stream, client, tls_first, place),
-                Err(refused @ admission::Refused::Address) => Reply::new(421, (4, 7, 0), refused.to_string()),
-                Err(refused @ admission::Refused::Full) => Reply::new(421, (4, 3, 2), refused.to_string()),
+                Ok(place) => {
+                    self.counts.welcome(Welcome::Taken);
+                    return self.serve(stream, client, tls_first, place);
+                }
+                Err(refused @ admission::Refused::Address) => {
+                    (Welcome::Address, Reply::new(421, (4, 7, 0), refused.to_string()))
+                }
+                Err(refused @ admission::Refused::Full) => {
+                    (Welcome::Full, Reply::new(421, (4, 3, 2), refused.to_string()))
+                }
             }
         } else {
-            Reply::new(421, (4, 7, 0), "too many failures, come back later")
+            (Welcome::Failures, Reply::new(421, (4, 7, 0), "too many failures, come back later"))
         };
+        self.counts.welcome(how);
         tracing::info!(%client, reply = %refusal.text(), "client turned away");
         // On 465 a reply in the clear would be noise in a handshake.
         if !tls_first {
@@ -178,6 +190,11 @@ impl<W: Wake> FrontDoor<W> {
     /// How many sessions there are.
     pub fn sessions(&self) -> usize {
         self.admission.sessions()
+    }
+
+    /// What came of clients since the start.
+    pub fn counts(&self) -> &Arc<counts::Counts> {
+        &self.counts
     }
 
     /// Waits until no session is left.

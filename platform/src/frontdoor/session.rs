@@ -32,6 +32,7 @@ use warren_wire::MaybeTls;
 use super::{
     FrontDoor, Wake,
     admission::Place,
+    counts::Attempt,
     hand_over::{Client, hand_over},
     sasl::{Credentials, Exchange, Next},
     throttle::Verdict,
@@ -127,7 +128,7 @@ impl<W: Wake> Session<W> {
             }
             Err(error) => {
                 tracing::warn!(session = %self.id, tenant = %identity.tenant, %error, "no MSA for a client");
-                self.no_mail = Some(super::hand_over::not_now(&error));
+                self.no_mail = Some(super::hand_over::not_now(&self.door, &error));
                 self.converse(&mut server, stream, None).await.map(drop)
             }
         }
@@ -233,15 +234,20 @@ impl<W: Wake> Session<W> {
             Next::Refuse => Credentials { login: String::new(), password: Vec::new() },
             Next::Verify(credentials) => credentials,
         };
-        match self.verify(credentials).await {
+        let verified = self.verify(credentials).await;
+        self.door.counts.attempt(match &verified {
+            Ok(_) => Attempt::Right,
+            Err((attempt, _)) => *attempt,
+        });
+        match verified {
             Ok(identity) => {
                 tracing::info!(session = %self.id, client = %self.client, tenant = %identity.tenant, login = %identity.login, "authenticated");
                 self.place.known();
                 server.accept();
                 Some(identity)
             }
-            Err(reply) => {
-                if reply.code == 535 {
+            Err((attempt, reply)) => {
+                if attempt == Attempt::Wrong {
                     self.wrong_passwords += 1;
                 }
                 if self.wrong_passwords >= WRONG_PASSWORDS {
@@ -255,7 +261,7 @@ impl<W: Wake> Session<W> {
     }
 
     /// Whom the credentials name. Every refusal of a password reads the same, whatever the reason.
-    async fn verify(&self, credentials: Credentials) -> Result<Identity, Reply> {
+    async fn verify(&self, credentials: Credentials) -> Result<Identity, (Attempt, Reply)> {
         let Credentials { login, password } = credentials;
         let from = self.client.ip();
         let verdict = self.door.throttle().judge(from, &login, Instant::now());
@@ -264,7 +270,7 @@ impl<W: Wake> Session<W> {
             Verdict::After(delay) => tokio::time::sleep(delay).await,
             Verdict::Cut => {
                 tracing::warn!(session = %self.id, client = %self.client, login, "authentication cut: too many failures");
-                return Err(Reply::new(454, (4, 7, 0), "too many failures, try again later"));
+                return Err((Attempt::Cut, Reply::new(454, (4, 7, 0), "too many failures, try again later")));
             }
         }
         let book = self.door.book();
@@ -287,7 +293,8 @@ impl<W: Wake> Session<W> {
                     tracing::info!(session = %self.id, client = %self.client, tenant = %found.tenant.name, login, "refused: the tenant is suspended");
                     // Only whoever knows the password learns it. Not 535, at which clients ask for another password, nor a 4xx,
                     // at which they try again without a word to their user.
-                    return Err(Reply::new(525, (5, 7, 13), "this account is suspended, ask your mail administrator"));
+                    let reply = Reply::new(525, (5, 7, 13), "this account is suspended, ask your mail administrator");
+                    return Err((Attempt::Suspended, reply));
                 }
                 let addresses = found.tenant.sender_addresses(found.name);
                 let (tenant, account) = (found.tenant.name.clone(), found.name.to_owned());
@@ -297,11 +304,11 @@ impl<W: Wake> Session<W> {
                 self.door.throttle().failed(from, &login, Instant::now());
                 let tenant = book.directory.by_domain(domain).map_or("", |tenant| tenant.name.as_str());
                 tracing::info!(session = %self.id, client = %self.client, tenant, login, "authentication failed");
-                Err(Reply::new(535, (5, 7, 8), "authentication failed"))
+                Err((Attempt::Wrong, Reply::new(535, (5, 7, 8), "authentication failed")))
             }
             (Err(busy), _) => {
                 tracing::warn!(session = %self.id, client = %self.client, %busy, "authentication put off");
-                Err(Reply::new(454, (4, 7, 0), "try again later"))
+                Err((Attempt::Busy, Reply::new(454, (4, 7, 0), "try again later")))
             }
         }
     }

@@ -3,6 +3,7 @@
 //! The registrable domain of the MX host's name: `mx1.example.co.uk` and `mx2.example.co.uk` are one operator. A table joins the names of the
 //! big providers, who receive for millions of domains under a few names. An MX without a name is taken for its network.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -122,6 +123,11 @@ impl Operator {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let joined = PROVIDERS.iter().find(|(alias, _)| *alias == name).map(|(_, whose)| *whose);
         Self(joined.unwrap_or(&name).into())
+    }
+
+    /// The big providers, each once.
+    pub fn big_providers() -> BTreeSet<&'static str> {
+        PROVIDERS.iter().map(|(_, whose)| *whose).collect()
     }
 
     /// Whether it is one of the big providers, whose domains nobody else can make a name in.

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use warren_session::detect::Answer;
-use warren_session::{Class, Dir, Leg, Message, Outcome, SessionLog, Timed, TlsFacts, Verdict};
+use warren_session::{Class, Dir, Leg, Message, Outcome, Recipient, SessionLog, Timed, TlsFacts, Verdict};
 use warren_smtp::command::Verb;
 use warren_smtp::mediator::{Ending, Event, Flow, Observer, Topic};
 use warren_smtp::{ForwardPath, Reply};
@@ -178,6 +178,9 @@ impl SessionRecord {
 
     /// TLS is established.
     pub fn secured(&mut self, facts: TlsFacts) {
+        if let Some(watch) = &self.watch {
+            watch.counter().secured(&facts.version);
+        }
         self.change_leg(|leg| leg.tls = Some(facts));
     }
 
@@ -198,8 +201,18 @@ impl SessionRecord {
             self.close(now, open, None);
         }
         let outcome = self.outcome();
+        if let Some(watch) = &self.watch {
+            watch.counter().session(outcome);
+        }
         let at_us = self.micros(now);
         self.log.end(at_us, outcome, self.bytes);
+    }
+
+    fn recipient(&mut self, recipient: Recipient) {
+        if let Some(watch) = &self.watch {
+            watch.counter().recipient(recipient.verdict.class);
+        }
+        self.log.recipient(recipient);
     }
 
     fn change_leg(&mut self, change: impl FnOnce(&mut Leg)) {
@@ -321,7 +334,7 @@ impl SessionRecord {
                     let verdict = verdict("RCPT", reply, lines);
                     let record = recipient(open, n, verdict, Some((reply, lines)), Some(at_us));
                     self.tally.failed += 1;
-                    self.log.recipient(record);
+                    self.recipient(record);
                 } else {
                     open.accepted.push(asked.recipient);
                 }
@@ -367,7 +380,7 @@ impl SessionRecord {
         let lines = lines(reply);
         let record = recipient(open, n, Verdict::of(Class::Tls), Some((reply, &lines)), Some(at_us));
         self.tally.failed += 1;
-        self.log.recipient(record);
+        self.recipient(record);
     }
 
     /// What the connection was worth to each recipient domain.
@@ -391,12 +404,15 @@ impl SessionRecord {
         let delivered = reply.is_some_and(|(reply, _)| reply.is_positive());
         for n in std::mem::take(&mut open.accepted) {
             let verdict = open.message.verdict.clone();
-            self.log.recipient(recipient(&open, n, verdict, reply, reply.map(|_| at_us)));
+            self.recipient(recipient(&open, n, verdict, reply, reply.map(|_| at_us)));
             if delivered {
                 self.tally.delivered += 1;
             } else {
                 self.tally.failed += 1;
             }
+        }
+        if let Some(watch) = &self.watch {
+            watch.counter().message(open.message.verdict.class);
         }
         self.log.message(open.message);
     }

@@ -9,6 +9,7 @@
 //!   tenant …            wake, suspend, look at, add, remove one tenant                     tenant/
 //!   sessions            read what the proxy recorded                                       sessions.rs
 //!   egress …            ask the running proxy over $run/proxy.sock                         egress/
+//!   metrics             ask both what they count                                           metrics.rs
 //!   tlsrpt              TLS reports: list, show, send                                    tlsrpt/
 //!   send                submit a message file as a mail user would                         send.rs
 //!   passwd              hash a password for a tenant's file                                passwd.rs
@@ -25,6 +26,7 @@ mod dns;
 mod down;
 mod egress;
 mod machine;
+mod metrics;
 mod passwd;
 mod plan;
 mod platform;
@@ -81,6 +83,8 @@ enum Action {
     Tenant(tenant::Action),
     /// Show how the node is: tenants awake, cold starts, counters
     Status(Config),
+    /// Print what the node counts, for Prometheus
+    Metrics(metrics::Arguments),
     /// Submit a message file through a front door
     Send(send::Arguments),
     /// List, show or sum up recorded outbound sessions
@@ -104,6 +108,7 @@ fn main() -> ExitCode {
         Action::Apply(arguments) => plan::apply(&arguments),
         Action::Tenant(action) => tenant::run(&action),
         Action::Status(config) => status::run(&config),
+        Action::Metrics(arguments) => metrics::run(&arguments),
         Action::Send(arguments) => return send::run(&arguments),
         Action::Sessions(arguments) => sessions::run(&arguments),
         Action::Egress(arguments) => egress::run(&arguments),

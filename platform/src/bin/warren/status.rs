@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn shows_counts_and_percentiles() {
         let warm = Spread { count: 3, p50_us: 1_100, p99_us: 2_500, max_us: 2_600 };
-        let cold_starts = ColdStarts { warm, cold: Spread::default(), stages: vec![("bind".into(), warm)] };
+        let cold_starts = ColdStarts { warm, stages: vec![("bind".into(), warm)], ..ColdStarts::default() };
         let counters = vec![("submissions".into(), 7)];
         let shown =
             text(&Status { provisioned: 5, awake: 2, launcher: true, cold_starts, counters, ..Status::default() });

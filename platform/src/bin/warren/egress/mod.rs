@@ -93,10 +93,11 @@ fn by_hand(proxy: &Proxy, request: &EgressRequest, nothing: &str) -> anyhow::Res
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection to the proxy's socket.
-struct Proxy(Packets);
+pub struct Proxy(Packets);
 
 impl Proxy {
-    fn connect(node: &Node) -> anyhow::Result<Self> {
+    /// Connects to the proxy's socket.
+    pub fn connect(node: &Node) -> anyhow::Result<Self> {
         let socket = node.paths.proxy_socket();
         let packets = Packets::connect(&socket).map_err(|error| {
             let asking =
@@ -109,7 +110,7 @@ impl Proxy {
     }
 
     /// One question, one answer.
-    fn ask(&self, request: &EgressRequest) -> anyhow::Result<EgressReply> {
+    pub fn ask(&self, request: &EgressRequest) -> anyhow::Result<EgressReply> {
         self.0.send(request, &[]).context("asking the proxy")?;
         let answer = match self.0.recv() {
             Err(error) if error.would_block() => bail!("the proxy gave no answer within {} s", PATIENCE.as_secs()),

@@ -39,8 +39,8 @@ pub fn all(node: &Node, users: &Users) -> anyhow::Result<Sockets> {
         platform: unix(&node.paths.platform_socket(), SocketType::SEQPACKET, users.receiver, 0o600)?,
         // The resolver writes, the proxy has the other end open.
         names: unix(&node.paths.names_socket(), SocketType::DGRAM, users.resolver, 0o600)?,
-        // Root alone: `warren egress`.
-        proxy: unix(&node.paths.proxy_socket(), SocketType::SEQPACKET, ROOT, 0o600)?,
+        // Root: `warren egress`; and the platform, which asks for metrics.
+        proxy: unix(&node.paths.proxy_socket(), SocketType::SEQPACKET, users.platform, 0o600)?,
         submission,
         submissions,
         smtp,
