@@ -10,10 +10,10 @@ use warren_config::Node;
 use warren_daemon::{Inherited, Lifecycle, Signal};
 use warren_packet::{PacketListener, aio::AsyncListener};
 use warren_proxy::{
-    control,
+    control::{self, Callers},
     egress::{Moment, Policy},
     egress_store::{Flush, Keeping, Memory},
-    launcher,
+    launcher, metrics,
     proxy::{Parts, Proxy},
     settings::{Settings, egress_rules},
     standalone::{self, Entrance, Visitors},
@@ -35,7 +35,7 @@ const LAST_RECORDS: Duration = Duration::from_secs(3);
 /// Where MTAs' TLS is configured.
 const CERTIFICATE: &str = "[proxy.standalone] certificate and key";
 
-/// Who may ask by `warren egress`.
+/// Who may ask by `warren egress`, and what by `warren metrics`.
 const ROOT: u32 = 0;
 
 /// Carries the tenants' sessions to the MX hosts, and records them.
@@ -72,14 +72,18 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let (memory, remembered) = Memory::open(&node.paths.egress_database()).await;
     let proxy = Proxy::new(Parts {
         settings: Settings::of(&node),
-        policy: Policy::new(egress_rules(&node), remembered, Moment::current()),
+        policy: Policy::new(egress_rules(&node), remembered.state, Moment::current()),
         notes,
         tls: ClientTls::with_system_roots(node.proxy.ca_file.as_deref()).context("[proxy] ca_file")?,
         recorder,
         tls_reports,
     });
     proxy.offer_tls(Entrance::of(&node).context(CERTIFICATE)?);
-    let memory = memory.keep(proxy.departures());
+    let senseless = proxy.detector().remember(remembered.baselines);
+    if senseless > 0 {
+        tracing::warn!(senseless, "some of what was usual at operators makes no sense, and is learned anew");
+    }
+    let memory = memory.keep(proxy.departures(), proxy.detector());
     let flush = memory.as_ref().map(Keeping::flush);
     let mut doors = open_doors(&proxy, &node, exits, control.map(|control| (control, flush)))?;
     warren_daemon::ready();
@@ -176,7 +180,11 @@ fn open_doors(
     let departures = Arc::clone(proxy.departures());
     doors.spawn(async move { departures.keep_time().await });
     if let Some((control, flush)) = control {
-        doors.spawn(control::serve(control, ROOT, Arc::clone(proxy), flush));
+        let callers = Callers { operator: ROOT, scraper: platform_user(node) };
+        doors.spawn(control::serve(control, callers, Arc::clone(proxy), flush));
+    }
+    if let (Some(address), Some(_)) = (node.metrics.listen, &node.proxy.standalone) {
+        doors.spawn(scrapers(address, Arc::clone(proxy)));
     }
     match &node.proxy.standalone {
         Some(standalone) => {
@@ -195,4 +203,18 @@ fn open_doors(
         }
     }
     Ok(doors)
+}
+
+/// Who answers scrapers on a node.
+fn platform_user(node: &Node) -> Option<u32> {
+    let user = nix::unistd::User::from_name(&node.users.platform);
+    user.ok().flatten().map(|user| user.uid.as_raw())
+}
+
+/// Answers scrapers, where there is no platform to do it. Mail needs none.
+async fn scrapers(address: net::SocketAddr, proxy: Arc<Proxy>) {
+    match tokio::net::TcpListener::bind(address).await {
+        Ok(listener) => warren_metrics::http::serve(listener, metrics::Standalone(proxy)).await,
+        Err(error) => tracing::error!(%address, %error, "[metrics] listen: nobody answers scrapers"),
+    }
 }

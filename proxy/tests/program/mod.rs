@@ -68,8 +68,8 @@ impl Node {
             return None;
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (_, state) = runtime.block_on(warren_proxy::egress_store::Memory::open(&self.database()));
-        state.map(|state| serde_json::to_value(state).unwrap())
+        let (_, remembered) = runtime.block_on(warren_proxy::egress_store::Memory::open(&self.database()));
+        remembered.state.map(|state| serde_json::to_value(state).unwrap())
     }
 
     pub fn database(&self) -> PathBuf {
