@@ -78,6 +78,16 @@ impl Folder {
         Ok(read(&self.sent_file(day))?.unwrap_or_default())
     }
 
+    /// What was sent on one day, about whichever: domains and addresses.
+    pub fn sent_on(&self, date: Date) -> io::Result<Vec<(String, String)>> {
+        let mut all = Vec::new();
+        for day in self.days()? {
+            let sent = self.sent(day)?.into_iter().filter(|(_, sent)| Day::of(sent.at) == date);
+            all.extend(sent.flat_map(|(domain, sent)| sent.to.into_iter().map(move |to| (domain.clone(), to))));
+        }
+        Ok(all)
+    }
+
     /// Notes that a report was sent.
     pub fn note_sent(&self, day: Date, domain: &str, sent: Sent) -> io::Result<()> {
         let mut all = self.sent(day)?;
@@ -148,6 +158,23 @@ mod tests {
         assert!(folder.sent(date(2025, 1, 1)).unwrap().is_empty());
         assert_eq!(folder.load(date(2025, 1, 1)).unwrap(), None);
         assert_eq!(folder.load(date(2026, 11, 22)).unwrap().unwrap().domains.len(), 0);
+    }
+
+    #[test]
+    fn what_was_sent_is_counted_by_the_day_of_sending() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = Folder::new(directory.path());
+        for (day, domain, at) in [
+            (date(2026, 11, 20), "a.example", "2026-11-22T00:00:00Z"),
+            (date(2026, 11, 21), "b.example", "2026-11-22T23:59:59Z"),
+            (date(2026, 11, 21), "c.example", "2026-11-23T00:00:00Z"),
+        ] {
+            folder.store(&Day::new(day)).unwrap();
+            let to = vec![format!("r@{domain}")];
+            folder.note_sent(day, domain, Sent { to, at: at.parse().unwrap() }).unwrap();
+        }
+        let pair = |domain: &str| (domain.to_owned(), format!("r@{domain}"));
+        assert_eq!(folder.sent_on(date(2026, 11, 22)).unwrap(), [pair("a.example"), pair("b.example")]);
     }
 
     #[test]

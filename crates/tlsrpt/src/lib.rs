@@ -16,6 +16,7 @@
 //! | [`reporter`] | from sessions to files |
 //! | [`folder`] | reading the files; which reports were sent |
 //! | [`rua`] | where a domain wants its reports |
+//! | [`quota`] | how many reports an address gets in a day: pure |
 //! | [`mail`] | a report as a mail |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -23,11 +24,13 @@
 pub mod day;
 pub mod folder;
 pub mod mail;
+pub mod quota;
 pub mod report;
 pub mod reporter;
 pub mod rua;
 
 pub use day::{Day, Failure, Finding};
 pub use folder::Folder;
+pub use quota::Quota;
 pub use report::{DateRange, FailureDetails, Policy, PolicyReport, PolicyType, Report, ResultType, Submitter, Summary};
 pub use reporter::{Reporter, ReporterThread};

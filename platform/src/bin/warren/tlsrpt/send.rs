@@ -1,18 +1,18 @@
 //! `warren tlsrpt send`: mails a day's reports to the domains that ask for them.
 //!
 //! ```text
-//!   day ─▶ each domain ─▶ TXT _smtp._tls ─▶ mailto: places ─▶ mail ─▶ submission ─▶ noted as sent
+//!   day ─▶ each domain ─▶ TXT _smtp._tls ─▶ mailto: places ─▶ quota ─▶ mail ─▶ submission ─▶ noted as sent
 //! ```
 //!
 //! A report is sent once; one that failed is tried again by the next call. Nothing of a peer gets into a mail but the addresses and names that `rua` and
-//! the proxy let pass.
+//! the proxy let pass; and nobody gets more of them in a day than the quota has, whoever names his address.
 
 use anyhow::{Context, bail};
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
 use warren_config::Node;
 use warren_tlsrpt::folder::Sent;
-use warren_tlsrpt::{Day, Folder, mail, rua};
+use warren_tlsrpt::{Day, Folder, Quota, mail, rua};
 
 use super::{load, submitter};
 use crate::dns::Dns;
@@ -81,16 +81,20 @@ pub fn run(mut arguments: Arguments, node: &Node, folder: &Folder) -> anyhow::Re
     if transport.is_some() {
         envelope(&from, std::slice::from_ref(&from))?;
     }
+    let today = folder.sent_on(Day::of(now))?;
+    let mut quota = Quota::after(today.iter().map(|(domain, address)| (domain.as_str(), address.as_str())));
     let (mut failed, mut unlucky) = (Vec::new(), 0);
     for domain in domains.filter(|domain| !sent.contains_key(*domain)) {
         let to = match runtime.block_on(addresses(&dns, domain)) {
-            Ok(to) if to.is_empty() => continue,
-            Ok(to) => to,
+            Ok(to) => quota.admit(domain, to),
             Err(error) => {
                 failed.push(format!("{domain}: {error:#}"));
                 continue;
             }
         };
+        if to.is_empty() {
+            continue;
+        }
         if let Some(transport) = &transport {
             let Some(report) = day.report(domain, &submitter) else { continue };
             let mail = mail::compose(&day, domain, &report, &submitter, &from, &to, now)?;
@@ -114,6 +118,9 @@ pub fn run(mut arguments: Arguments, node: &Node, folder: &Folder) -> anyhow::Re
             folder.note_sent(day.day, domain, note).context("noting what was sent")?;
         }
         tell::line(&format!("{}\t{}", tell::cell(domain), tell::cell(to.join(" "))))?;
+    }
+    for (address, reports) in quota.full() {
+        tell::warning(&format!("{address} has had its reports of today: {reports} more that name it are not sent there"));
     }
     if failed.is_empty() { Ok(()) } else { Err(tell::Several(failed).into()) }
 }
