@@ -238,7 +238,9 @@ impl Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use warren_metrics::Format;
+    use warren_metrics::{Format, outline};
+
+    use crate::frontdoor::counts::Counts;
 
     fn piece(text: &str, more: bool) -> Option<EgressReply> {
         Some(EgressReply::Metrics { text: text.into(), more })
@@ -295,5 +297,19 @@ mod tests {
         assert!(text.contains("warren_cold_start_seconds_bucket{slot=\"warm\",le=\"0.003\"} 2\n"), "{text}");
         assert!(text.contains("warren_cold_start_seconds_sum{slot=\"warm\"} 0.0075\n"), "{text}");
         assert_eq!(parse(&text).unwrap(), page);
+    }
+
+    #[test]
+    fn what_is_told_is_what_is_documented() {
+        let mut page = Page::default();
+        Asked::default().tell(&mut page);
+        tell(&mut page, &Status { next_due_unix_ms: Some(0), ..Status::default() });
+        Counts::default().tell(&mut page);
+        assert_eq!(parse(&page.render(Format::OpenMetrics)).as_ref(), Ok(&page));
+        let mut documented = outline(include_str!("../../docs/metrics.md"), "## Platform");
+        let mut told = page.outline();
+        documented.sort();
+        told.sort();
+        assert_eq!(told, documented);
     }
 }

@@ -8,7 +8,7 @@ use warren_metrics::Page;
 use warren_metrics::http::Source;
 use warren_session::recorder::Stats;
 
-use crate::counts::label;
+use crate::counts::{Counts, label};
 use crate::egress::view::{DestinationView, Health};
 use crate::egress::{Suspicion, View};
 use crate::proxy::Proxy;
@@ -26,12 +26,16 @@ const SUSPECT: [Suspicion; 3] = [Suspicion::Raised, Suspicion::High, Suspicion::
 
 /// The proxy's page.
 pub fn page(proxy: &Proxy) -> Page {
-    let mut page = Page::default();
-    page.gauge("warren_proxy_start_time_seconds", "When the proxy was started, in Unix time.")
-        .measure(&[], seconds(proxy.started()));
-    egress(&mut page, &proxy.departures().view());
-    proxy.detector().counts().tell(&mut page);
     let stats = *proxy.recorder().stats().borrow();
+    told(proxy.started(), &proxy.departures().view(), proxy.detector().counts(), stats)
+}
+
+fn told(started: SystemTime, view: &View, counts: &Counts, stats: Stats) -> Page {
+    let mut page = Page::default();
+    let help = "When the proxy was started, in Unix time.";
+    page.gauge("warren_proxy_start_time_seconds", help).measure(&[], seconds(started));
+    egress(&mut page, view);
+    counts.tell(&mut page);
     records(&mut page, stats);
     page
 }
@@ -122,7 +126,9 @@ impl Source for Standalone {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::egress::view::AddressView;
     use crate::egress::{Budget, EgressAddr, Operator};
+    use warren_metrics::{Format, outline, parse};
 
     fn destination(operator: &str, health: Health, sessions: u32) -> DestinationView {
         DestinationView {
@@ -158,5 +164,28 @@ mod tests {
             page.value("warren_egress_saturated_destinations", &[("address", "203.0.113.10"), ("operator", operator)])
         };
         assert_eq!((full("yahoo.com"), full("other")), (Some(1.0), Some(0.0)));
+    }
+
+    #[test]
+    fn what_is_told_is_what_is_documented() {
+        let address = EgressAddr([203, 0, 113, 10].into());
+        let view = View {
+            at: UNIX_EPOCH,
+            sessions: 1,
+            waiting: 0,
+            addresses: vec![AddressView {
+                address,
+                pools: Vec::new(),
+                sessions: 1,
+                rested: None,
+                until: None,
+                warming_day: None,
+            }],
+            destinations: vec![destination("gmail.com", Health::Healthy, 1)],
+            senders: Vec::new(),
+        };
+        let page = told(UNIX_EPOCH, &view, &Counts::default(), Stats::default());
+        assert_eq!(parse(&page.render(Format::OpenMetrics)).as_ref(), Ok(&page));
+        assert_eq!(page.outline(), outline(include_str!("../../docs/metrics.md"), "## Proxy"));
     }
 }

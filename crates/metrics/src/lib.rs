@@ -19,6 +19,6 @@ mod page;
 mod parse;
 mod tally;
 
-pub use page::{Buckets, Family, Format, Kind, Page, Sample};
+pub use page::{Buckets, Family, Format, Kind, Page, Sample, outline};
 pub use parse::{Malformed, parse};
 pub use tally::Tally;

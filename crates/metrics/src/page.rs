@@ -86,6 +86,14 @@ pub struct Buckets<'a> {
     pub sum: f64,
 }
 
+/// The rows of the table below a heading, as [`Page::outline`] has them: so that a test can hold one against the other.
+#[must_use]
+pub fn outline(document: &str, heading: &str) -> Vec<String> {
+    let below = document.lines().skip_while(|line| *line != heading).skip(1).take_while(|line| !line.starts_with("##"));
+    let rows = below.filter(|line| line.starts_with("| `"));
+    rows.map(|row| row.split(" |").take(3).collect::<Vec<_>>().join(" |").trim_end().to_owned()).collect()
+}
+
 impl Page {
     /// A family of counters; its name ends in `_total`.
     pub fn counter(&mut self, name: &str, help: &str) -> &mut Family {
@@ -131,6 +139,18 @@ impl Page {
                 self.families.push(family);
             }
         }
+    }
+
+    /// Each family as a table of it begins: name, type, labels.
+    #[must_use]
+    pub fn outline(&self) -> Vec<String> {
+        let row = |family: &Family| {
+            let labels = family.samples.first().map(|sample| &sample.labels[..]).unwrap_or_default();
+            let labels = labels.iter().filter(|(name, _)| name != "le").map(|(name, _)| format!("`{name}`"));
+            let labels = labels.collect::<Vec<_>>().join(", ");
+            format!("| `{}` | {} | {labels}", family.name, family.kind.word()).trim_end().to_owned()
+        };
+        self.families.iter().map(row).collect()
     }
 
     /// The text.
