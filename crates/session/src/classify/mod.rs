@@ -1,7 +1,7 @@
 //! What a reply means: a table, read from above; the first rule that matches decides.
 //!
 //! Pure, so that a new rule can be replayed over recorded sessions before it is put to work
-//! ([`Reader::reclassify`](crate::Reader::reclassify)). `rules.rs` is the table, `lists.rs` the block lists, `samples.txt` what real servers say
+//! ([`Reader::reclassify`](crate::Reader::reclassify)). `rules` is the table, `lists.rs` the block lists, `samples.txt` what real servers say
 //! and what it has to be taken for. Codes alone say little: `550 5.7.1`
 //! stands for unknown users, block lists, content and policy at different operators, so most rules look for words.
 //! [`Class::Tarpit`] is told by time, not by words, except where a server says so itself.
