@@ -83,6 +83,22 @@ fn check_knows_who_is_postmaster() {
 }
 
 #[test]
+fn check_knows_whose_bounces_reach_nobody() {
+    let hash = out(&warren(&["passwd", "--stdin"], "correct horse\n"));
+    let acme = format!(
+        "domains = [\"acme.example\", \"elsewhere.example\"]\naccounts = {{ alice = \"{hash}\", bob = \"{hash}\" }}\n\
+         [forward]\n\"ops@acme.example\" = [\"ops@third.example\"]\n\"bob@acme.example\" = [\"bob@third.example\"]\n",
+        hash = hash.trim()
+    );
+    let node = format!("postmaster = \"ops@acme.example\"\n{NODE}");
+    let config = config(&[("warren.toml", &node), ("tenants/acme.toml", &acme)]);
+    let output = warren(&["check", "--files-only", "--config", path(config.path())], "");
+    let warned = "warren: warning: tenant acme: alice@acme.example sends but is not forwarded: if the MX of its domain is this node, \
+                  bounces reach nobody; give it a [forward]\n";
+    assert_eq!((err(&output), output.status.code()), (warned.to_owned(), Some(0)));
+}
+
+#[test]
 fn check_tells_each_problem_in_a_line_of_its_own() {
     let config = config(&[
         ("warren.toml", NODE),

@@ -181,6 +181,23 @@ impl Directory {
         self.tenants().filter(move |_| !covered).flat_map(domains).filter(move |(_, domain)| lacks(domain))
     }
 
+    /// Logins whose own address is not forwarded though others of its domain are, with their tenants: if the domain's MX is this node,
+    /// as the forwards suggest, reports about what they sent (RFC 3464) reach nobody.
+    pub fn without_reports(&self) -> impl Iterator<Item = (&Arc<Tenant>, String)> {
+        let takes = |tenant: &Tenant, domain: &str| {
+            tenant.forwards.iter().any(|forward| forward.domain.as_deref().is_none_or(|own| own == domain))
+        };
+        let logins = move |tenant| {
+            let tenant: &Arc<Tenant> = tenant;
+            let domains = tenant.domains.iter().filter(move |domain| takes(tenant, domain));
+            domains.flat_map(move |domain| {
+                let missing = tenant.accounts.keys().filter(|name| tenant.forwards.find(name, domain).is_none());
+                missing.map(move |name| (tenant, format!("{name}@{domain}")))
+            })
+        };
+        self.tenants().flat_map(logins)
+    }
+
     /// What `new` changes about this directory.
     pub fn changes(&self, new: &Self) -> Changes {
         let mut changes = Changes::default();

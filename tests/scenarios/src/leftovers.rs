@@ -1,12 +1,17 @@
 //! What a node must not leave behind: judged by names that only this node used, so that scenarios can run side by side.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-/// Everything that is still there of the node with this folder and cgroup name; empty if it is gone without a trace.
-pub fn of(folder: &Path, run: &Path, cgroup: &str) -> String {
+/// Everything that is still there of the node with this folder and cgroup name, and of the namespaces that its containers had; empty
+/// if it is gone without a trace.
+pub fn of(folder: &Path, run: &Path, cgroup: &str, namespaces: &BTreeSet<String>) -> String {
     let mut found = String::new();
+    for holder in holders(namespaces) {
+        let _ = writeln!(found, "namespace {holder}");
+    }
     let folder_name = folder.to_string_lossy();
     for dir in cgroups(cgroup) {
         let _ = writeln!(found, "cgroup {dir}");
@@ -29,6 +34,42 @@ pub fn of(folder: &Path, run: &Path, cgroup: &str) -> String {
         }
     }
     found
+}
+
+/// The namespaces that processes in this cgroup have and we do not, as the kernel writes them (`net:[4026532001]`).
+pub fn namespaces(cgroup: &str) -> BTreeSet<String> {
+    let of = |pid: &str| -> BTreeSet<String> { links(&format!("/proc/{pid}/ns")).collect() };
+    let inside = processes().into_iter().filter(|(_, p)| p.cgroups.contains(&format!("/{cgroup}/")));
+    let all: BTreeSet<String> = inside.flat_map(|(pid, _)| of(&pid.to_string())).collect();
+    all.difference(&of("self")).cloned().collect()
+}
+
+/// What keeps any of these: processes in them, open descriptors, mounts.
+fn holders(namespaces: &BTreeSet<String>) -> Vec<String> {
+    if namespaces.is_empty() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for (pid, process) in processes() {
+        for (place, what) in [("ns", "has"), ("fd", "holds")] {
+            for name in links(&format!("/proc/{pid}/{place}")).filter(|name| namespaces.contains(name)) {
+                found.push(format!("{name}: process {pid} {what} it: {}", process.command));
+            }
+        }
+    }
+    // The fourth field of an nsfs mount is the namespace.
+    for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+        if line.split(' ').nth(3).is_some_and(|root| namespaces.contains(root)) {
+            found.push(format!("mounted: {line}"));
+        }
+    }
+    found
+}
+
+/// Where the links of a folder lead; none if it is gone.
+fn links(folder: &str) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()))
 }
 
 /// A process as `/proc` tells it.
@@ -74,4 +115,22 @@ fn cgroups(name: &str) -> Vec<String> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn who_holds_a_namespace_is_found() {
+        let own: BTreeSet<String> = links("/proc/self/ns").filter(|name| name.starts_with("uts:")).collect();
+        assert_eq!(own.len(), 1);
+        let me = format!("process {} ", std::process::id());
+        assert!(holders(&own).iter().any(|holder| holder.contains(&format!("{me}has it"))));
+        let open = fs::File::open("/proc/self/ns/uts").expect("our own namespace");
+        assert!(holders(&own).iter().any(|holder| holder.contains(&format!("{me}holds it"))), "{:?}", open.as_fd());
+        assert!(holders(&BTreeSet::from(["uts:[1]".to_owned()])).is_empty());
+    }
 }

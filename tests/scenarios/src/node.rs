@@ -1,5 +1,6 @@
 //! The running node.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -35,6 +36,8 @@ pub struct Node<'lab> {
     up: Child,
     log: Arc<Log>,
     letters: AtomicU32,
+    /// Of containers, as far as they were seen when the node ended.
+    namespaces: Mutex<BTreeSet<String>>,
 }
 
 /// What `warren send` answered.
@@ -67,7 +70,7 @@ impl<'lab> Node<'lab> {
         configure(folder.path(), &cgroup, setup);
         let log = Arc::new(Log::default());
         let up = run_up(lab, folder.path(), &log);
-        Node { lab, folder, cgroup, up, log, letters: AtomicU32::new(0) }
+        Node { lab, folder, cgroup, up, log, letters: AtomicU32::new(0), namespaces: Mutex::default() }
     }
 
     /// Runs `warren up` again, after the node ended in whatever way.
@@ -241,10 +244,11 @@ impl<'lab> Node<'lab> {
 
     /// SIGTERM; then nothing of the node may be left but its configuration, volumes and records.
     pub fn stop(mut self) {
+        self.remember_namespaces();
         kill(self.up.id(), Signal::TERM);
         let status = self.wait_for_end();
         assert!(status.success(), "warren up ended with {status}:\n{}", self.log());
-        let left = leftovers::of(self.folder.path(), &self.run_dir(), &self.cgroup);
+        let left = self.leftovers();
         assert!(left.is_empty(), "left behind:\n{left}\nthe node's log:\n{}", self.log());
     }
 
@@ -265,6 +269,7 @@ impl<'lab> Node<'lab> {
         if containers {
             pids.extend(self.pids("warren-msa"));
         }
+        self.remember_namespaces();
         let killed = pids.iter().filter_map(|pid| pidfd_open(raw(*pid), PidfdFlags::empty()).ok()).collect();
         for pid in &pids {
             kill(*pid, Signal::KILL);
@@ -295,7 +300,13 @@ impl<'lab> Node<'lab> {
 
     /// What is left of the node on the machine.
     pub fn leftovers(&self) -> String {
-        leftovers::of(self.folder.path(), &self.run_dir(), &self.cgroup)
+        let namespaces = self.namespaces.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        leftovers::of(self.folder.path(), &self.run_dir(), &self.cgroup, &namespaces)
+    }
+
+    fn remember_namespaces(&self) {
+        let seen = leftovers::namespaces(&self.cgroup);
+        self.namespaces.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(seen);
     }
 
     /// Waits for `warren up` to end.

@@ -24,6 +24,9 @@ pub struct Arguments {
 /// So many domains without a postmaster are named; the others are counted.
 const MISSING_POSTMASTERS: usize = 10;
 
+/// So many logins whose bounces reach nobody are named; the others are counted.
+const LOST_REPORTS: usize = 10;
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let directory = &arguments.config.directory;
     let node = Node::load(directory)?;
@@ -47,6 +50,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ));
     }
     tell_of_missing_postmasters(&node, &tenants);
+    tell_of_lost_reports(&tenants);
     tell_of_strange_tenants(&node, &tenants);
     if !arguments.files_only {
         tell_of_egress_names(&node);
@@ -73,6 +77,21 @@ fn tell_of_missing_postmasters(node: &Node, tenants: &Directory) {
     match missing.count() {
         0 => {}
         more => tell::warning(&format!("and {more} more domains without a postmaster")),
+    }
+}
+
+/// Its owner may want it so; whoever does not will look for bounces in vain.
+fn tell_of_lost_reports(tenants: &Directory) {
+    let mut lost = tenants.without_reports();
+    for (tenant, login) in lost.by_ref().take(LOST_REPORTS) {
+        tell::warning(&format!(
+            "tenant {}: {login} sends but is not forwarded: if the MX of its domain is this node, bounces reach nobody; give it a [forward]",
+            tenant.name
+        ));
+    }
+    match lost.count() {
+        0 => {}
+        more => tell::warning(&format!("and {more} more logins whose bounces reach nobody")),
     }
 }
 
