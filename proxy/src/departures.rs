@@ -63,6 +63,8 @@ pub struct Place {
     departures: Arc<Departures>,
     ticket: Ticket,
     decision: Decision,
+    /// That of the place before, while it is not certain that the session goes on from this one.
+    before: Option<Box<Decision>>,
 }
 
 impl Departures {
@@ -110,7 +112,7 @@ impl Departures {
         match outcome {
             Ok(decision) => {
                 self.inside.send_modify(|inside| *inside += 1);
-                Turn::Place(Place { departures: Arc::clone(self), ticket, decision })
+                Turn::Place(Place { departures: Arc::clone(self), ticket, decision, before: None })
             }
             Err(none) => Turn::Refused(none),
         }
@@ -126,6 +128,19 @@ impl Departures {
         self.change(|policy, now| policy.learn(lesson, now))
     }
 
+    /// What to do with a message at MAIL, in a session that has this place, or none any more. Who has to move enters again with the same `ask`, and says
+    /// [`Place::moved`] then.
+    pub fn mail(&self, place: Option<&Place>, ask: &Ask<'_>) -> AtMail {
+        self.ask(|policy, now| policy.mail(place.map(Place::ticket), ask, now))
+    }
+
+    fn ask<T>(&self, ask: impl FnOnce(&mut Policy, Moment) -> T) -> T {
+        let mut inner = self.lock();
+        let answer = ask(&mut inner.policy, Moment::current());
+        self.go_on(inner);
+        answer
+    }
+
     /// Lets an address rest by hand, towards one operator or all.
     pub fn rest(&self, address: EgressAddr, operator: Option<&Operator>) -> Vec<Change> {
         self.change(|policy, now| policy.rest(address, operator, now))
@@ -137,9 +152,7 @@ impl Departures {
     }
 
     fn change(&self, act: impl FnOnce(&mut Policy, Moment) -> Vec<Change>) -> Vec<Change> {
-        let mut inner = self.lock();
-        let changes = act(&mut inner.policy, Moment::current());
-        self.go_on(inner);
+        let changes = self.ask(act);
         changes.iter().for_each(tell);
         changes
     }
@@ -230,9 +243,7 @@ impl Departures {
     }
 
     fn leave(&self, ticket: Ticket) {
-        let mut inner = self.lock();
-        inner.policy.leave(ticket, Moment::current());
-        self.go_on(inner);
+        self.ask(|policy, now| policy.leave(ticket, now));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -251,23 +262,28 @@ impl Place {
         self.ticket
     }
 
-    /// What to do with a message at MAIL; counts it where it stays. Who has to move drops this place and enters again with the same `ask`.
-    pub fn mail(&self, ask: &Ask<'_>) -> AtMail {
-        let mut inner = self.departures.lock();
-        let answer = inner.policy.mail(self.ticket, ask, Moment::current());
-        self.departures.go_on(inner);
-        answer
+    /// Takes a place at another address of the pool, because the present one was turned away; [`decision`](Self::decision) has it then. The present place
+    /// is kept until the session has [`moved`](Self::moved) or [`stayed`](Self::stayed). `false`: there is none, or not for this sender.
+    pub fn fail_over(&mut self, ask: &Ask<'_>) -> bool {
+        let granted = self.departures.ask(|policy, now| policy.failover(self.ticket, ask, now));
+        let Some(granted) = granted else { return false };
+        self.ticket = granted.ticket;
+        self.before = Some(Box::new(std::mem::replace(&mut self.decision, granted.decision)));
+        true
     }
 
-    /// Moves to another address of the pool, because the present one was turned away; [`decision`](Self::decision) has it then. The old
-    /// connection is to be closed before. `false`: there is none, or not for this sender.
-    pub fn fail_over(&mut self, ask: &Ask<'_>) -> bool {
-        let mut inner = self.departures.lock();
-        let granted = inner.policy.failover(self.ticket, ask, Moment::current());
-        self.departures.go_on(inner);
-        let Some(granted) = granted else { return false };
-        (self.ticket, self.decision) = (granted.ticket, granted.decision);
-        true
+    /// The session goes on from here, and with it the message of `ask`, if there is one: it is counted.
+    pub fn moved(&mut self, ask: &Ask<'_>) {
+        self.before = None;
+        self.departures.ask(|policy, now| policy.moved(self.ticket, ask, now));
+    }
+
+    /// The session goes on from the place that it had before it failed over.
+    pub fn stayed(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.decision = *before;
+            self.departures.ask(|policy, now| policy.stayed(self.ticket, now));
+        }
     }
 }
 

@@ -92,6 +92,7 @@ pub fn egress_rules(node: &Node) -> egress::Rules {
         },
         warm_up: wanted.warm_up.since.iter().map(|(address, since)| (EgressAddr(*address), ramp(*since))).collect(),
         rest: egress::Rest { first: wanted.rest.first, longest: wanted.rest.longest },
+        suspicion: (&wanted.suspicion).into(),
         limits: egress::Limits { sessions: wanted.max_sessions, per_tenant: wanted.max_sessions_per_tenant },
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::egress::{Budget, Rest};
+use crate::egress::{Budget, Rest, Suspicion};
 
 /// `[listen] submission`: RFC 6409, all IPv4 and IPv6 addresses are one's own choice; IPv4 is everywhere.
 pub const SUBMISSION: &str = "0.0.0.0:587";
@@ -26,6 +26,20 @@ pub const EGRESS_BUDGET: Budget = Budget { sessions: 20, sessions_per_minute: 60
 /// `[egress.rest]`: a quarter of an hour first, because many lists are left within one, and a reply that was taken for more than it meant costs no
 /// more. A day at most: who is listed for longer needs a human, who sees it in `warren egress`.
 pub const EGRESS_REST: Rest = Rest { first: Duration::from_secs(15 * 60), longest: Duration::from_secs(24 * 60 * 60) };
+/// `[egress.suspicion]`: a score of 30 is one recipient in six unknown, or one message in eleven called spam: more than a list that people write to
+/// every day has, so quarantine, which costs nobody a message. 60 and 90 are twice and three times that. Anybody may run an MX and call
+/// everything spam, so it takes three destinations to slow a sender and five to stop it. A message in 20 s is more than a person writes, and nothing to a
+/// spammer. Ten times the usual volume is no busy day, and below 200 an hour there is little to be protected from.
+pub const SUSPICION: Suspicion = Suspicion {
+    raised: 30,
+    high: 60,
+    severe: 90,
+    high_destinations: 3,
+    severe_destinations: 5,
+    every: Duration::from_secs(20),
+    jump: 10,
+    jump_from: 200,
+};
 /// `[egress.warm_up] daily`: messages towards one destination, doubled every second day for three weeks. The big receivers publish no numbers;
 /// what senders report to work begins at some tens a day and doubles within two or three.
 pub const WARM_UP: [u32; 21] = [

@@ -29,6 +29,8 @@ pub struct Egress {
     pub warm_up: WarmUp,
     /// How long an address rests where it was turned away.
     pub rest: Rest,
+    /// From when on senders are suspect.
+    pub suspicion: Suspicion,
     /// Networks that may be dialled though they are internal, such as a lab's.
     pub allow_networks: Vec<Network>,
     /// Addresses of the node's own receiver as given; see [`Node::receiver_addresses`](crate::Node::receiver_addresses).
@@ -142,4 +144,25 @@ pub struct Rest {
     pub first: Duration,
     /// At most: each try that fails doubles it.
     pub longest: Duration,
+}
+
+/// `[egress.suspicion]`: the scores, from 0 to 100, from which a sender is suspect, and what comes of it. 101 is never reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suspicion {
+    /// From which it is raised.
+    pub raised: u32,
+    /// From which it is high; at least `raised`.
+    pub high: u32,
+    /// From which it is severe; at least `high`.
+    pub severe: u32,
+    /// Destinations that have to speak against a sender before it is slowed.
+    pub high_destinations: u32,
+    /// Destinations that have to before it is stopped; at least as many.
+    pub severe_destinations: u32,
+    /// Whoever is slowed sends a message in so long.
+    pub every: Duration,
+    /// So many times a sender's usual volume are a jump.
+    pub jump: u32,
+    /// Fewer messages in an hour are none.
+    pub jump_from: u32,
 }

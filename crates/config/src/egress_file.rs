@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 
 use crate::checker::{Checker, Text};
-use crate::egress::{Budget, Budgets, DEFAULT_POOL, Egress, EgressRule, MailClass, Rest, SuspicionLevel, WarmUp};
+use crate::egress::{
+    Budget, Budgets, DEFAULT_POOL, Egress, EgressRule, MailClass, Rest, Suspicion, SuspicionLevel, WarmUp,
+};
 use crate::node_file::{List, Number, Value, bounded};
 use crate::values::{Network, parse_address, parse_date, parse_domain, parse_name, parse_unicast};
 use crate::{TenantName, defaults};
@@ -31,6 +33,8 @@ pub(crate) struct EgressFile {
     warm_up: WarmUpFile,
     #[serde(default)]
     rest: RestFile,
+    #[serde(default)]
+    suspicion: SuspicionFile,
     #[serde(default)]
     allow_networks: List,
     #[serde(default)]
@@ -71,6 +75,19 @@ struct RestFile {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
+struct SuspicionFile {
+    raised: Number,
+    high: Number,
+    severe: Number,
+    high_destinations: Number,
+    severe_destinations: Number,
+    every: Value,
+    jump: Number,
+    jump_from: Number,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
 struct BudgetsFile {
     sessions: Number,
     sessions_per_minute: Number,
@@ -102,6 +119,7 @@ pub(crate) fn egress(check: &mut Checker, raw: &EgressFile) -> Egress {
         budgets: budgets(check, &raw.budgets),
         warm_up: warm_up(check, &raw.warm_up, &addresses),
         rest: rest(check, &raw.rest),
+        suspicion: suspicion(check, &raw.suspicion),
         allow_networks: check.list(&raw.allow_networks, str::parse),
         receiver: check.list(&raw.receiver, parse_unicast),
         max_sessions,
@@ -272,4 +290,42 @@ fn rest(check: &mut Checker, raw: &RestFile) -> Rest {
         check.problem(raw.span(), "[egress.rest] longest is shorter than first, expected it to be at least as long");
     }
     rest
+}
+
+fn suspicion(check: &mut Checker, raw: &SuspicionFile) -> Suspicion {
+    /// Past all scores.
+    const NEVER: u32 = 101;
+    /// Operators are told apart by so many drawers; see `docs/egress.md`.
+    const DESTINATIONS: u32 = 32;
+    const LEAST: Duration = Duration::from_secs(1);
+    const MOST: Duration = Duration::from_secs(24 * 60 * 60);
+    let default = defaults::SUSPICION;
+    let score = |check: &mut Checker, raw: &Number, default| check.number(raw.as_ref(), default, 1..=NEVER);
+    let count = |check: &mut Checker, raw: &Number, default| check.number(raw.as_ref(), default, 1..=DESTINATIONS);
+    let found = Suspicion {
+        raised: score(check, &raw.raised, default.raised),
+        high: score(check, &raw.high, default.high),
+        severe: score(check, &raw.severe, default.severe),
+        high_destinations: count(check, &raw.high_destinations, default.high_destinations),
+        severe_destinations: count(check, &raw.severe_destinations, default.severe_destinations),
+        every: bounded(check, raw.every.as_ref(), default.every, LEAST, MOST),
+        jump: check.number(raw.jump.as_ref(), default.jump, 2..=1_000_000),
+        jump_from: check.number(raw.jump_from.as_ref(), default.jump_from, 1..=1_000_000_000),
+    };
+    let mut ascending = |less: (&str, &Number, u32), more: (&str, &Number, u32)| {
+        if let Some(raw) = more.1.as_ref().or(less.1.as_ref()).filter(|_| more.2 < less.2) {
+            let text = format!(
+                "[egress.suspicion] {} is {}, expected at least {}, which is {}",
+                more.0, more.2, less.0, less.2
+            );
+            check.problem(raw.span(), text);
+        }
+    };
+    ascending(("raised", &raw.raised, found.raised), ("high", &raw.high, found.high));
+    ascending(("high", &raw.high, found.high), ("severe", &raw.severe, found.severe));
+    ascending(
+        ("high_destinations", &raw.high_destinations, found.high_destinations),
+        ("severe_destinations", &raw.severe_destinations, found.severe_destinations),
+    );
+    found
 }

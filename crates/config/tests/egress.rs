@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use warren_config::Node;
-use warren_config::egress::{Budget, Egress, MailClass, SuspicionLevel};
+use warren_config::egress::{Budget, Egress, MailClass, Suspicion, SuspicionLevel};
 
 /// The egress of a node with three addresses, and whatever else is written behind them.
 fn load(more: &str) -> Result<Egress, String> {
@@ -80,6 +80,23 @@ first = "1m"
 }
 
 #[test]
+fn thresholds_of_suspicion() {
+    let default = load("").unwrap().suspicion;
+    assert_eq!(default, warren_config::defaults::SUSPICION);
+    let written =
+        "[egress.suspicion]\nraised = 20\nsevere = 101\nhigh_destinations = 1\nevery = \"1m\"\njump_from = 50";
+    let expected = Suspicion {
+        raised: 20,
+        severe: 101,
+        high_destinations: 1,
+        every: std::time::Duration::from_secs(60),
+        jump_from: 50,
+        ..default
+    };
+    assert_eq!(load(written).unwrap().suspicion, expected);
+}
+
+#[test]
 fn what_is_wrong_is_told_where_and_what() {
     for (text, told) in [
         (
@@ -147,6 +164,22 @@ fn what_is_wrong_is_told_where_and_what() {
         (
             "rest = { first = \"2h\", longest = \"1h\" }",
             "4:34: [egress.rest] longest is shorter than first, expected it to be at least as long",
+        ),
+        ("suspicion = { severe = 102 }", "4:24: 102 is out of bounds, expected 1 to 101"),
+        ("suspicion = { every = \"0s\" }", "4:23: \"0s\" is out of bounds, expected 1s to 86400 s"),
+        ("suspicion = { jump = 1 }", "4:22: 1 is out of bounds, expected 2 to 1000000"),
+        ("suspicion = { raised = 70 }", "4:24: [egress.suspicion] high is 60, expected at least raised, which is 70"),
+        (
+            "suspicion = { high = 50, severe = 40 }",
+            "4:35: [egress.suspicion] severe is 40, expected at least high, which is 50",
+        ),
+        (
+            "suspicion = { severe_destinations = 2 }",
+            "4:37: [egress.suspicion] severe_destinations is 2, expected at least high_destinations, which is 3",
+        ),
+        (
+            "suspicion = { calm = true }",
+            "4:15: unknown field `calm`, expected one of `raised`, `high`, `severe`, `high_destinations`, `severe_destinations`, `every`, `jump`, `jump_from`",
         ),
         (
             "budgets = { destinations = { gmail = { sessions = 5 } } }",

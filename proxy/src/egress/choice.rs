@@ -201,13 +201,23 @@ impl Policy {
     }
 
     /// Whether a session may send another message from where it is.
-    pub(super) fn may_stay(&self, room: &RoomKey, seat: &Seat, pool: usize, suspicion: Suspicion, now: Now) -> bool {
+    pub(super) fn may_stay(
+        &self,
+        room: &RoomKey,
+        (ticket, seat): (Ticket, &Seat),
+        pool: usize,
+        suspicion: Suspicion,
+        now: Now,
+    ) -> bool {
         if !self.family(pool, room.ipv6).any(|address| address == seat.address) {
             return false;
         }
         let by_hand = self.addresses.get(&seat.address).is_none_or(|member| member.by_hand.is_some());
         let rests = match Healths::mark(self.healths.at(&room.operator), seat.address) {
-            Some(Mark { condition: Condition::Rested(_), .. }) => !seat.probe || suspicion > Suspicion::Low,
+            // A probe that has its answer is none any more.
+            Some(Mark { condition: Condition::Rested(Rested { probe, .. }), .. }) => {
+                *probe != Some(ticket) || suspicion > Suspicion::Low
+            }
             _ => false,
         };
         let today = self.ramps.day(seat.address, now.tick);
@@ -282,7 +292,7 @@ impl Policy {
     /// The decision for a session that asks, whether or not there is room.
     pub(super) fn explained(&self, ask: &Ask<'_>, suspicion: Suspicion, now: Now) -> Result<Decision, NoEgress> {
         let (pool, rule) = self.rules.choose(ask, suspicion);
-        let room = RoomKey { operator: ask.operator.clone(), ipv6: ask.mx.to_canonical().is_ipv6() };
+        let room = RoomKey::of(ask);
         let found = match self.pick(&room, pool, suspicion, None, now) {
             Ok(found) => found,
             Err(Blocked::Never(refused)) => return Err(refused),

@@ -13,11 +13,11 @@
 //!
 //! - [`rules`]: what the configuration says: pools, rules, budgets, ramps. The first rule that fits chooses the pool.
 //! - [`operator`]: who runs an MX. Health and budgets belong to an address *towards an operator*.
-//! - [`policy`]: [`Policy`], all of it together; the only door to this folder.
+//! - [`policy`]: [`Policy`], all of it together; the only door to this folder. `sending` is what it does for sessions under way, `learning` what it hears.
 //! - [`ask`]: what is asked, decided and refused; [`lesson`]: what is learned, and what changes by it; [`view`]: what people are shown; [`state`]: what
 //!   survives a restart.
 //! - Inside: `choice` looks at addresses, `seats` gives and takes places, `room` says whose turn it is, `gauge` keeps a budget, `health`, `ramp`,
-//!   `suspicion` and `witness` remember, `bounded` forgets, `clock` keeps time.
+//!   `suspicion`, `sender` and `witness` remember, `bounded` forgets, `clock` keeps time.
 //!
 //! # What holds
 //!
@@ -43,6 +43,7 @@ mod choice;
 mod clock;
 mod gauge;
 mod health;
+mod learning;
 pub mod lesson;
 pub mod operator;
 pub mod policy;
@@ -50,6 +51,8 @@ mod ramp;
 mod room;
 pub mod rules;
 mod seats;
+mod sender;
+mod sending;
 pub mod state;
 mod suspicion;
 #[cfg(test)]
@@ -61,7 +64,7 @@ pub use ask::{Ask, AtMail, Candidate, Decision, Entry, Granted, NoEgress, Outcom
 pub use lesson::{Change, Evidence, Lesson, Stage, What};
 pub use operator::Operator;
 pub use policy::Policy;
-pub use rules::{Budget, Budgets, Limits, Pool, Rest, Rule, Rules, WarmUp};
+pub use rules::{Budget, Budgets, Limits, Pool, Rest, Rule, Rules, Thresholds, WarmUp};
 pub use state::State;
 pub use view::View;
 

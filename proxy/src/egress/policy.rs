@@ -7,14 +7,14 @@ use std::time::Instant;
 use warren_launcher_api::TenantName;
 
 use super::bounded::Bounded;
-use super::clock::{Clock, Now, Tick, ticks};
-use super::health::{self, Condition, Healths, Rested, Turn};
+use super::clock::{Clock, Now, Tick};
+use super::health::Healths;
 use super::ramp::Ramps;
 use super::room::{Room, RoomKey};
-use super::suspicion::{self, Senders};
+use super::suspicion::Senders;
 use super::{
-    Ask, AtMail, Change, Decision, EgressAddr, Entry, Evidence, Granted, Lesson, Moment, NoEgress, Operator, Outcome,
-    Rules, Stage, State, Suspicion, Ticket, UNBOUND, What,
+    Ask, Decision, EgressAddr, Entry, Evidence, Granted, Moment, NoEgress, Operator, Outcome, Rules, State, Suspicion,
+    Ticket,
 };
 
 /// Networks of big providers that are remembered.
@@ -66,6 +66,12 @@ pub(super) struct Session {
     pub suspicion: Suspicion,
     /// None while it waits.
     pub seat: Option<Seat>,
+    /// The place that it had before, while it is not certain that it goes on from the new one: both connections are there.
+    pub aside: Option<Seat>,
+    /// It left an address that was turned away: once is enough.
+    pub failed_over: bool,
+    /// Its message is in its sender's history.
+    pub counted: bool,
 }
 
 /// The place that a session has.
@@ -76,7 +82,6 @@ pub(super) struct Seat {
     pub probe: bool,
     /// On this day of the ramp a message was counted that has not come yet.
     pub reserved: Option<usize>,
-    pub failed_over: bool,
 }
 
 /// The sessions of a tenant.
@@ -98,7 +103,7 @@ impl Policy {
             addresses: BTreeMap::new(),
             healths: Healths::new(),
             ramps: Ramps::default(),
-            senders: Senders::new(),
+            senders: Senders::new(rules.suspicion),
             homes: Bounded::new(HOMES),
             rooms: HashMap::new(),
             tickets: HashMap::new(),
@@ -132,6 +137,7 @@ impl Policy {
         self.addresses =
             self.rules.addresses().map(|address| (address, known.remove(&address).unwrap_or_default())).collect();
         self.ramps.configure(&self.rules.warm_up, now);
+        self.senders.configure(self.rules.suspicion);
         let addresses: Vec<EgressAddr> = self.addresses.keys().copied().collect();
         self.healths.keep(&addresses);
     }
@@ -159,7 +165,7 @@ impl Policy {
         self.healths.touch(ask.operator);
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
-        let room = RoomKey { operator: ask.operator.clone(), ipv6: ask.mx.to_canonical().is_ipv6() };
+        let room = RoomKey::of(ask);
         let session = Session {
             tenant: ask.tenant.clone(),
             account: ask.account.map(str::to_owned),
@@ -169,6 +175,9 @@ impl Policy {
             rule,
             suspicion,
             seat: None,
+            aside: None,
+            failed_over: false,
+            counted: false,
         };
         self.tickets.insert(ticket, session);
         self.crowds.entry(ask.tenant.clone()).or_default().tickets += 1;
@@ -203,187 +212,11 @@ impl Policy {
         self.due.first().map(|(at, _)| self.clock.instant(*at))
     }
 
-    /// A message at MAIL in the session of `ticket`; `ask` has its account and class. Counts it where it stays. A message that
-    /// moves is not counted: neither towards the ramp of the address that it leaves from, nor in its sender's history.
-    pub fn mail(&mut self, ticket: Ticket, ask: &Ask<'_>, now: Moment) -> AtMail {
-        let now = self.clock.now(now);
-        let suspicion = self.level(ask, now);
-        if suspicion == Suspicion::Severe {
-            return AtMail::Refuse(NoEgress::Stopped);
-        }
-        let (pool, rule) = self.rules.choose(ask, suspicion);
-        let Some((room, seat)) = self.seat(ticket) else { return AtMail::Move };
-        if !self.may_stay(&room, &seat, pool, suspicion, now) {
-            return match self.pick(&room, pool, suspicion, None, now) {
-                Err(super::choice::Blocked::Never(refused)) => AtMail::Refuse(refused),
-                _ => AtMail::Move,
-            };
-        }
-        if suspicion == Suspicion::High && !self.senders.slowly(ask.tenant, ask.account, ask.class, now.tick) {
-            return AtMail::Refuse(NoEgress::Slowed);
-        }
-        let today = self.ramps.day(seat.address, now.tick);
-        if (seat.reserved.is_none() || seat.reserved != today)
-            && self.ramps.take(seat.address, &room.operator, now.tick).is_none()
-        {
-            // may_stay has looked.
-            return AtMail::Move;
-        }
-        self.senders.sent(ask.tenant, ask.class, now.tick);
-        if let Some(session) = self.tickets.get_mut(&ticket) {
-            (session.pool, session.rule, session.suspicion) = (pool, rule, suspicion);
-            session.seat = session.seat.map(|seat| Seat { reserved: None, ..seat });
-        }
-        AtMail::Stay
-    }
-
-    /// Another address for a session whose own was turned away: at most one for each session, in the same pool, with its whole budget and a place
-    /// that is free now, and only while the sender is not suspect. The ticket moves there; the place at the old address is given up, so the old
-    /// connection is to be closed first. It does not wait its turn: its tenant has a place already.
-    pub fn failover(&mut self, ticket: Ticket, ask: &Ask<'_>, now: Moment) -> Option<Granted> {
-        let now = self.clock.now(now);
-        if self.level(ask, now) > Suspicion::Low {
-            return None;
-        }
-        let (room, old) = self.seat(ticket)?;
-        let pool = self.tickets.get(&ticket)?.pool;
-        let healthy =
-            |policy: &Self, address: EgressAddr| Healths::mark(policy.healths.at(&room.operator), address).is_none();
-        let found = self.pick(&room, pool, Suspicion::Low, Some(old.address), now).ok()?;
-        if old.failed_over || found.probe || !healthy(self, found.address) {
-            return None;
-        }
-        let decision = self.decision(ticket, found, Some(old.address), now)?;
-        self.rise(&room, ticket, old, now);
-        self.sit(&room, ticket, Seat { failed_over: true, ..self.seat_at(found, now) }, now);
-        self.pump(&room, now);
-        Some(Granted { ticket, decision })
-    }
-
     /// A session is over, or nobody waits for it any more.
     pub fn leave(&mut self, ticket: Ticket, now: Moment) {
         let now = self.clock.now(now);
         self.outcomes.retain(|outcome| outcome.ticket != ticket);
         self.depart(ticket, now);
-    }
-
-    /// Learns from what a session went through.
-    pub fn learn(&mut self, lesson: &Lesson<'_>, now: Moment) -> Vec<Change> {
-        let now = self.clock.now(now);
-        match lesson.what {
-            What::NotBound => self.not_bound(lesson.egress, now),
-            What::Slow { evidence } => {
-                let evidence = || health::evidence("slow", None, evidence, now);
-                self.heard(lesson, health::Word::Slower, evidence, now)
-            }
-            What::Reply { stage, verdict, code, text } => {
-                let said = || format!("{code} {text}");
-                let evidence = || health::evidence(verdict.class.name(), verdict.list.as_deref(), &said(), now);
-                let mut changes = self.heard(lesson, health::Word::of(stage, verdict), evidence, now);
-                changes.extend(self.heard_of_sender(lesson, suspicion::Word::of(stage, verdict), now));
-                changes
-            }
-        }
-    }
-
-    fn not_bound(&mut self, address: EgressAddr, now: Now) -> Vec<Change> {
-        let Some(member) = self.addresses.get_mut(&address) else { return Vec::new() };
-        let news = member.unbound_until.is_none_or(|until| until <= now.tick);
-        member.unbound_until = Some(now.tick + ticks(UNBOUND));
-        if news { vec![Change::Unbound { address }] } else { Vec::new() }
-    }
-
-    fn heard(
-        &mut self,
-        lesson: &Lesson<'_>,
-        word: health::Word,
-        evidence: impl FnOnce() -> Evidence,
-        now: Now,
-    ) -> Vec<Change> {
-        let (address, operator) = (lesson.egress, lesson.operator.clone());
-        if word == health::Word::Silent || !self.addresses.contains_key(&address) {
-            return Vec::new();
-        }
-        let turn = self.healths.hear((address, &operator), lesson.ticket, word, evidence, self.rules.rest, now.tick);
-        if turn != Turn::Same {
-            for ipv6 in [false, true] {
-                self.pump(&RoomKey { operator: operator.clone(), ipv6 }, now);
-            }
-        }
-        let mark = Healths::mark(self.healths.at(&operator), address);
-        let change = match (turn, mark) {
-            (Turn::Readmitted, _) => Change::Readmitted { address, operator: Some(operator), by_hand: false },
-            (Turn::Recovered, _) => Change::Recovered { address, operator },
-            (Turn::Rested, Some(mark)) => {
-                let Condition::Rested(Rested { until, .. }) = mark.condition else { return Vec::new() };
-                let evidence = mark.evidence[0].clone();
-                Change::Rested {
-                    address,
-                    operator: Some(operator),
-                    evidence,
-                    until: until.map(|until| now.calendar(until)),
-                }
-            }
-            (Turn::Throttled, Some(mark)) => {
-                let budget = mark.budget(self.rules.budget(&operator));
-                let evidence = mark.evidence[0].clone();
-                let (sessions, sessions_per_minute) = (budget.sessions, budget.sessions_per_minute);
-                Change::Throttled { address, operator, evidence, sessions, sessions_per_minute }
-            }
-            _ => return Vec::new(),
-        };
-        vec![change]
-    }
-
-    fn heard_of_sender(&mut self, lesson: &Lesson<'_>, word: Option<suspicion::Word>, now: Now) -> Vec<Change> {
-        let Some(word) = word else { return Vec::new() };
-        let shifts = self.senders.hear(lesson.tenant, lesson.account, lesson.class, (lesson.operator, word), now.tick);
-        let change = |shift: suspicion::Shift| Change::Suspicion {
-            tenant: lesson.tenant.clone(),
-            account: shift.account,
-            class: lesson.class,
-            from: shift.from,
-            to: shift.to,
-            why: shift.why,
-        };
-        shifts.into_iter().map(change).collect()
-    }
-
-    /// Lets an address rest by hand, towards one operator or all, until [`restore`](Self::restore).
-    pub fn rest(&mut self, address: EgressAddr, operator: Option<&Operator>, now: Moment) -> Vec<Change> {
-        let now = self.clock.now(now);
-        let evidence = health::evidence("by hand", None, "", now);
-        let Some(member) = self.addresses.get_mut(&address) else { return Vec::new() };
-        let news = match operator {
-            None => member.by_hand.replace(evidence.clone()).is_none(),
-            Some(operator) => self.healths.rest_by_hand(address, operator, evidence.clone(), now.tick),
-        };
-        if !news {
-            return Vec::new();
-        }
-        self.pump_all(operator, now);
-        vec![Change::Rested { address, operator: operator.cloned(), evidence, until: None }]
-    }
-
-    /// Uses an address again, whoever had it rest: towards one operator, or all.
-    pub fn restore(&mut self, address: EgressAddr, operator: Option<&Operator>, now: Moment) -> Vec<Change> {
-        let now = self.clock.now(now);
-        let mut news = false;
-        match operator {
-            Some(operator) => news |= self.healths.forget(address, operator),
-            None => {
-                if let Some(member) = self.addresses.get_mut(&address) {
-                    news |= member.by_hand.take().is_some() | member.unbound_until.take().is_some();
-                }
-                let marked = self.healths.all().filter(|(_, marked, _)| *marked == address);
-                let marked: Vec<Operator> = marked.map(|(operator, ..)| operator.clone()).collect();
-                for operator in marked {
-                    news |= self.healths.forget(address, &operator);
-                }
-            }
-        }
-        self.pump_all(operator, now);
-        if news { vec![Change::Readmitted { address, operator: operator.cloned(), by_hand: true }] } else { Vec::new() }
     }
 
     /// What [`enter`](Self::enter) would decide if there were places enough. Nothing is changed by asking.
@@ -401,7 +234,7 @@ impl Policy {
         self.level(ask, self.clock.now(now))
     }
 
-    fn level(&self, ask: &Ask<'_>, now: Now) -> Suspicion {
+    pub(super) fn level(&self, ask: &Ask<'_>, now: Now) -> Suspicion {
         self.senders.level(ask.tenant, ask.account, ask.class, now.tick)
     }
 
@@ -413,18 +246,5 @@ impl Policy {
     /// Sessions under way.
     pub fn sessions(&self) -> u32 {
         self.sessions
-    }
-}
-
-impl Stage {
-    /// The stage of a command by its verb, as [`warren_session::Said`] has it: empty for the greeting, `.` for the end of data.
-    pub fn of_verb(verb: &str) -> Self {
-        match verb {
-            "" => Self::Greeting,
-            "MAIL" => Self::Mail,
-            "RCPT" => Self::Recipient,
-            "DATA" | "BDAT" | "." => Self::Content,
-            _ => Self::Hello,
-        }
     }
 }

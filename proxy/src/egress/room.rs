@@ -19,7 +19,7 @@ use warren_launcher_api::TenantName;
 
 use super::clock::{MINUTE, SECOND, Tick};
 use super::gauge::Gauge;
-use super::{EgressAddr, Operator, Ticket};
+use super::{Ask, EgressAddr, Operator, Ticket};
 
 /// Debts of place time beyond this are forgotten, and so is who was not here for so long.
 const LEAD: Tick = 2 * MINUTE;
@@ -32,6 +32,13 @@ const AWAY: Tick = SECOND;
 pub(super) struct RoomKey {
     pub operator: Operator,
     pub ipv6: bool,
+}
+
+impl RoomKey {
+    /// Where a session waits.
+    pub(super) fn of(ask: &Ask<'_>) -> Self {
+        Self { operator: ask.operator.clone(), ipv6: ask.mx.to_canonical().is_ipv6() }
+    }
 }
 
 /// What tenants wait for.

@@ -24,6 +24,8 @@ pub struct Rules {
     pub warm_up: BTreeMap<EgressAddr, WarmUp>,
     /// How long a listed address rests.
     pub rest: Rest,
+    /// From when on senders are suspect.
+    pub suspicion: Thresholds,
     /// Sessions at once of the whole proxy, and of one tenant.
     pub limits: Limits,
 }
@@ -98,6 +100,62 @@ impl Default for Rest {
     }
 }
 
+/// From when on a sender is suspect, and what comes of it. Scores go from 0 to 100; a level beyond is never reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// The score from which [`Suspicion::Raised`] is; at least 1.
+    pub raised: u32,
+    /// The score from which [`Suspicion::High`] is; at least [`raised`](Self::raised).
+    pub high: u32,
+    /// The score from which [`Suspicion::Severe`] is; at least [`high`](Self::high).
+    pub severe: u32,
+    /// So many operators have to speak against a sender before it is slowed.
+    pub high_destinations: u32,
+    /// So many before it is stopped.
+    pub severe_destinations: u32,
+    /// A sender that is slowed has a message in so long.
+    pub every: Duration,
+    /// So many times the usual volume are a jump,
+    pub jump: u32,
+    /// from so many messages an hour.
+    pub jump_from: u32,
+}
+
+impl Default for Thresholds {
+    /// As [`warren_config::defaults::SUSPICION`] has them, with its reasons.
+    fn default() -> Self {
+        (&warren_config::defaults::SUSPICION).into()
+    }
+}
+
+impl From<&warren_config::egress::Suspicion> for Thresholds {
+    fn from(written: &warren_config::egress::Suspicion) -> Self {
+        let warren_config::egress::Suspicion {
+            raised,
+            high,
+            severe,
+            high_destinations,
+            severe_destinations,
+            every,
+            jump,
+            jump_from,
+        } = *written;
+        Self { raised, high, severe, high_destinations, severe_destinations, every, jump, jump_from }
+    }
+}
+
+impl Thresholds {
+    /// What a score means.
+    pub(super) fn level(&self, score: u32) -> Suspicion {
+        match score {
+            _ if score >= self.severe => Suspicion::Severe,
+            _ if score >= self.high => Suspicion::High,
+            _ if score >= self.raised => Suspicion::Raised,
+            _ => Suspicion::Low,
+        }
+    }
+}
+
 /// Sessions at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -118,6 +176,7 @@ impl Rules {
             budgets: Budgets { every: budget, destinations: BTreeMap::new() },
             warm_up: BTreeMap::new(),
             rest: Rest::default(),
+            suspicion: Thresholds::default(),
             limits,
         }
     }

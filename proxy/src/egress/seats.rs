@@ -126,7 +126,7 @@ impl Policy {
     }
 
     pub(super) fn seat_at(&self, found: Found, now: Now) -> Seat {
-        Seat { address: found.address, since: now.tick, probe: found.probe, reserved: None, failed_over: false }
+        Seat { address: found.address, since: now.tick, probe: found.probe, reserved: None }
     }
 
     /// The place that a session has.
@@ -190,7 +190,9 @@ impl Policy {
                 }
             }
             Some(seat) => {
-                self.rise(&key, ticket, seat, now);
+                for seat in [session.aside, Some(seat)].into_iter().flatten() {
+                    self.rise(&key, ticket, seat, now);
+                }
                 if let Some(room) = self.rooms.get_mut(&key) {
                     room.end(&tenant, now.tick - seat.since, now.tick);
                 }

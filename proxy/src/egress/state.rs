@@ -8,7 +8,7 @@ use super::clock::Now;
 use super::health::StoredMark;
 use super::policy::Policy;
 use super::ramp::StoredRamp;
-use super::suspicion::StoredSender;
+use super::sender::StoredSender;
 use super::{EgressAddr, Evidence, Moment};
 
 /// Opaque to who stores it: take it from [`Policy::state`](super::Policy::state), store it as JSON, give it to

@@ -12,7 +12,6 @@ use super::clock::{Now, Tick};
 use super::health::{Condition, Healths, Rested};
 use super::policy::{Member, Policy};
 use super::room::RoomKey;
-use super::suspicion::level;
 use super::{Budget, EgressAddr, Evidence, MailClass, Moment, Operator, Suspicion};
 
 /// The policy at a moment.
@@ -198,7 +197,7 @@ impl Policy {
             tenant: seen.tenant.clone(),
             account: seen.account.map(str::to_owned),
             class: seen.class,
-            suspicion: level(seen.score),
+            suspicion: seen.suspicion,
             score: seen.score,
             why: seen.why,
         };

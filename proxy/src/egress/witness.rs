@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Operator;
 use super::clock::{Now, Tick};
-use super::suspicion::{Count, HALF_LIFE, Word};
+use super::sender::{Count, HALF_LIFE, Word};
 
 /// Drawers. A power of two.
 const DRAWERS: u64 = 32;

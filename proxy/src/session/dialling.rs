@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
+use warren_session::Door;
 use warren_smtp::Reply;
 use warren_smtp::mediator::TlsPolicy;
 use warren_wire::MaybeTls;
 use warren_wire::client::Chain;
 use warren_wire::relay::Upstream;
 
-use super::{Connection, Mx, crowded};
+use super::{Connection, Mx, Whose, crowded};
 use crate::departures::{Place, Turn};
 use crate::dial::{DialError, dial};
 use crate::egress::What;
@@ -32,15 +33,19 @@ impl Upstream<MaybeTls<TcpStream>> for Mx<'_> {
             tracing::info!(session = %self.record.id(), to = %self.arrival.to, reason = %refused, "not dialled");
             unreachable_because(format!("{} is not dialled: {refused}", self.arrival.to.ip()))
         })?;
+        if std::mem::take(&mut self.leaving) {
+            self.place = None;
+        }
         for _ in 0..ATTEMPTS {
             let decision = self.placed().await?.decision();
             let egress = decision.egress;
-            let facts = serde_json::to_string(decision).unwrap_or_default().into();
+            let facts = serde_json::to_string(decision).unwrap_or_default();
             let leg = self.leg.take();
             self.part(leg);
-            self.record.dialling(egress.0, self.settings.name_of(egress), facts);
-            let error = match dial(egress, to, self.settings.connect_timeout).await {
-                Ok(stream) => {
+            self.record.dialling(egress.0, self.settings.name_of(egress), &facts);
+            let legs = (self.arrival.door != Door::Cell).then(|| self.proxy.own_legs());
+            let error = match dial(egress, to, self.settings.connect_timeout, legs).await {
+                Ok((stream, own)) => {
                     self.record.connected();
                     self.learn_slow();
                     let how = match self.tls_failed.take() {
@@ -48,7 +53,7 @@ impl Upstream<MaybeTls<TcpStream>> for Mx<'_> {
                         None if self.handshake() == TlsPolicy::Off => How::NotTried,
                         None => How::NotOffered,
                     };
-                    self.leg = Some(Connection { egress, tls: LegTls::new(how), helo: None });
+                    self.leg = Some(Connection { egress, tls: LegTls::new(how), helo: None, _own: own });
                     return Ok(MaybeTls::Plain(stream));
                 }
                 Err(error) => error,
@@ -57,8 +62,23 @@ impl Upstream<MaybeTls<TcpStream>> for Mx<'_> {
             match error {
                 DialError::Egress { from, source } => {
                     tracing::warn!(egress = %from.0, %source, "an egress address cannot be used");
-                    self.learn(from, What::NotBound);
+                    self.learn(from, &Whose::default(), What::NotBound);
+                    if self.aside.as_ref().is_some_and(|aside| aside.refused.is_some()) {
+                        // There is a leg to go back to, which has its place.
+                        break;
+                    }
                     self.place = None;
+                }
+                DialError::Lack(source) => {
+                    if self.proxy.places().worth_a_word() {
+                        tracing::error!(%source, "this node lacks descriptors or memory for connections; sessions are told 421");
+                    }
+                    return Err(Reply::new(421, (4, 3, 2), format!("no connection can be made here now: {source}")));
+                }
+                DialError::Ports { from, to } => {
+                    tracing::warn!(egress = %from.0, %to, "all ports of an egress address are in use (net.ipv4.ip_local_port_range)");
+                    let reason = format!("all ports of {} towards {to} are in use; try again later", from.0);
+                    return Err(Reply::new(421, (4, 3, 2), reason));
                 }
                 DialError::Mx { to, reason } => return Err(unreachable_because(format!("{to}: {reason}"))),
             }
@@ -71,7 +91,7 @@ impl Upstream<MaybeTls<TcpStream>> for Mx<'_> {
         match self.proxy.tls().connect(stream, self.mx_name(), address, HANDSHAKE).await {
             Ok(secured) => {
                 let verified = secured.facts.trusted || self.speaks_dane(&secured.chain);
-                self.record.secured(secured.facts);
+                self.record.secured(&secured.facts);
                 if let Some(leg) = &mut self.leg {
                     leg.tls = LegTls::new(How::Tls(secured.chain));
                 }
@@ -112,7 +132,12 @@ impl Mx<'_> {
             return Err(reply.clone());
         }
         if self.place.is_none() {
-            self.place = Some(match self.turn().await {
+            let turn = tokio::select! {
+                biased;
+                turn = self.turn() => turn,
+                () = self.proxy.draining() => Turn::Missed,
+            };
+            self.place = Some(match turn {
                 Turn::Place(place) => place,
                 Turn::Refused(none) => return Err(self.put_off(&none)),
                 Turn::Missed => return Err(crowded()),

@@ -3,10 +3,10 @@
 use rustls_pki_types::UnixTime;
 use warren_smtp::command::Command;
 use warren_smtp::mediator::{Judgement, Leg, Policy, TlsPolicy, Topic};
-use warren_smtp::{ForwardPath, Reply, ReversePath};
+use warren_smtp::{ForwardPath, Host, Mailbox, Reply, ReversePath};
 
 use super::learning::{stage_of, verb_of};
-use super::{Mx, Sender};
+use super::{Mx, Sender, Whose};
 use crate::egress::{AtMail, MailClass, What};
 use crate::record::{lines, verdict};
 use crate::tls::{Demand, Known, Requirement, StsFound, TlsaFound, canonical};
@@ -14,8 +14,7 @@ use crate::tls::{Demand, Known, Requirement, StsFound, TlsaFound, canonical};
 impl Policy for Mx<'_> {
     fn mail(&mut self, from: &ReversePath, line: &[u8]) -> Judgement {
         self.sender = Sender::of(from, line);
-        let Some(place) = &self.place else { return Judgement::Move };
-        match place.mail(&self.ask()) {
+        match self.proxy.departures().mail(self.place.as_ref(), &self.ask()) {
             // Who the MX has to be depends on the recipient's domain, and nobody told which that is.
             AtMail::Stay if self.names.is_empty() && !self.settings.tls_rules.rules.is_empty() => {
                 self.sender.held = true;
@@ -23,16 +22,21 @@ impl Policy for Mx<'_> {
             }
             AtMail::Stay => Judgement::Pass,
             AtMail::Move => {
-                self.place = None;
+                self.leaving = true;
                 Judgement::Move
             }
-            AtMail::Refuse(none) => Judgement::Refuse(self.put_off(&none)),
+            // Of one message, whatever it says: the session goes on.
+            AtMail::Refuse(none) => Judgement::Refuse(Reply { code: 451, ..self.put_off(&none) }),
         }
     }
 
     fn rcpt(&mut self, to: &ForwardPath, _: &[u8]) -> Judgement {
-        let Some(domain) = to.mailbox().and_then(|mailbox| mailbox.domain()) else { return Judgement::Pass };
-        let requirement = self.requirement(&canonical(domain.as_str()));
+        let requirement = match to.mailbox().map(Mailbox::host) {
+            Some(Host::Domain(domain)) => self.requirement(&canonical(domain.as_str())),
+            // Nobody publishes a policy for these, or says which MX they have: what holds by default is all that there is to ask for.
+            Some(literal @ Host::Literal(_)) => self.bare_requirement(&literal.to_string()),
+            None => self.bare_requirement(""),
+        };
         let Some(leg) = &mut self.leg else { return Judgement::Pass };
         let Err(unmet) = leg.tls.rcpt(&requirement, UnixTime::now()) else {
             self.sender.held = false;
@@ -47,7 +51,7 @@ impl Policy for Mx<'_> {
             return Judgement::Move;
         }
         let reply = unmet.reply();
-        tracing::info!(session = %self.record.id(), %domain, reason = %unmet.reason, "TLS is not what the recipient's domain asks for");
+        tracing::info!(session = %self.record.id(), domain = requirement.domain, reason = %unmet.reason, "TLS is not what is asked for");
         self.record.not_asked(to, &reply, self.sender.held, std::time::Instant::now());
         Judgement::Refuse(reply)
     }
@@ -61,7 +65,8 @@ impl Policy for Mx<'_> {
         self.learned = true;
         if let (Some(leg), Some(stage)) = (&self.leg, stage_of(topic)) {
             let text = lines(reply);
-            self.learn(leg.egress, What::Reply { stage, verdict: &verdict, code: reply.code, text: &text });
+            let whose = self.turns.refused(topic);
+            self.learn(leg.egress, whose, What::Reply { stage, verdict: &verdict, code: reply.code, text: &text });
         }
         let Some(mut place) = self.place.take() else { return false };
         let moved = place.fail_over(&self.ask());
@@ -86,13 +91,15 @@ impl Mx<'_> {
         }
     }
 
+    /// What is asked of TLS for whom nobody told an MX of.
+    fn bare_requirement(&self, domain: &str) -> Requirement {
+        Requirement::of(&unknown(domain, &StsFound::None), &self.settings.tls_rules, self.sender.require_tls)
+    }
+
     /// What a recipient domain asks of TLS.
     fn requirement(&self, domain: &str) -> Requirement {
         let (rules, require_tls) = (&self.settings.tls_rules, self.sender.require_tls);
-        let Some(cell) = self.arrival.cell else {
-            let known = unknown(domain, &StsFound::None);
-            return Requirement::of(&known, rules, require_tls);
-        };
+        let Some(cell) = self.arrival.cell else { return self.bare_requirement(domain) };
         let address = self.mx().ip();
         match self.proxy.judge_by(cell, address, domain, self.mx_name()) {
             Some(name) => Requirement::of(&name.known(domain), rules, require_tls),
@@ -116,7 +123,7 @@ impl Sender {
         };
         let forwarded = from.mailbox().is_some_and(|mailbox| rewritten(mailbox.local()));
         let class = if forwarded { MailClass::Forwarded } else { MailClass::Submitted };
-        Self { account: Some(from.to_string()), class, require_tls, held: false }
+        Self { whose: Whose { account: Some(from.to_string().into()), class }, require_tls, held: false }
     }
 }
 
@@ -131,14 +138,14 @@ mod tests {
             Sender::of(&path.parse().unwrap(), line.as_bytes())
         };
         for path in ["SRS0=MAC=TT=x.example=a@us.example", "srs1=m=y.org==m=t=x=a@us.example", "SRS0+a@us.example"] {
-            assert_eq!(of(path).class, MailClass::Forwarded, "{path}");
+            assert_eq!(of(path).whose.class, MailClass::Forwarded, "{path}");
         }
         for path in
             ["alice@acme.example", "srs0@acme.example", "SRS2=a@acme.example", "", "\u{e9}\u{e9}\u{e9}@acme.example"]
         {
-            assert_eq!(of(path).class, MailClass::Submitted, "{path}");
+            assert_eq!(of(path).whose.class, MailClass::Submitted, "{path}");
         }
-        assert_eq!(of("alice@acme.example").account.as_deref(), Some("alice@acme.example"));
+        assert_eq!(of("alice@acme.example").whose.account.as_deref(), Some("alice@acme.example"));
         assert!(Sender::of(&ReversePath::Null, b"MAIL FROM:<> REQUIRETLS").require_tls);
     }
 }

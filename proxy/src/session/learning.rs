@@ -7,7 +7,7 @@ use warren_smtp::Reply;
 use warren_smtp::command::Verb;
 use warren_smtp::mediator::{Ending, Event, Flow, Observer, Topic};
 
-use super::{Aside, Connection, Mx};
+use super::{Aside, Connection, Mx, Whose};
 use crate::departures::Place;
 use crate::egress::{EgressAddr, Lesson, Operator, Stage, What};
 use crate::record::{lines, verdict};
@@ -16,13 +16,18 @@ use crate::tls::leg::{Judged, Via};
 impl Observer for Mx<'_> {
     fn event(&mut self, at: Instant, event: Event<'_>) {
         match &event {
+            Event::Command {
+                flow: Flow::CommandPassed | Flow::CommandSent, topic: Topic::Command(Verb::Mail), ..
+            } => {
+                self.turns.asked(&self.sender.whose);
+            }
             Event::Reply { flow: Flow::ReplyPassed | Flow::ReplyEnded, topic, reply } => self.replied(*topic, reply),
             Event::Offered { name, .. } => {
                 if let Some(leg) = &mut self.leg {
                     leg.helo = Some((*name).to_owned());
                 }
             }
-            Event::Moving { reply, .. } => self.moving(reply.is_some()),
+            Event::Moving { topic, reply } => self.moving(reply.map(|_| *topic)),
             Event::Moved { .. } => self.moved(),
             Event::Stayed => self.stayed(),
             Event::Ended(Ending::TlsFailed) => self.judge_unasked(),
@@ -37,6 +42,7 @@ impl Mx<'_> {
     /// The egress policy learns from every reply that says something about an address or a sender: each refusal, each recipient and each mail that was taken.
     /// It is one for all sessions, so it is left alone with the rest.
     fn replied(&mut self, topic: Topic, reply: &Reply) {
+        let whose = self.turns.answered(topic).clone();
         if reply.code >= 400 && std::mem::take(&mut self.learned) {
             return;
         }
@@ -47,15 +53,15 @@ impl Mx<'_> {
         if verdict.class == Class::Accepted && stage != Stage::Recipient {
             return;
         }
-        self.learn(leg.egress, What::Reply { stage, verdict: &verdict, code: reply.code, text: &text });
+        self.learn(leg.egress, &whose, What::Reply { stage, verdict: &verdict, code: reply.code, text: &text });
     }
 
-    pub(super) fn learn(&self, egress: EgressAddr, what: What<'_>) {
+    pub(super) fn learn(&self, egress: EgressAddr, whose: &Whose, what: What<'_>) {
         self.proxy.departures().learn(&Lesson {
             ticket: self.place.as_ref().map(Place::ticket),
             tenant: &self.arrival.tenant,
-            account: self.sender.account.as_deref(),
-            class: self.sender.class,
+            account: whose.account.as_deref(),
+            class: whose.class,
             egress,
             operator: &self.operator,
             what,
@@ -69,7 +75,7 @@ impl Mx<'_> {
                 ticket: None,
                 tenant: &self.arrival.tenant,
                 account: None,
-                class: self.sender.class,
+                class: self.sender.whose.class,
                 egress: EgressAddr(slow.egress),
                 operator: &Operator::named(&slow.operator),
                 what: What::Slow { evidence: &slow.evidence },
@@ -78,7 +84,7 @@ impl Mx<'_> {
         }
     }
 
-    fn moving(&mut self, waits: bool) {
+    fn moving(&mut self, refused: Option<Topic>) {
         // The refusal that comes next is another leg's.
         self.learned = false;
         let connection = self.leg.take();
@@ -88,14 +94,20 @@ impl Mx<'_> {
             None => {
                 // Now, while the record speaks of it.
                 self.conclude(connection.as_ref());
-                self.aside = Some(Aside { connection, waits });
+                let owed = self.turns.set_aside();
+                self.aside = Some(Aside { connection, owed, refused });
             }
         }
     }
 
     fn moved(&mut self) {
-        if let Some(Aside { connection, .. }) = self.aside.take() {
+        if let Some(Aside { connection, owed, refused }) = self.aside.take() {
+            self.turns.moved(owed, refused);
             self.report(connection);
+        }
+        if let Some(mut place) = self.place.take() {
+            place.moved(&self.ask());
+            self.place = Some(place);
         }
     }
 
@@ -104,7 +116,13 @@ impl Mx<'_> {
         self.part(leg);
         match self.aside.take() {
             // Its refusal passes now, and was learned from before.
-            Some(Aside { connection, waits: true }) => (self.leg, self.learned) = (connection, true),
+            Some(Aside { connection, owed, refused: Some(_) }) => {
+                (self.leg, self.learned) = (connection, true);
+                self.turns.stayed(owed);
+                if let Some(place) = &mut self.place {
+                    place.stayed();
+                }
+            }
             aside => {
                 // There is no connection now; the next MAIL asks for a place again.
                 self.report(aside.and_then(|aside| aside.connection));
@@ -121,14 +139,17 @@ impl Mx<'_> {
 
     fn conclude(&mut self, connection: Option<&Connection>) {
         if let Some(connection) = connection {
-            self.record.judged(connection.tls.judged().map(Judged::facts).collect());
+            let policies: Vec<_> = connection.tls.judged().map(Judged::facts).collect();
+            self.record.judged(&policies);
         }
     }
 
     pub(super) fn report(&self, connection: Option<Connection>) {
         let Some(Connection { egress, tls, helo, .. }) = connection else { return };
         let via = Via { egress: egress.0, mx: self.mx_name().map(str::to_owned), mx_address: self.mx().ip(), helo };
-        for finding in tls.findings(&via) {
+        // Nobody is told about an address literal, or about no domain at all.
+        for finding in tls.findings(&via).filter(|finding| !matches!(finding.domain.as_bytes(), [] | [b'[', ..])) {
+            self.proxy.detector().counts().tls_policy(finding.policy.policy_type, finding.failure.is_none());
             self.proxy.tls_reports().note(finding);
         }
     }

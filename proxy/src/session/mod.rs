@@ -15,6 +15,7 @@
 mod dialling;
 mod judging;
 mod learning;
+mod turns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,19 +25,21 @@ use tokio::net::TcpStream;
 use warren_launcher_api::{CellId, TenantName};
 use warren_session::{Door, SessionId, SessionStart};
 use warren_smtp::Reply;
-use warren_smtp::mediator::{ClientTls, Deadlines, Leg, Mediator, Outbound, StandIn};
+use warren_smtp::mediator::{ClientTls, Deadlines, Leg, Mediator, Outbound, StandIn, Topic};
 use warren_wire::MaybeTls;
 use warren_wire::relay::relay;
 
 use crate::departures::{Place, Turn};
-use crate::egress::{Ask, EgressAddr, MailClass, NoEgress, Operator};
+use crate::egress::{Ask, EgressAddr, NoEgress, Operator};
 use crate::names::Name;
+use crate::own::OwnLeg;
 use crate::places::Ticket;
 use crate::proxy::Proxy;
 use crate::record::SessionRecord;
 use crate::settings::Settings;
 use crate::standalone::Entrance;
 use crate::tls::{LegTls, Requirement};
+use turns::{Owed, Turns, Whose};
 
 /// How long the MSA of a session without a place may be silent. Messages that are refused take it no time.
 const STAND_IN_SILENCE: Duration = Duration::from_secs(60);
@@ -70,8 +73,6 @@ pub async fn run(proxy: Arc<Proxy>, client: TcpStream, arrival: Arrival, _ticket
         }
     });
     if let Some(turn) = turn.await {
-        // Commands are small and waited for. Failing costs speed only.
-        let _ = client.set_nodelay(true);
         let mut mediator = mx.mediator(turn);
         relay(&mut mediator, MaybeTls::Plain(client), &mut mx, proxy.draining()).await;
     }
@@ -109,14 +110,16 @@ struct Mx<'a> {
     stricter: Option<Requirement>,
     /// The refusal that comes next was learned from already.
     learned: bool,
+    /// The next MAIL leaves from another place: this one is given up with its connection, which may owe replies yet.
+    leaving: bool,
+    /// Whose message a reply is about.
+    turns: Turns,
 }
 
-/// Whose message it is, as far as MAIL told.
+/// The message that the MSA is at, as far as MAIL told.
 #[derive(Debug, Default)]
 struct Sender {
-    /// The reverse-path.
-    account: Option<String>,
-    class: MailClass,
+    whose: Whose,
     require_tls: bool,
     /// MAIL waits for the first recipient that passes.
     held: bool,
@@ -129,13 +132,17 @@ struct Connection {
     tls: LegTls,
     /// The name that the MX gave itself.
     helo: Option<String>,
+    /// Beside an MTA, a wrong rule may send it back to the door.
+    _own: Option<OwnLeg>,
 }
 
 #[derive(Debug)]
 struct Aside {
     connection: Option<Connection>,
-    /// The session goes back there if the new one is of no use.
-    waits: bool,
+    /// What it owes an answer to.
+    owed: Owed,
+    /// What the MX refused: the session goes back there if the new one is of no use.
+    refused: Option<Topic>,
 }
 
 impl<'a> Mx<'a> {
@@ -172,6 +179,8 @@ impl<'a> Mx<'a> {
             tls_failed: None,
             stricter: None,
             learned: false,
+            leaving: false,
+            turns: Turns::default(),
         }
     }
 
@@ -183,8 +192,8 @@ impl<'a> Mx<'a> {
     fn ask(&self) -> Ask<'_> {
         Ask {
             tenant: &self.arrival.tenant,
-            account: self.sender.account.as_deref(),
-            class: self.sender.class,
+            account: self.sender.whose.account.as_deref(),
+            class: self.sender.whose.class,
             operator: &self.operator,
             mx: self.arrival.to.ip().to_canonical(),
         }
@@ -230,10 +239,10 @@ impl<'a> Mx<'a> {
     }
 
     fn entrance(&self) -> Option<Arc<Entrance>> {
-        self.proxy.entrance().filter(|_| self.arrival.cell.is_none())
+        self.proxy.entrance().filter(|_| self.arrival.door != Door::Cell)
     }
 
-    /// Why a message has to wait.
+    /// Why a session or a message has to wait.
     fn put_off(&self, none: &NoEgress) -> Reply {
         tracing::info!(session = %self.record.id(), tenant = %self.arrival.tenant, operator = %self.operator, reason = %none, "put off");
         none.reply()

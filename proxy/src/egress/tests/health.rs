@@ -288,7 +288,10 @@ fn a_good_senders_session_fails_over_once_to_a_healthy_address() {
     assert_eq!((moved.ticket, moved.decision.egress), (session.ticket, egress(B)));
     assert_eq!(moved.decision.reason, format!("failover from {A}"));
     assert_eq!(moved.decision.candidates[0].why, "turned this session away");
-    assert_eq!(world.policy.addresses[&egress(A)].sessions, 0, "the old place is free");
+    let there = |world: &World| [A, B].map(|address| world.policy.addresses[&egress(address)].sessions);
+    assert_eq!(there(&world), [1, 1], "both connections are there");
+    world.moved(session.ticket, &to);
+    assert_eq!(there(&world), [0, 1], "the old place is free");
     world.listed(&moved, &to);
     assert!(world.policy.failover(session.ticket, &to.ask(), world.now).is_none(), "once");
 }
@@ -306,4 +309,104 @@ fn nobody_fails_over_around_a_block() {
     world.throttled(&second, &to);
     assert!(world.policy.failover(first.ticket, &to.ask(), world.now).is_none(), "not to a throttled address");
     assert!(world.policy.failover(Ticket(99), &to.ask(), world.now).is_none());
+}
+
+#[test]
+fn a_failover_of_no_use_gives_the_new_place_back_and_the_next_message_moves() {
+    let mut world = World::new(plain(&[A, B]));
+    let to = mail("acme", "example.org").by("alice@acme.example");
+    let session = world.go(&to);
+    assert!(matches!(world.at_mail(session.ticket, &to), AtMail::Stay));
+    world.listed(&session, &to);
+    let second = world.policy.failover(session.ticket, &to.ask(), world.now).unwrap();
+    assert_eq!(second.decision.egress, egress(B));
+    world.policy.stayed(session.ticket, world.now);
+    assert_eq!([A, B].map(|address| world.policy.addresses[&egress(address)].sessions), [1, 0]);
+    assert!(matches!(world.at_mail(session.ticket, &to), AtMail::Move), "its connection is from an address that rests");
+    world.leave(session.ticket);
+    assert_eq!(world.policy.addresses[&egress(A)].sessions, 0);
+}
+
+#[test]
+fn a_session_that_ends_between_two_places_has_neither() {
+    let mut world = World::new(plain(&[A, B]));
+    let to = mail("acme", "example.org");
+    let session = world.go(&to);
+    world.listed(&session, &to);
+    world.policy.failover(session.ticket, &to.ask(), world.now).unwrap();
+    world.leave(session.ticket);
+    assert_eq!([A, B].map(|address| world.policy.addresses[&egress(address)].sessions), [0, 0]);
+    assert_eq!(world.policy.sessions(), 0);
+}
+
+#[test]
+fn a_probe_that_was_turned_away_sends_no_more() {
+    let mut world = World::new(plain(&[A, B]));
+    let to = mail("acme", "example.org");
+    let session = world.go(&to);
+    world.listed(&session, &to);
+    world.leave(session.ticket);
+    world.pass(QUARTER);
+    let probe = world.go(&to);
+    assert!(probe.decision.probe);
+    assert!(matches!(world.at_mail(probe.ticket, &to), AtMail::Stay));
+    world.listed(&probe, &to);
+    assert!(matches!(world.at_mail(probe.ticket, &to), AtMail::Move), "the address rests again");
+}
+
+/// Alice's mail leaves from A, which warms up with two messages; everybody else's from B.
+fn people() -> (World, Mail, Mail) {
+    let mut rules = warming(&[A, B]).policy.rules().clone();
+    rules.pools = vec![
+        Pool { name: "default".into(), addresses: vec![egress(B)] },
+        Pool { name: "people".into(), addresses: vec![egress(A)] },
+    ];
+    let accounts = vec!["alice@acme.example".into()];
+    rules.rules = vec![Rule { pool: "people".into(), accounts, ..Rule::default() }];
+    let to = mail("acme", "example.org");
+    (World::new(rules), to.clone().by("bob@acme.example"), to.by("alice@acme.example"))
+}
+
+#[test]
+fn a_message_that_moved_is_counted_where_it_leaves_from() {
+    let (mut world, bob, alice) = people();
+    let mut moved = 0;
+    for _ in 0..4 {
+        // Known by its tenant only, as a session is before MAIL.
+        let session = world.go(&Mail { account: None, ..bob.clone() });
+        match world.at_mail(session.ticket, &alice) {
+            AtMail::Move => {
+                world.leave(session.ticket);
+                let granted = world.go(&alice);
+                world.moved(granted.ticket, &alice);
+                world.leave(granted.ticket);
+                moved += 1;
+            }
+            AtMail::Refuse(NoEgress::WarmedUp { .. }) => world.leave(session.ticket),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((moved, world.of_the_ramp(A, &alice)), (2, 2));
+}
+
+#[test]
+fn a_message_that_fails_over_is_counted_where_it_leaves_from_and_once() {
+    let mut world = warming(&[A, B, "192.0.2.3"]);
+    let to = mail("acme", "example.org").by("alice@acme.example");
+    // From B, which is turned away, to A, which warms up.
+    let first = world.go(&to);
+    assert_eq!(first.decision.egress, egress(A));
+    let session = world.go(&to);
+    assert_eq!(session.decision.egress, egress(B));
+    world.leave(first.ticket);
+    assert!(matches!(world.at_mail(session.ticket, &to), AtMail::Stay));
+    world.listed(&session, &to);
+    let third = world.go(&mail("other", "example.org"));
+    assert_eq!(third.decision.egress, egress("192.0.2.3"));
+    let moved = world.policy.failover(session.ticket, &to.ask(), world.now).unwrap();
+    assert_eq!(moved.decision.egress, egress(A));
+    assert_eq!(world.of_the_ramp(A, &to), 1, "reserved");
+    world.moved(session.ticket, &to);
+    world.leave(session.ticket);
+    assert_eq!(world.of_the_ramp(A, &to), 1, "sent");
 }

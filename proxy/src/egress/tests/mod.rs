@@ -132,6 +132,28 @@ impl World {
         }
     }
 
+    /// A session that has a new place, and says so.
+    fn moved(&mut self, ticket: Ticket, mail: &Mail) {
+        self.policy.moved(ticket, &mail.ask(), self.now);
+    }
+
+    /// A message that moves: where it leaves from, and its session.
+    fn elsewhere(&mut self, ticket: Ticket, mail: &Mail) -> Granted {
+        assert!(matches!(self.at_mail(ticket, mail), AtMail::Move));
+        self.leave(ticket);
+        let granted = self.go(mail);
+        self.moved(granted.ticket, mail);
+        granted
+    }
+
+    /// How many messages of today an address has sent to an operator.
+    fn of_the_ramp(&self, address: &str, mail: &Mail) -> u32 {
+        let view = self.policy.view(self.now);
+        let mut rows = view.destinations.iter();
+        let row = rows.find(|row| row.address == egress(address) && row.operator == mail.operator);
+        row.and_then(|row| row.warming).map_or(0, |(used, _)| used)
+    }
+
     fn leave(&mut self, ticket: Ticket) {
         self.policy.leave(ticket, self.now);
     }
@@ -141,7 +163,7 @@ impl World {
     }
 
     fn at_mail(&mut self, ticket: Ticket, mail: &Mail) -> AtMail {
-        self.policy.mail(ticket, &mail.ask(), self.now)
+        self.policy.mail(Some(ticket), &mail.ask(), self.now)
     }
 
     /// A reply to a session.

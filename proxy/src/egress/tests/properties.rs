@@ -14,6 +14,7 @@ enum Event {
     Mail { which: prop::sample::Index, account: usize },
     Reply { which: prop::sample::Index, kind: usize },
     Failover { which: prop::sample::Index },
+    Settle { which: prop::sample::Index, well: bool },
     Rest { address: usize, operator: Option<usize> },
     Restore { address: usize, operator: Option<usize> },
     Pass { millis: u64 },
@@ -33,7 +34,8 @@ fn events() -> impl Strategy<Value = Event> {
         6 => which().prop_map(|which| Event::Leave { which }),
         4 => (which(), 0..3usize).prop_map(|(which, account)| Event::Mail { which, account }),
         5 => (which(), 0..8usize).prop_map(|(which, kind)| Event::Reply { which, kind }),
-        1 => which().prop_map(|which| Event::Failover { which }),
+        2 => which().prop_map(|which| Event::Failover { which }),
+        2 => (which(), any::<bool>()).prop_map(|(which, well)| Event::Settle { which, well }),
         1 => (0..ADDRESSES.len(), towards()).prop_map(|(address, operator)| Event::Rest { address, operator }),
         1 => (0..ADDRESSES.len(), towards()).prop_map(|(address, operator)| Event::Restore { address, operator }),
         4 => prop_oneof![0..2_000u64, 0..120_000u64, Just(900_000), Just(86_400_000)].prop_map(|millis| Event::Pass { millis }),
@@ -57,6 +59,10 @@ fn rules(sessions: u32, per_minute: u32, limits: Limits, daily: &[u32]) -> Rules
 struct Going {
     mail: Mail,
     granted: Granted,
+    /// The place before, while the session fails over.
+    aside: Option<Decision>,
+    /// The day on which it got its place.
+    day: u64,
 }
 
 /// The world around the policy: it keeps books of its own.
@@ -92,7 +98,16 @@ impl Books {
             assert_eq!(before, None, "one probe at a time");
         }
         self.begun.entry((address, operator)).or_default().push_back(now.now);
-        self.going.insert(granted.ticket, Going { mail, granted });
+        let (ticket, decision) = (granted.ticket, granted.decision.clone());
+        let aside = self.going.remove(&ticket).map(|going| going.granted.decision);
+        let (fails_over, sends) = (aside.is_some(), mail.account.is_some());
+        let day = self.day();
+        self.going.insert(ticket, Going { mail: mail.clone(), granted, aside, day });
+        // It came here for a message.
+        if sends && !fails_over {
+            self.world.moved(ticket, &mail);
+            self.sends(&decision, ticket);
+        }
     }
 
     fn told(&mut self) {
@@ -132,7 +147,9 @@ impl Books {
         let mut places: HashMap<(EgressAddr, &Operator), u32> = HashMap::new();
         let mut tenants: HashMap<&TenantName, u32> = HashMap::new();
         for going in self.going.values() {
-            *places.entry((going.granted.decision.egress, &going.granted.decision.operator)).or_default() += 1;
+            for decision in going.aside.iter().chain([&going.granted.decision]) {
+                *places.entry((decision.egress, &decision.operator)).or_default() += 1;
+            }
             *tenants.entry(&going.mail.tenant).or_default() += 1;
         }
         assert!(places.values().all(|sessions| *sessions <= rules.budgets.every.sessions), "{places:?}");
@@ -173,15 +190,7 @@ impl Books {
         match event {
             Event::Enter { tenant, operator, ipv6 } => {
                 let mx = if *ipv6 { ip("2606::1") } else { ip(MX) };
-                let mail = Mail { mx, ..mail(TENANTS[*tenant], OPERATORS[*operator]) };
-                match self.world.enter(&mail) {
-                    Entry::Granted(granted) => self.begins(mail, granted),
-                    Entry::Wait(ticket) => {
-                        self.waiting.insert(ticket, mail);
-                    }
-                    Entry::Refused(_) => {}
-                }
-                self.told();
+                self.enters(Mail { mx, ..mail(TENANTS[*tenant], OPERATORS[*operator]) });
             }
             Event::Leave { which } => {
                 let all: Vec<Ticket> = self.going.keys().chain(self.waiting.keys()).copied().collect();
@@ -192,15 +201,26 @@ impl Books {
             Event::Mail { which, account } => {
                 let Some(ticket) = self.chosen(which) else { return };
                 let going = self.going[&ticket].clone();
+                if going.aside.is_some() {
+                    return;
+                }
                 let mail = going.mail.by(&format!("{account}@example.net"));
                 match self.world.at_mail(ticket, &mail) {
-                    AtMail::Stay => self.sends(&going.granted.decision, ticket),
-                    AtMail::Move | AtMail::Refuse(_) => self.leave(ticket),
+                    AtMail::Stay => {
+                        self.going.get_mut(&ticket).unwrap().mail = mail;
+                        self.sends(&going.granted.decision, ticket);
+                    }
+                    AtMail::Move => {
+                        self.leave(ticket);
+                        self.enters(mail);
+                    }
+                    AtMail::Refuse(_) => self.leave(ticket),
                 }
+                self.check();
             }
             Event::Reply { which, kind } => {
                 let Some(ticket) = self.chosen(which) else { return };
-                let Going { mail, granted } = self.going[&ticket].clone();
+                let Going { mail, granted, .. } = self.going[&ticket].clone();
                 let (stage, meaning) = [
                     (Stage::Mail, (Class::BlockListed, About::Egress)),
                     (Stage::Mail, (Class::RateLimited, About::Egress)),
@@ -219,9 +239,26 @@ impl Books {
                 let Some(ticket) = self.chosen(which) else { return };
                 let going = self.going[&ticket].clone();
                 if let Some(granted) = self.world.policy.failover(ticket, &going.mail.ask(), self.world.now) {
-                    self.probes.retain(|_, probe| *probe != ticket);
                     assert!(!granted.decision.probe && granted.decision.egress != going.granted.decision.egress);
                     self.begins(going.mail, granted);
+                }
+                self.told();
+            }
+            Event::Settle { which, well } => {
+                let Some(ticket) = self.chosen(which) else { return };
+                let going = self.going.get_mut(&ticket).unwrap();
+                let Some(before) = going.aside.take() else { return };
+                let (mail, day) = (going.mail.clone(), going.day);
+                if *well {
+                    let decision = going.granted.decision.clone();
+                    self.probes.retain(|_, probe| *probe != ticket);
+                    self.world.moved(ticket, &mail);
+                    if mail.account.is_some() && decision.egress == egress(B) {
+                        self.counts(&decision, day);
+                    }
+                } else {
+                    going.granted.decision = before;
+                    self.world.policy.stayed(ticket, self.world.now);
                 }
                 self.told();
             }
@@ -251,18 +288,37 @@ impl Books {
         }
     }
 
+    fn enters(&mut self, mail: Mail) {
+        match self.world.enter(&mail) {
+            Entry::Granted(granted) => self.begins(mail, granted),
+            Entry::Wait(ticket) => {
+                self.waiting.insert(ticket, mail);
+            }
+            Entry::Refused(_) => {}
+        }
+        self.told();
+    }
+
     fn sends(&mut self, decision: &Decision, ticket: Ticket) {
-        let Decision { egress: address, operator, probe, .. } = decision;
+        let Decision { egress: address, operator, .. } = decision;
+        let there = (*address, operator.clone());
         assert!(!self.rested.contains_key(&(*address, None)));
         assert!(
-            *probe || !self.rested.contains_key(&(*address, Some(operator.clone()))),
+            self.probes.get(&there) == Some(&ticket) || !self.rested.contains_key(&(*address, Some(operator.clone()))),
             "{ticket:?} sends from {address}"
         );
+        self.counts(decision, self.day());
+    }
+
+    fn day(&self) -> u64 {
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        self.world.now.wall.duration_since(start).unwrap().as_secs() / 86_400
+    }
+
+    /// A message left by this decision, for which a message of that day's ramp was reserved.
+    fn counts(&mut self, Decision { egress: address, operator, .. }: &Decision, day: u64) {
         if *address == egress(B) {
-            let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-            let day = self.world.now.wall.duration_since(start).unwrap().as_secs() / 86_400;
             *self.sent.entry((*address, operator.clone(), day)).or_default() += 1;
-            self.check();
         }
     }
 }

@@ -202,3 +202,75 @@ fn a_jump_of_volume_is_seen_against_the_senders_own_history() {
     let why = &world.policy.view(world.now).senders[0].why;
     assert!(why.contains("times its usual volume"), "{why}");
 }
+
+#[test]
+fn messages_that_move_are_slowed_and_counted_like_others() {
+    let mut rules = plain(&[A, B]);
+    rules.pools = vec![
+        Pool { name: "default".into(), addresses: vec![egress(A)] },
+        Pool { name: "people".into(), addresses: vec![egress(B)] },
+    ];
+    let accounts = vec!["alice@acme.example".into()];
+    rules.rules = vec![Rule { pool: "people".into(), accounts, ..Rule::default() }];
+    let mut world = World::new(rules);
+    let anybody = mail("acme", "example.org");
+    let alice = anybody.clone().by("alice@acme.example");
+    let send = |world: &mut World, count: u32| {
+        for _ in 0..count {
+            let session = world.go(&anybody);
+            let granted = world.elsewhere(session.ticket, &alice);
+            world.leave(granted.ticket);
+        }
+    };
+    for _ in 0..72 {
+        send(&mut world, 2);
+        world.pass(3600);
+    }
+    send(&mut world, 600);
+    assert_eq!(level(&world, &alice), Suspicion::Raised, "a jump of volume");
+
+    world.pass(7 * 24 * 3600);
+    world.recipients(&anybody, 100, 100);
+    assert_eq!(level(&world, &alice), Suspicion::High);
+    let session = world.go(&anybody);
+    assert!(matches!(world.at_mail(session.ticket, &alice), AtMail::Move));
+    assert!(matches!(world.at_mail(session.ticket, &alice), AtMail::Refuse(NoEgress::Slowed)));
+    let placeless = world.policy.mail(None, &alice.ask(), world.now);
+    assert!(matches!(placeless, AtMail::Refuse(NoEgress::Slowed)), "{placeless:?}");
+    world.pass(20);
+    assert!(matches!(world.at_mail(session.ticket, &alice), AtMail::Move));
+}
+
+#[test]
+fn thresholds_are_what_the_configuration_says() {
+    let mut rules = plain(&[A]);
+    let default = rules.suspicion;
+    let to = mail("acme", "example.org");
+    for (thresholds, expected) in [
+        (default, Suspicion::High),
+        (Thresholds { high: 80, ..default }, Suspicion::Raised),
+        (Thresholds { severe: 65, ..default }, Suspicion::Severe),
+        (Thresholds { raised: 90, high: 101, severe: 101, ..default }, Suspicion::Low),
+        (Thresholds { high_destinations: 200, severe_destinations: 200, ..default }, Suspicion::Raised),
+    ] {
+        rules.suspicion = thresholds;
+        let mut world = World::new(rules.clone());
+        world.recipients(&to, 100, 100);
+        assert_eq!(level(&world, &to), expected, "{thresholds:?}");
+    }
+    // Whatever is known already is seen by new rules.
+    rules.suspicion = default;
+    let mut world = World::new(rules.clone());
+    world.recipients(&to, 100, 100);
+    rules.suspicion = Thresholds { every: Duration::from_secs(60), severe: 65, ..default };
+    world.policy.reload(rules.clone(), world.now);
+    assert_eq!(level(&world, &to), Suspicion::Severe);
+    rules.suspicion.severe = 90;
+    world.policy.reload(rules, world.now);
+    let session = world.go(&to);
+    assert!(matches!(world.at_mail(session.ticket, &to), AtMail::Stay));
+    world.pass(59);
+    assert!(matches!(world.at_mail(session.ticket, &to), AtMail::Refuse(NoEgress::Slowed)));
+    world.pass(1);
+    assert!(matches!(world.at_mail(session.ticket, &to), AtMail::Stay));
+}
