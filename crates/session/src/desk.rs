@@ -1,25 +1,28 @@
-//! Where the mail path puts records down and goes on, and where the thread picks them up.
+//! Where the mail path puts frames down and goes on, and where the thread picks them up.
 //!
-//! Waking a thread costs more than making a record. So nobody is woken for each: the first record on an empty desk announces that there is something, and one
-//! that makes it half full that it cannot wait.
+//! Waking a thread costs more than making a record. So nobody is woken for each: the first frame on an empty desk announces that there is something, one
+//! that makes it half full that it cannot wait, and the first sheet that is listed that there is something to collect.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::Record;
+use crate::{Bundle, sheet::Sheet};
 
 /// The desk.
 #[derive(Debug)]
 pub(crate) struct Desk {
     lying: Mutex<Lying>,
     bell: Notify,
+    /// In bytes.
     room: usize,
 }
 
 #[derive(Debug, Default)]
 struct Lying {
-    records: Vec<Record>,
+    bundle: Bundle,
+    /// Sheets that have something written on them, or had.
+    sheets: Vec<Arc<Sheet>>,
     /// Records that found no room.
     lost: u64,
     closed: bool,
@@ -28,36 +31,56 @@ struct Lying {
 /// What was picked up.
 #[derive(Debug)]
 pub(crate) struct PickedUp {
-    pub(crate) records: Vec<Record>,
+    pub(crate) bundle: Bundle,
     pub(crate) lost: u64,
 }
 
 impl Desk {
-    /// A desk for so many records.
+    /// A desk for so many bytes.
     pub(crate) fn new(room: usize) -> Self {
         Self { lying: Mutex::default(), bell: Notify::new(), room: room.max(1) }
     }
 
-    /// Puts a record down, if there is room.
-    pub(crate) fn put(&self, record: Record) {
+    /// Puts a sealed frame down, if there is room.
+    pub(crate) fn put(&self, frame: &[u8], records: u32) {
         let mut lying = self.lying();
-        if lying.closed || lying.records.len() >= self.room {
-            lying.lost += 1;
+        let (before, after) = (lying.bundle.len(), lying.bundle.len() + frame.len());
+        if lying.closed || after > self.room {
+            lying.lost += u64::from(records);
             return;
         }
-        lying.records.push(record);
-        let count = lying.records.len();
+        lying.bundle.push(frame, records);
         drop(lying);
-        if count == 1 || count == self.half() {
+        if before == 0 || (before < self.half() && after >= self.half()) {
             self.bell.notify_one();
         }
     }
 
-    /// Takes everything away, and leaves room for as much again, in `empty`.
-    pub(crate) fn pick_up(&self, mut empty: Vec<Record>) -> PickedUp {
+    /// Sees to it that this sheet is collected.
+    pub(crate) fn list(&self, sheet: &Arc<Sheet>) {
         let mut lying = self.lying();
-        std::mem::swap(&mut lying.records, &mut empty);
-        PickedUp { records: empty, lost: std::mem::take(&mut lying.lost) }
+        if lying.closed {
+            return;
+        }
+        lying.sheets.push(Arc::clone(sheet));
+        let first = lying.sheets.len() == 1;
+        drop(lying);
+        if first {
+            self.bell.notify_one();
+        }
+    }
+
+    /// Has every listed session put down what it has written.
+    pub(crate) fn collect(&self) {
+        let sheets = std::mem::take(&mut self.lying().sheets);
+        sheets.iter().for_each(|sheet| sheet.collect(self));
+    }
+
+    /// Takes everything away, and leaves room for as much again, in `empty`.
+    pub(crate) fn pick_up(&self, empty: Bundle) -> PickedUp {
+        let mut lying = self.lying();
+        let bundle = std::mem::replace(&mut lying.bundle, empty);
+        PickedUp { bundle, lost: std::mem::take(&mut lying.lost) }
     }
 
     /// Nothing more is taken; what comes is lost.
@@ -65,14 +88,14 @@ impl Desk {
         self.lying().closed = true;
     }
 
-    /// Resolves when the first record was put down, or the desk is half full.
+    /// Resolves when something was put down or listed that nobody knew of, or the desk is half full.
     pub(crate) async fn rings(&self) {
         self.bell.notified().await;
     }
 
     /// Whether it is time to pick up at once.
     pub(crate) fn is_pressing(&self) -> bool {
-        self.lying().records.len() >= self.half()
+        self.lying().bundle.len() >= self.half()
     }
 
     fn half(&self) -> usize {

@@ -19,6 +19,8 @@ const TIME_BITS: u32 = 51;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Characters of an id: 80 bits, five each.
 pub const LENGTH: usize = 16;
+/// The same in bytes.
+pub(crate) const BYTES: usize = 10;
 
 /// Names one session with an MX, in the logs, in the store, and to people.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -46,6 +48,19 @@ impl SessionId {
     #[must_use]
     pub fn floor(time: SystemTime) -> Self {
         Self::at(time, 0)
+    }
+
+    /// The id in ten bytes that sort by time.
+    pub(crate) fn to_bytes(self) -> [u8; BYTES] {
+        let [_, _, _, _, _, _, bytes @ ..] = self.0.to_be_bytes();
+        bytes
+    }
+
+    /// The id that has these bytes.
+    pub(crate) fn from_bytes(bytes: [u8; BYTES]) -> Self {
+        let mut value = [0; 16];
+        value[16 - BYTES..].copy_from_slice(&bytes);
+        Self(u128::from_be_bytes(value))
     }
 
     /// When the session began.
@@ -148,6 +163,7 @@ mod tests {
         assert_eq!(id.to_string().len(), LENGTH);
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.time(), moment(1_795_298_400_123_456));
+        assert_eq!(SessionId::from_bytes(id.to_bytes()), id);
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! writing it twice does no harm.
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -16,18 +15,20 @@ use tokio::{
 };
 
 use crate::{
-    Gap, Record, RecorderSettings, SessionStore, StoreError,
+    Bundle, Gap, Record, RecorderSettings, SessionId, SessionStore, StoreError,
     desk::PickedUp,
     recorder::{Flush, Incoming, Stats},
     spool::{Loaded, Spool, SpoolError},
 };
 
-/// How long records lie on the desk, unless it becomes full: each look costs a wake-up of this thread.
+/// How long frames lie on the desk, unless it becomes full: each look costs a wake-up of this thread.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
-/// Room for records that is kept between two looks.
-const LEAN: usize = 1_024;
-/// Records appended to the spool file at once.
-const PIECE: usize = 64;
+/// How long a session keeps what it has written before it is collected, so that one that waits can be studied, and a kill takes no more.
+const COLLECT_EVERY: Duration = Duration::from_millis(250);
+/// Room in bytes that is kept between two looks.
+const LEAN: usize = 256 * 1_024;
+/// Bytes appended to the spool file at once: where it is full or the disk is, what fits is safe.
+const PIECE: usize = 256 * 1_024;
 /// How often losses are complained about.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 /// How long nothing must have been lost before a gap counts as over.
@@ -35,7 +36,7 @@ const GAP_QUIET: Duration = Duration::from_secs(1);
 
 /// Work for the store.
 enum Job {
-    Write(Arc<Vec<Record>>),
+    Write(Arc<Bundle>),
     Prune(SystemTime),
 }
 
@@ -46,7 +47,7 @@ struct Busy {
 }
 
 enum Doing {
-    Pending { batch: Arc<Vec<Record>>, spooled: bool },
+    Pending { batch: Arc<Bundle>, spooled: bool },
     Spooled(Loaded, u64),
     Pruning,
 }
@@ -87,7 +88,7 @@ pub(crate) struct Keeper {
     spool: Spool,
     settings: RecorderSettings,
     stats: watch::Sender<Stats>,
-    pending: VecDeque<Record>,
+    pending: Bundle,
     oldest: Option<Instant>,
     flushes: Vec<Flush>,
     busy: Option<Busy>,
@@ -121,7 +122,7 @@ impl Keeper {
             spool,
             settings,
             stats,
-            pending: VecDeque::new(),
+            pending: Bundle::default(),
             oldest: None,
             flushes: Vec::new(),
             busy: None,
@@ -137,10 +138,15 @@ impl Keeper {
     pub(crate) async fn run(mut self, incoming: Incoming, mut stopped: oneshot::Receiver<()>) {
         let Incoming { desk, mut flushes } = incoming;
         let look_every = LOOK_EVERY.min(self.settings.linger / 2);
-        let mut empty = Vec::new();
-        let mut look: Option<Instant> = None;
+        let collect_every = COLLECT_EVERY.min(self.settings.linger * 2);
+        let mut empty = Bundle::default();
+        let (mut look, mut collect) = (None::<Instant>, None::<Instant>);
         let (mut watching, mut drained) = (true, false);
         loop {
+            if collect.is_some_and(|at| at <= Instant::now()) {
+                (collect, look) = (None, Some(Instant::now()));
+                desk.collect();
+            }
             if look.is_some_and(|at| at <= Instant::now()) {
                 look = None;
                 empty = self.take(desk.pick_up(empty));
@@ -156,7 +162,7 @@ impl Keeper {
                     return self.close().await;
                 }
             }
-            let wake = look.map_or(self.wake(), |look| look.min(self.wake()));
+            let wake = [look, collect].into_iter().flatten().fold(self.wake(), Instant::min);
             tokio::select! {
                 biased;
                 stop = &mut stopped, if watching => {
@@ -173,16 +179,18 @@ impl Keeper {
                         Some(flush) => self.flushes.push(flush),
                         // Closed and empty: nobody can record any more.
                         None => {
+                            desk.collect();
                             desk.close();
                             (drained, self.ending) = (true, true);
                         }
                     }
-                    look = Some(Instant::now());
+                    collect = Some(Instant::now());
                 }
                 () = desk.rings() => {
                     let now = Instant::now();
                     let at = if desk.is_pressing() { now } else { now + look_every };
                     look = Some(look.map_or(at, |look| look.min(at)));
+                    collect.get_or_insert(now + collect_every);
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -200,18 +208,18 @@ impl Keeper {
     }
 
     /// Takes over what was picked up, and gives its place back.
-    fn take(&mut self, picked_up: PickedUp) -> Vec<Record> {
-        let PickedUp { mut records, lost } = picked_up;
+    fn take(&mut self, picked_up: PickedUp) -> Bundle {
+        let PickedUp { mut bundle, lost } = picked_up;
         if lost > 0 {
             self.lose(lost, "records came faster than they could be taken");
         }
-        self.pending.extend(records.drain(..));
+        self.pending.append(&mut bundle);
         // What a burst took is given back.
-        records.shrink_to(LEAN);
+        bundle.shrink_to(LEAN);
         if !self.pending.is_empty() && self.oldest.is_none() {
             self.oldest = Some(Instant::now());
         }
-        records
+        bundle
     }
 
     /// Whether nothing depends on this process any more.
@@ -253,10 +261,10 @@ impl Keeper {
             match self.spool.next(self.settings.batch) {
                 Ok(mut loaded) => {
                     if loaded.damaged > 0 {
-                        self.lose(loaded.damaged, "damaged lines in the spool file");
+                        self.lose(loaded.damaged, "damage in the spool file");
                     }
-                    let batch = Arc::new(std::mem::take(&mut loaded.records));
-                    let count = batch.len() as u64;
+                    let batch = Arc::new(std::mem::take(&mut loaded.bundle));
+                    let count = batch.records();
                     (Job::Write(batch), Doing::Spooled(loaded, count))
                 }
                 Err(error) => {
@@ -266,8 +274,7 @@ impl Keeper {
                 }
             }
         } else if self.pending_is_due(now) {
-            let count = self.pending.len().min(self.settings.batch);
-            let batch = Arc::new(self.pending.drain(..count).collect::<Vec<_>>());
+            let batch = Arc::new(self.pending.take(self.settings.batch));
             self.oldest = (!self.pending.is_empty()).then_some(now);
             (Job::Write(Arc::clone(&batch)), Doing::Pending { batch, spooled: false })
         } else if let Some(keep) = self.settings.keep.filter(|_| now >= self.next_prune && !self.ending) {
@@ -281,7 +288,7 @@ impl Keeper {
         } else {
             // The store's task died of a panic: nothing will be stored any more, only spooled.
             if let Doing::Pending { batch, .. } = doing {
-                self.put_back(&batch);
+                self.put_back(batch);
             }
             self.failed("the store is gone");
         }
@@ -300,7 +307,7 @@ impl Keeper {
         match (result, doing) {
             (Ok(_), Doing::Pending { batch, .. }) => {
                 self.recovered();
-                self.stats.send_modify(|stats| stats.stored += batch.len() as u64);
+                self.stats.send_modify(|stats| stats.stored += batch.records());
             }
             (Ok(_), Doing::Spooled(loaded, count)) => {
                 self.recovered();
@@ -318,17 +325,17 @@ impl Keeper {
             }
             (Err(error), doing) => {
                 if let Doing::Pending { batch, spooled: false } = doing {
-                    self.put_back(&batch);
+                    self.put_back(batch);
                 }
                 self.failed(&error.to_string());
             }
         }
     }
 
-    fn put_back(&mut self, batch: &Arc<Vec<Record>>) {
-        for record in batch.iter().rev() {
-            self.pending.push_front(record.clone());
-        }
+    fn put_back(&mut self, batch: Arc<Bundle>) {
+        let mut all = Arc::unwrap_or_clone(batch);
+        all.append(&mut self.pending);
+        self.pending = all;
         self.oldest.get_or_insert_with(Instant::now);
     }
 
@@ -373,9 +380,8 @@ impl Keeper {
                 self.spool_failed = Some(now);
                 let reason = error.to_string();
                 if self.ending {
-                    let lost = self.pending.len();
-                    self.pending.clear();
-                    self.lose(lost as u64, &reason);
+                    let lost = losses(&std::mem::take(&mut self.pending));
+                    self.lose(lost, &reason);
                 } else {
                     self.bound_memory(&reason);
                 }
@@ -383,34 +389,32 @@ impl Keeper {
         }
     }
 
-    /// Appends the batch whose fate is unknown and all that waits to the spool file, in pieces: what fits is safe.
+    /// Appends the batch whose fate is unknown and all that waits to the spool file.
     fn append_all(&mut self) -> Result<(), SpoolError> {
         if let Some(Busy { doing: Doing::Pending { batch, spooled }, .. }) = &mut self.busy
             && !*spooled
         {
-            self.spool.append(batch.iter())?;
+            self.spool.append(batch.bytes())?;
             *spooled = true;
-            self.stats.send_modify(|stats| stats.spooled += batch.len() as u64);
+            self.stats.send_modify(|stats| stats.spooled += batch.records());
         }
-        while !self.pending.is_empty() {
-            let count = self.pending.len().min(PIECE);
-            self.spool.append(self.pending.range(..count))?;
-            self.pending.drain(..count);
-            self.stats.send_modify(|stats| stats.spooled += count as u64);
-        }
-        Ok(())
+        let (mut bytes, mut records) = (0, 0);
+        let appended = self.pending.pieces(PIECE).try_for_each(|(piece, count)| {
+            self.spool.append(piece)?;
+            (bytes, records) = (bytes + piece.len(), records + count);
+            Ok(())
+        });
+        self.pending.drop_front(bytes, records);
+        self.pending.shrink_to(LEAN);
+        self.stats.send_modify(|stats| stats.spooled += records);
+        appended
     }
 
     fn bound_memory(&mut self, reason: &str) {
-        let mut lost = 0;
-        while self.pending.len() > self.settings.memory {
+        if self.pending.len() > self.settings.memory {
             // The newest go: what stays is whole up to the gap.
-            match self.pending.pop_back() {
-                Some(Record::Gap(gap)) => lost += gap.records,
-                _ => lost += 1,
-            }
-        }
-        if lost > 0 {
+            let kept = self.pending.take(self.settings.memory);
+            let lost = losses(&std::mem::replace(&mut self.pending, kept));
             self.lose(lost, reason);
         }
     }
@@ -425,7 +429,9 @@ impl Keeper {
             && self.spool_failed.is_none()
             && let Some((gap, _)) = self.gap.take()
         {
-            self.pending.push_back(Record::Gap(gap));
+            // It belongs to no session: to the first that there could be.
+            let nobody = SessionId::floor(SystemTime::UNIX_EPOCH);
+            self.pending.append(&mut Bundle::of([(nobody, Record::Gap(gap))]));
             self.oldest.get_or_insert_with(Instant::now);
         }
     }
@@ -445,6 +451,12 @@ impl Keeper {
             tracing::error!(reason, dropped, "session records are lost");
         }
     }
+}
+
+/// What is missing without these: a gap among them stands for more than itself.
+fn losses(bundle: &Bundle) -> u64 {
+    let gaps = bundle.frames().flat_map(|frame| frame.records());
+    gaps.fold(bundle.records(), |lost, record| lost + if let Record::Gap(gap) = record { gap.records - 1 } else { 0 })
 }
 
 /// Microseconds of Unix time.

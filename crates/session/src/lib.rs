@@ -1,17 +1,18 @@
 //! What every session with an MX said and how long it took, kept off the mail path.
 //!
 //! ```text
-//!  proxy session ──SessionLog──▶ Recorder ──bounded channel──▶ recorder thread ──batches──▶ SessionStore (SQLite)
-//!                 never waits      │ full: counted, a gap            │ slow, locked, away           ▲
-//!                                  ▼                                 ▼                              │ in order, idempotent
-//!                               dropped                        spool file (append only, bounded) ───┘
+//!  proxy session ──SessionLog──▶ sheet ──full, over, collected──▶ desk ──▶ recorder thread ──batches──▶ SessionStore (SQLite)
+//!                 never waits    its own buffer                 │ full: counted, a gap  │ slow, locked, away        ▲
+//!                                                               ▼                       ▼                           │ in order, idempotent
+//!                                                            dropped        spool file (append only, bounded) ──────┘
 //!
 //!  warren sessions ──▶ Reader (read-only) ──▶ list · show (transcript) · summary
 //! ```
 //!
 //! - [`id`]: session ids, sortable by time.
-//! - [`record`]: the records themselves, one type per table of the schema (`migrations/`).
-//! - [`log`]: the handle that one session writes with; it numbers exchanges and measures reply times.
+//! - [`record`]: the records themselves; `code` and [`frame`]: as bytes, which is all they are until the database's thread reads them.
+//! - [`log`]: the handle that one session writes with; it numbers exchanges and measures reply times. `sheet`: what it writes on; `desk`: where sheets
+//!   are handed over.
 //! - [`recorder`]: from the mail path to the store; [`spool`]: where records wait for a store that is away.
 //! - [`store`]: the store's contract; [`sqlite`]: the store of a single node.
 //! - [`reader`], [`transcript`], [`escape`]: what people see.
@@ -19,17 +20,19 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod bounds;
 pub mod classify;
+mod code;
 mod desk;
 pub mod detect;
 pub mod escape;
+pub mod frame;
 pub mod id;
 mod keeper;
 pub mod log;
 pub mod reader;
 pub mod record;
 pub mod recorder;
+mod sheet;
 pub mod spool;
 pub mod sqlite;
 pub mod store;
@@ -37,11 +40,14 @@ mod text;
 pub mod transcript;
 
 pub use classify::{About, Class, Said, Verdict, classify};
+pub use frame::{Bundle, Frame};
 pub use id::SessionId;
-pub use log::{SessionLog, Timed};
+pub use log::{SessionLog, Timed, Word};
 pub use reader::{Filter, Reader};
-pub use record::{Dir, Door, Event, Exchange, Gap, Leg, Message, Outcome, Recipient, Record, SessionEnd, SessionStart};
+pub use record::{
+    Dialled, Dir, Door, Event, Exchange, Gap, LegNews, Message, Outcome, Recipient, Record, SessionEnd, SessionStart,
+};
 pub use recorder::{Recorder, RecorderSettings, RecorderThread, Stats};
 pub use store::{SessionStore, StoreError};
-pub use text::{TEXT_LIMIT, Text};
+pub use text::TEXT_LIMIT;
 pub use warren_wire::client::{CertificateFacts, PolicyFacts, TlsFacts};

@@ -2,31 +2,39 @@
 //!
 //! ```text
 //! let mut log = recorder.session(SessionStart { … });
-//! log.leg(leg);
+//! log.dialled(1, Dialled { … });
+//! log.connected(1, at_us);
 //! log.command(1, at_us, Dir::CommandPassed, b"RCPT TO:<bob@mx.example>");
 //! log.reply(1, at_us, Dir::ReplyPassed, 250, "2.1.5 Ok");
 //! log.end(at_us, Outcome::Delivered, bytes);
 //! ```
 
-use std::collections::VecDeque;
+use std::{borrow::Cow, collections::VecDeque, fmt, ops::Deref, sync::Arc};
 
 use crate::{
-    Dir, Event, Exchange, Leg, Message, Outcome, Recipient, Record, Recorder, SessionEnd, SessionId, SessionStart,
-    Text, detect::Finding,
+    Dir, Event, Exchange, Message, Outcome, PolicyFacts, Recipient, Record, SessionEnd, SessionId, SessionStart,
+    TlsFacts,
+    desk::Desk,
+    detect::Finding,
+    record::{Dialled, LegNews},
+    sheet::Sheet,
+    text::said,
 };
 
 /// Commands in flight that are remembered for timing. A longer pipeline is timed wrongly rather than remembered.
 const IN_FLIGHT_LIMIT: usize = 1_000;
+/// Room for commands in flight that a session keeps while it waits.
+const IN_FLIGHT_KEPT: usize = 4;
 /// Legs whose commands are remembered.
 const LEGS_LIMIT: usize = 4;
 /// Longest verb kept.
 const VERB_LIMIT: usize = 20;
 
 /// A reply of the MX, matched to its command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timed {
-    /// The verb it answers, in upper case; `.` is the end of data, empty the greeting.
-    pub verb: String,
+    /// The verb it answers; `.` is the end of data, empty the greeting.
+    pub verb: Word,
     /// Since the command was sent or the previous reply came, whichever was later.
     pub took_us: u64,
 }
@@ -34,7 +42,8 @@ pub struct Timed {
 /// The writing end of one session's log. Nothing here waits for anything.
 #[derive(Debug)]
 pub struct SessionLog {
-    recorder: Recorder,
+    /// None: recording is off, and only times are kept.
+    to: Option<(Arc<Desk>, Arc<Sheet>)>,
     id: SessionId,
     seq: u32,
     events: u32,
@@ -44,10 +53,12 @@ pub struct SessionLog {
 }
 
 impl SessionLog {
-    pub(crate) fn begin(recorder: Recorder, start: SessionStart) -> Self {
+    pub(crate) fn begin(desk: Option<Arc<Desk>>, start: SessionStart) -> Self {
         let id = start.id;
-        recorder.record(Record::Start(start));
-        Self { recorder, id, seq: 0, events: 0, to_mx: VecDeque::new(), to_proxy: Timing::default() }
+        let to = desk.map(|desk| (desk, Sheet::new(id)));
+        let mut log = Self { to, id, seq: 0, events: 0, to_mx: VecDeque::new(), to_proxy: Timing::default() };
+        log.write(&Record::Start(Cow::Owned(start)));
+        log
     }
 
     /// The session's id.
@@ -56,47 +67,58 @@ impl SessionLog {
         self.id
     }
 
-    /// Records a dial; again when more is known of it. Each has its own commands that wait for a reply.
-    pub fn leg(&mut self, leg: Leg) {
-        let timing = self.of_leg(leg.n);
-        timing.quiet_since = timing.quiet_since.max(leg.connected_us.unwrap_or(leg.started_us));
-        self.recorder.record(Record::Leg(Box::new(leg)));
+    /// A dial begins. Each has its own commands that wait for a reply.
+    pub fn dialled(&mut self, leg: u16, dialled: Dialled<'_>) {
+        self.of_leg(leg).quiet_since = dialled.at_us;
+        self.write(&Record::Leg(leg, LegNews::Dialled(dialled)));
+    }
+
+    /// Its connection stands.
+    pub fn connected(&mut self, leg: u16, at_us: u64) {
+        let timing = self.of_leg(leg);
+        timing.quiet_since = timing.quiet_since.max(at_us);
+        self.write(&Record::Leg(leg, LegNews::Connected(at_us)));
+    }
+
+    /// TLS is established on it.
+    pub fn secured(&mut self, leg: u16, facts: &TlsFacts) {
+        self.write(&Record::Leg(leg, LegNews::Secured(Cow::Borrowed(facts))));
+    }
+
+    /// The MX announced its extensions; the last time counts.
+    pub fn offered(&mut self, leg: u16, lines: &[String]) {
+        self.write(&Record::Leg(leg, LegNews::Offered(Cow::Borrowed(lines))));
+    }
+
+    /// It failed, or something was wrong with it.
+    pub fn failed(&mut self, leg: u16, error: &str) {
+        self.write(&Record::Leg(leg, LegNews::Failed(error)));
+    }
+
+    /// What its TLS was worth to each recipient domain; all of them every time.
+    pub fn judged(&mut self, leg: u16, policies: &[PolicyFacts]) {
+        self.write(&Record::Leg(leg, LegNews::Judged(Cow::Borrowed(policies))));
     }
 
     /// Records a command line, without its CRLF. `.` stands for the end of data.
     pub fn command(&mut self, leg: u16, at_us: u64, dir: Dir, line: &[u8]) {
-        let verb = verb(line);
-        let text = match redacted(&verb, line) {
-            Some(harmless) => Text::from(harmless),
-            None => Text::new(line),
-        };
-        self.timing(leg, dir).sent(verb.clone(), at_us);
-        self.exchange(Exchange {
-            id: self.id,
-            seq: 0,
-            leg,
-            at_us,
-            dir,
-            verb,
-            code: None,
-            enhanced: None,
-            text,
-            took_us: None,
-        });
+        let verb = Word::of(line);
+        self.timing(leg, dir).sent(verb, at_us);
+        let text = redacted(&verb, line).map_or_else(|| said(line), Cow::Owned);
+        self.exchange(Exchange { seq: 0, leg, at_us, dir, verb: &verb, code: None, text: &text, took_us: None });
     }
 
     /// Records what happened between what was said.
     pub fn note(&mut self, leg: u16, at_us: u64, text: &str) {
+        let text = said(text.as_bytes());
         self.exchange(Exchange {
-            id: self.id,
             seq: 0,
             leg,
             at_us,
             dir: Dir::Noted,
-            verb: String::new(),
+            verb: "",
             code: None,
-            enhanced: None,
-            text: Text::from(text),
+            text: &text,
             took_us: None,
         });
     }
@@ -105,53 +127,55 @@ impl SessionLog {
     /// took.
     pub fn reply(&mut self, leg: u16, at_us: u64, dir: Dir, code: u16, lines: &str) -> Option<Timed> {
         let (verb, took_us) = self.timing(leg, dir).answered(at_us);
-        let text = if verb == "AUTH" && code == 334 { Text::from("[redacted]") } else { Text::from(lines) };
-        let enhanced = enhanced(lines).map(str::to_owned);
+        let text = if &*verb == "AUTH" && code == 334 { "[redacted]".into() } else { said(lines.as_bytes()) };
         let took_us = dir.from_mx().then_some(took_us);
-        let timed = took_us.map(|took_us| Timed { verb: verb.clone(), took_us });
-        self.exchange(Exchange {
-            id: self.id,
-            seq: 0,
-            leg,
-            at_us,
-            dir,
-            verb,
-            code: Some(code),
-            enhanced,
-            text,
-            took_us,
-        });
-        timed
+        self.exchange(Exchange { seq: 0, leg, at_us, dir, verb: &verb, code: Some(code), text: &text, took_us });
+        took_us.map(|took_us| Timed { verb, took_us })
     }
 
     /// Records something that was noticed about the MX.
-    pub fn event(&mut self, leg: u16, at_us: u64, operator: &str, finding: Finding) {
+    pub fn event(&mut self, leg: u16, at_us: u64, operator: &str, finding: &Finding) {
         self.events = self.events.saturating_add(1);
         let Finding { kind, egress, verb, code, list, evidence } = finding;
-        let operator = operator.to_owned();
-        let event =
-            Event { id: self.id, n: self.events, leg, at_us, kind, operator, egress, verb, code, list, evidence };
-        self.recorder.record(Record::Event(Box::new(event)));
+        let evidence = evidence.to_string();
+        self.write(&Record::Event(Event {
+            n: self.events,
+            leg,
+            at_us,
+            kind: *kind,
+            operator,
+            egress: *egress,
+            verb,
+            code: *code,
+            list: list.as_deref(),
+            evidence: &evidence,
+        }));
     }
 
     /// Records a mail transaction; again when more is known of it.
-    pub fn message(&mut self, message: Message) {
-        self.recorder.record(Record::Message(message));
+    pub fn message(&mut self, message: &Message) {
+        self.write(&Record::Message(Cow::Borrowed(message)));
     }
 
     /// Records a recipient; again when more is known of it.
-    pub fn recipient(&mut self, recipient: Recipient) {
-        self.recorder.record(Record::Recipient(recipient));
+    pub fn recipient(&mut self, recipient: Recipient<'_>) {
+        self.write(&Record::Recipient(recipient));
     }
 
     /// Records the end.
-    pub fn end(self, at_us: u64, outcome: Outcome, bytes: u64) {
-        self.recorder.record(Record::End(SessionEnd { id: self.id, at_us, outcome, bytes }));
+    pub fn end(mut self, at_us: u64, outcome: Outcome, bytes: u64) {
+        self.write(&Record::End(SessionEnd { at_us, outcome, bytes }));
     }
 
-    fn exchange(&mut self, exchange: Exchange) {
+    fn exchange(&mut self, exchange: Exchange<'_>) {
         self.seq = self.seq.saturating_add(1);
-        self.recorder.record(Record::Exchange(Exchange { seq: self.seq, ..exchange }));
+        self.write(&Record::Exchange(Exchange { seq: self.seq, ..exchange }));
+    }
+
+    fn write(&mut self, record: &Record<'_>) {
+        if let Some((desk, sheet)) = &self.to {
+            sheet.write(record, desk);
+        }
     }
 
     fn timing(&mut self, leg: u16, dir: Dir) -> &mut Timing {
@@ -174,26 +198,69 @@ impl SessionLog {
     }
 }
 
+impl Drop for SessionLog {
+    fn drop(&mut self) {
+        if let Some((desk, sheet)) = &self.to {
+            sheet.finish(desk);
+        }
+    }
+}
+
+/// A verb, in upper case. Not a `String`: every command and reply has one.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Word {
+    length: u8,
+    letters: [u8; VERB_LIMIT],
+}
+
+impl Word {
+    /// The verb of a command line; what is not ASCII shows as `?`.
+    #[must_use]
+    pub fn of(line: &[u8]) -> Self {
+        let end = line.iter().position(|byte| matches!(byte, b' ' | b'\t' | b':' | b'\r' | b'\n'));
+        let word = &line[..end.unwrap_or(line.len()).min(VERB_LIMIT)];
+        let mut letters = [0; VERB_LIMIT];
+        for (letter, byte) in letters.iter_mut().zip(word) {
+            *letter = if byte.is_ascii() && *byte != 0 { byte.to_ascii_uppercase() } else { b'?' };
+        }
+        Self { length: word.len() as u8, letters }
+    }
+}
+
+impl Deref for Word {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.letters[..usize::from(self.length)]).expect("letters are ASCII")
+    }
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
 /// Matches replies to commands, in order.
 #[derive(Debug, Default)]
 struct Timing {
     leg: u16,
-    waiting: VecDeque<(String, u64)>,
+    waiting: VecDeque<(Word, u64)>,
     /// When the connection stood or the last reply came: nobody answers a command before the one in front of it.
     quiet_since: u64,
 }
 
 impl Timing {
-    fn sent(&mut self, verb: String, at_us: u64) {
+    fn sent(&mut self, verb: Word, at_us: u64) {
         if self.waiting.len() < IN_FLIGHT_LIMIT {
             self.waiting.push_back((verb, at_us));
         }
     }
 
-    fn answered(&mut self, at_us: u64) -> (String, u64) {
+    fn answered(&mut self, at_us: u64) -> (Word, u64) {
         // A reply that answers nothing is the greeting, or a server's last words.
-        let (verb, sent_us) = self.waiting.pop_front().unwrap_or((String::new(), self.quiet_since));
-        if self.waiting.is_empty() {
+        let (verb, sent_us) = self.waiting.pop_front().unwrap_or((Word::default(), self.quiet_since));
+        if self.waiting.is_empty() && self.waiting.capacity() > IN_FLIGHT_KEPT {
             // A session that waits owns no more than it needs.
             self.waiting = VecDeque::new();
         }
@@ -201,12 +268,6 @@ impl Timing {
         self.quiet_since = at_us;
         (verb, took_us)
     }
-}
-
-/// The verb of a command, in upper case.
-fn verb(line: &[u8]) -> String {
-    let word = line.split(|byte| matches!(byte, b' ' | b'\t' | b':' | b'\r' | b'\n')).next().unwrap_or_default();
-    String::from_utf8_lossy(&word[..word.len().min(VERB_LIMIT)]).to_ascii_uppercase()
 }
 
 /// What may be kept of a command that carries credentials.
@@ -240,20 +301,21 @@ mod tests {
     #[test]
     fn a_reply_is_timed_from_its_command_or_the_reply_before_it() {
         let mut timing = Timing { quiet_since: 100, ..Timing::default() };
-        assert_eq!(timing.answered(250), (String::new(), 150), "greeting: since the connection stood");
-        timing.sent("MAIL".into(), 300);
-        timing.sent("RCPT".into(), 310);
-        assert_eq!(timing.answered(700), ("MAIL".into(), 400));
-        assert_eq!(timing.answered(750), ("RCPT".into(), 50), "not 440: it stood behind MAIL");
-        timing.sent("DATA".into(), 2_000);
-        assert_eq!(timing.answered(2_100), ("DATA".into(), 100));
+        let [mail, rcpt, data] = [&b"MAIL"[..], b"RCPT", b"DATA"].map(Word::of);
+        assert_eq!(timing.answered(250), (Word::default(), 150), "greeting: since the connection stood");
+        timing.sent(mail, 300);
+        timing.sent(rcpt, 310);
+        assert_eq!(timing.answered(700), (mail, 400));
+        assert_eq!(timing.answered(750), (rcpt, 50), "not 440: it stood behind MAIL");
+        timing.sent(data, 2_000);
+        assert_eq!(timing.answered(2_100), (data, 100));
     }
 
     #[test]
     fn a_flood_of_commands_is_not_remembered() {
         let mut timing = Timing::default();
         for _ in 0..10 * IN_FLIGHT_LIMIT {
-            timing.sent("NOOP".into(), 1);
+            timing.sent(Word::of(b"NOOP"), 1);
         }
         assert_eq!(timing.waiting.len(), IN_FLIGHT_LIMIT);
     }
@@ -266,8 +328,9 @@ mod tests {
             (b".", "."),
             (b"", ""),
             (b"XXXXXXXXXXXXXXXXXXXXXXXXXXXXXX", "XXXXXXXXXXXXXXXXXXXX"),
+            (b"n\xc3\xb6\0p x", "N???P"),
         ] {
-            assert_eq!(verb(line), expected);
+            assert_eq!(&*Word::of(line), expected);
         }
     }
 

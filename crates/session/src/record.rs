@@ -1,43 +1,40 @@
 //! The records: one type per table. Times inside a session are microseconds since its start.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{IpAddr, SocketAddr},
     time::SystemTime,
 };
 
-use serde::{Deserialize, Serialize};
 use warren_launcher_api::{CellId, TenantName};
+use warren_wire::client::{PolicyFacts, TlsFacts};
 
-use warren_wire::client::TlsFacts;
+use crate::{Class, SessionId, Verdict, detect::EventKind};
 
-use crate::{Class, SessionId, Text, Verdict, detect::EventKind};
-
-/// One thing to remember. Every record names its session and its place in it, so writing it twice changes nothing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "record", rename_all = "snake_case")]
-pub enum Record {
+/// One thing to remember of a session. Each has its place in it, so writing it twice changes nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record<'a> {
     /// An MSA connected through a door.
-    Start(SessionStart),
-    /// The proxy dialled an MX. May be written again when more is known: the later one counts.
-    Leg(Box<Leg>),
+    Start(Cow<'a, SessionStart>),
+    /// Something became known of a dial.
+    Leg(u16, LegNews<'a>),
     /// A command or a reply passed by, or ended, or began at the proxy.
-    Exchange(Exchange),
-    /// One mail transaction. May be written again.
-    Message(Message),
-    /// One recipient of a message. May be written again.
-    Recipient(Recipient),
+    Exchange(Exchange<'a>),
+    /// One mail transaction. May be told again: the later one counts.
+    Message(Cow<'a, Message>),
+    /// One recipient of a message. May be told again.
+    Recipient(Recipient<'a>),
     /// Something was noticed.
-    Event(Box<Event>),
+    Event(Event<'a>),
     /// The session is over.
     End(SessionEnd),
-    /// Records are missing here.
+    /// Records are missing here. Belongs to no session.
     Gap(Gap),
 }
 
 /// Where a session came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
     /// The exit door of a cell.
     Cell,
@@ -48,6 +45,9 @@ pub enum Door {
 }
 
 impl Door {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Cell, Self::Redirect, Self::Tproxy];
+
     /// The name used in the store and shown to people.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -60,7 +60,7 @@ impl Door {
 }
 
 /// The first record of a session.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionStart {
     /// The session.
     pub id: SessionId,
@@ -80,54 +80,53 @@ pub struct SessionStart {
     pub at: SystemTime,
 }
 
-/// One dial of the proxy to the MX.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Leg {
-    /// The session.
-    pub id: SessionId,
-    /// Which dial of the session this is, from 1.
-    pub n: u16,
-    /// The egress address it was dialled from.
-    pub egress: IpAddr,
-    /// When dialling began.
-    pub started_us: u64,
-    /// When the connection stood; none if it never did.
-    pub connected_us: Option<u64>,
-    /// TLS as negotiated; none in the clear.
-    pub tls: Option<TlsFacts>,
-    /// Why the dial or TLS failed.
-    pub error: Option<String>,
-    /// The name the proxy gave in EHLO.
-    pub ehlo_name: Option<String>,
+/// What becomes known of a dial of the proxy to the MX, as it does. Dials of a session are counted from 1.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a record is written down or taken apart where it is made, and never kept")]
+pub enum LegNews<'a> {
+    /// It began.
+    Dialled(Dialled<'a>),
+    /// The connection stands, since then.
+    Connected(u64),
+    /// TLS as negotiated.
+    Secured(Cow<'a, TlsFacts>),
     /// The extensions that the MX announced last, one line each.
-    pub extensions: Vec<String>,
-    /// Why this egress address: candidates, scores, reasons. JSON, written already: sessions keep it for as long as they go on.
-    pub decision: Box<str>,
+    Offered(Cow<'a, [String]>),
+    /// Why the dial or TLS failed, or what was wrong with it.
+    Failed(&'a str),
+    /// What its TLS was worth to each recipient domain; all of them every time.
+    Judged(Cow<'a, [PolicyFacts]>),
+}
+
+/// A dial begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialled<'a> {
+    /// When.
+    pub at_us: u64,
+    /// The egress address it is dialled from.
+    pub egress: IpAddr,
+    /// The name that the proxy gives in EHLO.
+    pub ehlo_name: &'a str,
+    /// Why this egress address: candidates, scores, reasons. JSON.
+    pub decision: &'a str,
 }
 
 /// Which way something went at the proxy, in the notation of the original research. The bar is the proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dir {
     /// `<-`: a reply of the MX, passed to the MSA.
-    #[serde(rename = "<-")]
     ReplyPassed,
     /// `->`: a command of the MSA, passed to the MX.
-    #[serde(rename = "->")]
     CommandPassed,
     /// `|<`: a reply of the MX that ended at the proxy.
-    #[serde(rename = "|<")]
     ReplyEnded,
     /// `|>`: a command that the proxy sent of its own.
-    #[serde(rename = "|>")]
     SentByProxy,
     /// `>|`: a command of the MSA that ended at the proxy.
-    #[serde(rename = ">|")]
     CommandEnded,
     /// `<|`: a reply that the proxy gave of its own.
-    #[serde(rename = "<|")]
     AnsweredByProxy,
     /// `==`: nothing that was said; TLS with the MSA, say.
-    #[serde(rename = "==")]
     Noted,
 }
 
@@ -183,10 +182,8 @@ impl fmt::Display for Dir {
 }
 
 /// One command or reply.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Exchange {
-    /// The session.
-    pub id: SessionId,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchange<'a> {
     /// Its place in the session, from 1; [`SessionLog`](crate::SessionLog) counts.
     pub seq: u32,
     /// The dial it belongs to; 0 before the first.
@@ -196,22 +193,18 @@ pub struct Exchange {
     /// Which way.
     pub dir: Dir,
     /// The verb of a command, in upper case; of a reply, the verb it answers; `.` is the end of data.
-    pub verb: String,
+    pub verb: &'a str,
     /// The code of a reply; none for commands.
     pub code: Option<u16>,
-    /// The enhanced status code of a reply.
-    pub enhanced: Option<String>,
     /// The command as sent, or the reply's lines without their codes.
-    pub text: Text,
+    pub text: &'a str,
     /// How long the MX took for this reply: since the command was sent or the previous reply came, whichever was later.
     pub took_us: Option<u64>,
 }
 
 /// One mail transaction.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The session.
-    pub id: SessionId,
     /// Which transaction of the session, from 1.
     pub n: u32,
     /// The dial that carried it.
@@ -239,33 +232,29 @@ pub struct Message {
 }
 
 /// One recipient of a message.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Recipient {
-    /// The session.
-    pub id: SessionId,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient<'a> {
     /// The message, as in [`Message::n`].
     pub message: u32,
     /// Which recipient of the message, from 1.
     pub n: u32,
     /// The forward-path, without angle brackets.
-    pub forward_path: String,
+    pub forward_path: &'a str,
     /// What became of it: the refusal of RCPT if it was refused, the message's verdict otherwise.
-    pub verdict: Verdict,
+    pub verdict: Cow<'a, Verdict>,
     /// The code of the deciding reply.
     pub code: Option<u16>,
     /// Its enhanced status code.
-    pub enhanced: Option<String>,
+    pub enhanced: Option<&'a str>,
     /// Its text.
-    pub text: Text,
+    pub text: &'a str,
     /// When the deciding reply came.
     pub reply_us: Option<u64>,
 }
 
 /// Something that was noticed in a session about the MX; see [`detect`](crate::detect).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Event {
-    /// The session.
-    pub id: SessionId,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event<'a> {
     /// Which event of the session, from 1; [`SessionLog`](crate::SessionLog) counts.
     pub n: u32,
     /// The dial in which it was noticed.
@@ -275,22 +264,21 @@ pub struct Event {
     /// What.
     pub kind: EventKind,
     /// Who operates the MX.
-    pub operator: String,
+    pub operator: &'a str,
     /// The address that we came from.
     pub egress: IpAddr,
     /// The verb whose reply showed it; `.` is the end of data, empty the greeting.
-    pub verb: String,
+    pub verb: &'a str,
     /// The code of that reply.
     pub code: Option<u16>,
     /// The list that the reply named.
-    pub list: Option<String>,
-    /// What it is concluded from.
-    pub evidence: serde_json::Value,
+    pub list: Option<&'a str>,
+    /// What it is concluded from. JSON.
+    pub evidence: &'a str,
 }
 
 /// How a session ended, seen as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Every recipient got the mail.
     Delivered,
@@ -317,7 +305,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Every outcome.
+    /// Every one.
     pub const ALL: [Self; 11] = [
         Self::Delivered,
         Self::Partly,
@@ -358,10 +346,8 @@ impl fmt::Display for Outcome {
 }
 
 /// The last record of a session.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionEnd {
-    /// The session.
-    pub id: SessionId,
     /// When it ended.
     pub at_us: u64,
     /// How it ended.
@@ -371,7 +357,7 @@ pub struct SessionEnd {
 }
 
 /// Records that were lost: neither the store nor the spool could take them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     /// When the first was lost, in microseconds of Unix time.
     pub from_us: i64,
@@ -386,9 +372,8 @@ pub struct Gap {
 impl Message {
     /// A message that has just begun with MAIL.
     #[must_use]
-    pub fn begun(id: SessionId, n: u32, leg: u16, reverse_path: String, mail_us: u64) -> Self {
+    pub fn begun(n: u32, leg: u16, reverse_path: String, mail_us: u64) -> Self {
         Self {
-            id,
             n,
             leg,
             reverse_path,
@@ -413,15 +398,7 @@ mod tests {
     fn the_notation_reads_back() {
         for dir in Dir::ALL {
             assert_eq!(Dir::from_notation(dir.notation()), Some(dir));
-            assert_eq!(serde_json::to_value(dir).unwrap(), dir.notation());
         }
         assert_eq!(Dir::from_notation("=>"), None);
-    }
-
-    #[test]
-    fn an_outcome_has_one_name_everywhere() {
-        for outcome in [Outcome::Delivered, Outcome::TlsFailed, Outcome::MxLost, Outcome::Unused] {
-            assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.name());
-        }
     }
 }

@@ -11,23 +11,21 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{
-    Record, SessionLog, SessionStart, SessionStore, bounds::bound, desk::Desk, keeper::Keeper, spool::Spool,
-    sqlite::SqliteStore,
-};
+use crate::{SessionLog, SessionStart, SessionStore, desk::Desk, keeper::Keeper, spool::Spool, sqlite::SqliteStore};
 
 /// How recording behaves. [`RecorderSettings::new`] has the defaults.
 #[derive(Debug, Clone)]
 pub struct RecorderSettings {
     /// The file where records wait while the store is away.
     pub spool: PathBuf,
-    /// Bound of that file. 1 GiB: some five million records, hours of a busy node.
+    /// Bound of that file. 1 GiB: some ten million records, hours of a busy node.
     pub spool_bytes: u64,
-    /// Records that may wait for the thread, which looks every twenty-fifth of a second: what a busy node makes in a second or two. 16 MB at most.
-    pub channel: usize,
-    /// Records in memory beyond which a busy store counts as slow, and the most that is kept when the spool fails too.
+    /// Bytes that may wait for the thread, which looks every twenty-fifth of a second. 16 MiB: what a busy node makes in a second or two.
+    pub desk: usize,
+    /// Bytes in memory beyond which a busy store counts as slow, and the most that is kept when the spool fails too. 4 MiB: half a second of a
+    /// busy node is what a kill may take.
     pub memory: usize,
-    /// Most records of one transaction.
+    /// Bytes of one transaction. 1 MiB: some ten thousand rows. Each transaction writes the ends of all tables again.
     pub batch: usize,
     /// How long a record waits for company. 200 ms: few transactions, and `warren sessions` still looks live.
     pub linger: Duration,
@@ -50,11 +48,11 @@ impl RecorderSettings {
     #[must_use]
     pub fn new(dir: &Path) -> Self {
         Self {
-            spool: dir.join("spool.jsonl"),
+            spool: dir.join("spool"),
             spool_bytes: 1 << 30,
-            channel: 65_536,
-            memory: 16_384,
-            batch: 2_000,
+            desk: 16 << 20,
+            memory: 4 << 20,
+            batch: 1 << 20,
             linger: Duration::from_millis(200),
             patience: Duration::from_secs(2),
             retry_first: Duration::from_millis(250),
@@ -125,12 +123,16 @@ pub struct RecorderThread {
 impl Recorder {
     /// Records into SQLite in `dir`. The database need not be there or work: it is opened by the thread, again and again.
     pub fn in_directory(dir: &Path, settings: RecorderSettings) -> io::Result<(Self, RecorderThread)> {
+        let old = dir.join("spool.jsonl");
+        if old.metadata().is_ok_and(|meta| meta.len() > 0) {
+            tracing::warn!(path = %old.display(), "session records that an earlier version left there are not loaded: it wrote them in another form");
+        }
         Self::start(SqliteStore::new(database(dir)), settings)
     }
 
     /// Starts the thread that records into `store`.
     pub fn start<S: SessionStore>(store: S, settings: RecorderSettings) -> io::Result<(Self, RecorderThread)> {
-        let desk = Arc::new(Desk::new(settings.channel));
+        let desk = Arc::new(Desk::new(settings.desk));
         let (flushes, incoming) = mpsc::channel(FLUSHES);
         let (stats_in, stats) = watch::channel(Stats::default());
         let (stop, stopped) = oneshot::channel();
@@ -163,17 +165,10 @@ impl Recorder {
         self.on.is_some()
     }
 
-    /// Takes one record. Never waits: a record that finds no room is counted, and a gap recorded in its place.
-    pub fn record(&self, mut record: Record) {
-        let Some(on) = &self.on else { return };
-        bound(&mut record);
-        on.desk.put(record);
-    }
-
-    /// Begins the log of one session.
+    /// Begins the log of one session. Recording ends with the last recorder, whatever logs are still there.
     #[must_use]
     pub fn session(&self, start: SessionStart) -> SessionLog {
-        SessionLog::begin(self.clone(), start)
+        SessionLog::begin(self.on.as_ref().map(|on| Arc::clone(&on.desk)), start)
     }
 
     /// Waits until everything recorded so far is in the store or in the spool file.

@@ -1,20 +1,20 @@
-//! Where records wait while the store is away: one file, one JSON record a line, appended and read in order.
+//! Where frames wait while the store is away: one file, appended and read in order, the bytes as the sessions wrote them.
 //!
-//! Not synced: it outlives a killed process, not a power cut. A line torn by a kill is skipped when read. Once all
+//! Not synced: it outlives a killed process, not a power cut. A frame torn by a kill is skipped when read, and so is whatever else is no frame. Once all
 //! is read the file is emptied; until then what was read stays in it and would be read again after a restart, which the
 //! store takes without harm.
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
 };
 
-use crate::Record;
-
-/// Longest line taken for a record. A record's own bounds keep it far below.
-const LINE_LIMIT: u64 = 1 << 20;
+use crate::{
+    Bundle,
+    frame::{FRAME_LIMIT, Found, Frame, HEADER, next_magic},
+};
 
 /// The spool file.
 #[derive(Debug)]
@@ -24,8 +24,6 @@ pub struct Spool {
     limit: u64,
     size: u64,
     read: u64,
-    /// The file does not end with a line end.
-    torn: bool,
 }
 
 /// Why records could not be spooled.
@@ -51,12 +49,12 @@ pub enum SpoolError {
     },
 }
 
-/// Records read back.
+/// Frames read back.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// In the order in which they were spooled.
-    pub records: Vec<Record>,
-    /// Lines that are no records.
+    pub bundle: Bundle,
+    /// Stretches of the file that are no frames.
     pub damaged: u64,
     /// Where the next read begins.
     end: u64,
@@ -67,8 +65,7 @@ impl Spool {
     #[must_use]
     pub fn new(path: PathBuf, limit: u64) -> Self {
         let size = std::fs::metadata(&path).map(|meta| meta.len()).unwrap_or(0);
-        // Unknown how the last line ended: an empty line more does no harm.
-        Self { path, file: None, limit, size, read: 0, torn: size > 0 }
+        Self { path, file: None, limit, size, read: 0 }
     }
 
     /// Whether nothing waits.
@@ -77,35 +74,21 @@ impl Spool {
         self.read >= self.size
     }
 
-    /// Appends all of `records`, or none.
-    pub fn append<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<(), SpoolError> {
-        let mut lines = Vec::new();
-        if self.torn {
-            lines.push(b'\n');
-        }
-        for record in records {
-            if let Err(error) = serde_json::to_writer(&mut lines, record) {
-                // Nothing in a record fails to serialize; if it did, one record less is the lesser evil.
-                tracing::error!(%error, "a session record cannot be spooled");
-                continue;
-            }
-            lines.push(b'\n');
-        }
-        if self.size + lines.len() as u64 > self.limit {
+    /// Appends `frames` with one write, all or none.
+    pub fn append(&mut self, frames: &[u8]) -> Result<(), SpoolError> {
+        let size = self.size;
+        if size + frames.len() as u64 > self.limit {
             return Err(SpoolError::Full { path: self.path.clone(), limit: self.limit });
         }
-        let size = self.size;
         let file = self.file()?;
-        let written = file.seek(SeekFrom::Start(size)).and_then(|_| file.write_all(&lines));
-        match written {
+        match file.seek(SeekFrom::Start(size)).and_then(|_| file.write_all(frames)) {
             Ok(()) => {
-                self.size += lines.len() as u64;
-                self.torn = false;
+                self.size += frames.len() as u64;
                 Ok(())
             }
             Err(source) => {
-                // A disk that filled up in the middle: take back the half.
-                self.torn = file.set_len(size).is_err();
+                // A disk that filled up in the middle: take back the half. Should that fail too, it will be skipped.
+                let _ = file.set_len(size);
                 // It may have been replaced meanwhile; the next attempt looks.
                 self.file = None;
                 Err(self.error("append to", source))
@@ -113,32 +96,20 @@ impl Spool {
         }
     }
 
-    /// The next `count` records at most. [`Spool::done`] moves on; without it the same come again.
-    pub fn next(&mut self, count: usize) -> Result<Loaded, SpoolError> {
-        let read = self.read;
-        let (size, mut loaded) = (self.size, Loaded { end: read, ..Loaded::default() });
+    /// The next frames, of some `bytes`, one at least. [`Spool::done`] moves on; without it the same come again.
+    pub fn next(&mut self, bytes: usize) -> Result<Loaded, SpoolError> {
+        let (size, read) = (self.size, self.read);
+        // The largest frame fits in, so there is always one that is whole, or damage.
+        let length = (bytes.max(HEADER + FRAME_LIMIT) as u64).min(size.saturating_sub(read));
+        let mut buffer = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
         let file = self.file()?;
-        let result = (|| {
-            file.seek(SeekFrom::Start(read))?;
-            let mut reader = BufReader::new(file);
-            let mut line = Vec::new();
-            while loaded.records.len() < count && loaded.end < size {
-                line.clear();
-                let length = io::Read::take(&mut reader, LINE_LIMIT).read_until(b'\n', &mut line)?;
-                if length == 0 {
-                    loaded.end = size;
-                    break;
-                }
-                loaded.end += length as u64;
-                match serde_json::from_slice(&line) {
-                    Ok(record) => loaded.records.push(record),
-                    Err(_) if line == b"\n" => {}
-                    Err(_) => loaded.damaged += 1,
-                }
-            }
-            Ok(())
-        })();
+        let result = file.seek(SeekFrom::Start(read)).and_then(|_| file.take(length).read_to_end(&mut buffer));
         result.map_err(|source| self.error("read", source))?;
+        let at_end = (buffer.len() as u64) < length || read + length >= size;
+        let mut loaded = scan(&buffer, bytes, at_end);
+        // Shorter than it was: somebody emptied it.
+        loaded.end =
+            if (buffer.len() as u64) < length && loaded.end == buffer.len() as u64 { size } else { read + loaded.end };
         Ok(loaded)
     }
 
@@ -147,7 +118,7 @@ impl Spool {
         self.read = loaded.end;
         if self.is_empty() {
             match self.file().map(|file| file.set_len(0)) {
-                Ok(Ok(())) => (self.size, self.read, self.torn) = (0, 0, false),
+                Ok(Ok(())) => (self.size, self.read) = (0, 0),
                 Ok(Err(error)) => {
                     tracing::warn!(path = %self.path.display(), %error, "loaded session records stay in the spool file")
                 }
@@ -168,5 +139,116 @@ impl Spool {
 
     fn error(&self, action: &'static str, source: io::Error) -> SpoolError {
         SpoolError::Io { path: self.path.clone(), action, source }
+    }
+}
+
+/// The frames at the beginning of `buffer`, of some `bytes`, and what is between them. What goes on behind its end is left to the next read, unless
+/// it is the end of all.
+fn scan(buffer: &[u8], bytes: usize, at_end: bool) -> Loaded {
+    let mut loaded = Loaded::default();
+    let (mut at, mut whole) = (0, true);
+    while at < buffer.len() && loaded.bundle.len() < bytes {
+        match Frame::find(&buffer[at..]) {
+            Found::Frame(frame) => {
+                loaded.bundle.push_frame(&frame);
+                at += frame.len();
+                whole = true;
+            }
+            Found::Cut if !at_end => break,
+            Found::Cut | Found::Damage => {
+                loaded.damaged += u64::from(std::mem::take(&mut whole));
+                at = match next_magic(&buffer[at..]) {
+                    Some(next) => at + next,
+                    None if at_end => buffer.len(),
+                    // A magic may begin in the last bytes.
+                    None => (at + 1).max(buffer.len().saturating_sub(3)),
+                };
+            }
+        }
+    }
+    loaded.end = at as u64;
+    loaded
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{LegNews, Outcome, Record, SessionEnd, SessionId};
+
+    fn frame(n: u64) -> Bundle {
+        let record = Record::End(SessionEnd { at_us: n, outcome: Outcome::Cut, bytes: 0 });
+        Bundle::of([(SessionId::floor(std::time::SystemTime::UNIX_EPOCH), record)])
+    }
+
+    fn told(bundle: &Bundle) -> Vec<u64> {
+        let records = bundle.frames().flat_map(|frame| frame.records());
+        records.filter_map(|record| if let Record::End(end) = record { Some(end.at_us) } else { None }).collect()
+    }
+
+    /// Everything in the file, so many bytes at a time.
+    fn drain(spool: &mut Spool, bytes: usize) -> (Vec<u64>, u64) {
+        let (mut all, mut damaged) = (Vec::new(), 0);
+        while !spool.is_empty() {
+            let loaded = spool.next(bytes).unwrap();
+            assert!(loaded.end > spool.read, "it goes on");
+            all.extend(told(&loaded.bundle));
+            damaged += loaded.damaged;
+            spool.done(&loaded);
+        }
+        (all, damaged)
+    }
+
+    proptest! {
+        /// A kill in the middle of a write, the next process appends, and so on.
+        #[test]
+        fn a_torn_tail_is_all_that_is_lost(cuts in prop::collection::vec((1_u64..5, 0_usize..40), 1..6), bytes in 1_usize..300) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("spool");
+            let (mut next, mut expected, mut torn) = (0, Vec::new(), 0);
+            for (frames, cut) in cuts {
+                let mut spool = Spool::new(path.clone(), 1 << 20);
+                for _ in 0..frames {
+                    spool.append(frame(next).bytes()).unwrap();
+                    expected.push(next);
+                    next += 1;
+                }
+                let whole = frame(next);
+                let cut = cut.min(whole.len() - 1);
+                torn += u64::from(cut > 0);
+                let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+                file.write_all(&whole.bytes()[..cut]).unwrap();
+            }
+            let mut spool = Spool::new(path.clone(), 1 << 20);
+            prop_assert_eq!(drain(&mut spool, bytes), (expected, torn));
+            prop_assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        }
+
+        #[test]
+        fn whatever_the_file_holds_it_is_read_to_its_end(junk in prop::collection::vec(any::<u8>(), 0..500), at in 0_usize..500) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("spool");
+            let at = at.min(junk.len());
+            let content = [&junk[..at], frame(1).bytes(), &junk[at..]].concat();
+            std::fs::write(&path, content).unwrap();
+            prop_assert_eq!(drain(&mut Spool::new(path, 1 << 20), 1).0, vec![1]);
+        }
+    }
+
+    #[test]
+    fn frames_are_loaded_over_the_edge_of_what_is_read_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spool = Spool::new(directory.path().join("spool"), 1 << 30);
+        let mut many = Bundle::default();
+        let id = SessionId::floor(std::time::SystemTime::UNIX_EPOCH);
+        for n in 0..5_000 {
+            let long = Record::Leg(1, LegNews::Failed(&"x".repeat(900)));
+            let end = Record::End(SessionEnd { at_us: n, outcome: Outcome::Cut, bytes: 0 });
+            many.append(&mut Bundle::of([(id, long), (id, end)]));
+        }
+        assert!(many.len() > FRAME_LIMIT);
+        spool.append(many.bytes()).unwrap();
+        assert_eq!(drain(&mut spool, usize::MAX / 2).0, (0..5_000).collect::<Vec<_>>());
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{future::Future, path::PathBuf, time::SystemTime};
 
-use crate::Record;
+use crate::Bundle;
 
 /// Keeps records. One writer uses it, one call at a time.
 pub trait SessionStore: Send + 'static {
-    /// Writes all of `records`, in order, or none. What was written before is written again without harm.
-    fn write(&mut self, records: &[Record]) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Writes all records of `bundle`, in order, or none. What was written before is written again without harm.
+    fn write(&mut self, bundle: &Bundle) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Forgets sessions that began before `time`, at most a few hundred in one call; says how many.
     fn prune(&mut self, time: SystemTime) -> impl Future<Output = Result<u64, StoreError>> + Send;

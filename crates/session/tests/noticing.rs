@@ -5,10 +5,10 @@ mod common;
 
 use std::{borrow::Cow, net::IpAddr, path::Path, time::SystemTime};
 
-use common::{LONG, hasty, leg, moment, start, tell};
+use common::{LONG, dial, dialled, hasty, moment, start, tell};
 use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 use warren_session::{
-    Dir, Filter, Leg, Outcome, Reader, Record, Recorder, RecorderSettings, SessionId, SessionStore,
+    Dir, Filter, Outcome, Reader, Recorder, RecorderSettings, SessionId, SessionStore,
     detect::{EventKind, Finding},
     recorder::database,
     sqlite::SqliteStore,
@@ -26,12 +26,12 @@ async fn record(dir: &Path, telling: impl FnOnce(&Recorder)) {
 
 fn tarpit(recorder: &Recorder, id: SessionId) {
     let mut log = recorder.session(start(id, "acme"));
-    log.leg(leg(id));
+    dial(&mut log);
     log.reply(1, 9_000_000, Dir::ReplyPassed, 220, "tarpit");
     let evidence = serde_json::json!({ "how": "drip", "pieces": 27 });
     let verb = String::new();
     let finding = Finding { kind: EventKind::Tarpit, egress: SLOW, verb, code: Some(220), list: None, evidence };
-    log.event(1, 9_000_000, "tarpit\u{1b}[2J.example", finding);
+    log.event(1, 9_000_000, "tarpit\u{1b}[2J.example", &finding);
     log.command(1, 9_100_000, Dir::CommandPassed, b"QUIT");
     log.end(9_200_000, Outcome::Unused, 0);
 }
@@ -145,36 +145,16 @@ async fn a_farewell_on_the_leg_that_was_left_is_not_taken_for_what_the_next_repl
     let id = SessionId::at(moment(0), 1);
     record(dir.path(), |recorder| {
         let mut log = recorder.session(start(id, "acme"));
-        log.leg(leg(id));
+        dial(&mut log);
         log.command(1, 2_000, Dir::CommandPassed, b"MAIL FROM:<alice@acme.example>");
         log.reply(1, 3_000, Dir::ReplyEnded, 554, "5.7.1 blocked");
-        log.leg(Leg { n: 2, started_us: 4_000, connected_us: Some(5_000), ..leg(id) });
+        log.dialled(2, dialled(4_000));
+        log.connected(2, 5_000);
         log.command(1, 6_000, Dir::SentByProxy, b"QUIT");
         log.command(2, 7_000, Dir::SentByProxy, b"MAIL FROM:<alice@acme.example>");
         let timed = log.reply(2, 9_000, Dir::ReplyPassed, 250, "2.1.0 Ok").unwrap();
-        assert_eq!((timed.verb.as_str(), timed.took_us), ("MAIL", 2_000));
+        assert_eq!((&*timed.verb, timed.took_us), ("MAIL", 2_000));
         log.end(10_000, Outcome::Delivered, 0);
     })
     .await;
-}
-
-#[test]
-fn an_event_survives_the_spool_file() {
-    let id = SessionId::at(moment(0), 1);
-    let event = warren_session::Event {
-        id,
-        n: 1,
-        leg: 1,
-        at_us: 5,
-        kind: EventKind::SlowAddress,
-        operator: "acme.example".into(),
-        egress: SLOW,
-        verb: "RCPT".into(),
-        code: None,
-        list: None,
-        evidence: serde_json::json!({ "times": 50.0 }),
-    };
-    let record = Record::Event(Box::new(event));
-    let line = serde_json::to_string(&record).unwrap();
-    assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record);
 }

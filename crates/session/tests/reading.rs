@@ -161,7 +161,8 @@ async fn reading_leaves_no_files_behind() {
 async fn reading_as_root_leaves_no_files_of_root() {
     let dir = tempfile::tempdir().unwrap();
     let path = database(dir.path());
-    let (recorder, _thread) = Recorder::in_directory(dir.path(), hasty(dir.path())).unwrap();
+    let patient = RecorderSettings { patience: LONG, ..hasty(dir.path()) };
+    let (recorder, _thread) = Recorder::in_directory(dir.path(), patient).unwrap();
     let id = SessionId::at(moment(0), 5);
     tell(&recorder, id, "acme");
     recorder.flush().await;

@@ -7,10 +7,11 @@ mod moving;
 mod words;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use warren_session::detect::Answer;
-use warren_session::{Class, Dir, Leg, Message, Outcome, Recipient, SessionLog, Timed, TlsFacts, Verdict};
+use warren_session::{Class, Dialled, Dir, Message, Outcome, Recipient, SessionLog, Timed, TlsFacts, Verdict};
 use warren_smtp::command::Verb;
 use warren_smtp::mediator::{Ending, Event, Flow, Observer, Topic};
 use warren_smtp::{ForwardPath, Reply};
@@ -19,7 +20,7 @@ use warren_wire::client::PolicyFacts;
 use crate::detect::{Noticed, Slow, Watch};
 use crate::message_id::MessageId;
 use moving::Aside;
-use words::{dir, recipient};
+use words::{Given, dir};
 pub(crate) use words::{lines, verdict};
 
 /// Most recipients recorded of one message; replies are still matched beyond.
@@ -36,7 +37,7 @@ pub struct SessionRecord {
     watch: Option<Watch>,
     /// What the watch noticed for the egress policy.
     slow: Vec<Slow>,
-    leg: Option<Box<Leg>>,
+    leg: Option<Leg>,
     legs: u16,
     /// Commands passed and not yet answered.
     asked: VecDeque<Asked>,
@@ -57,6 +58,15 @@ pub struct SessionRecord {
     /// The last refusal seen, by its first digit.
     refused: Option<u16>,
     forbidden: bool,
+}
+
+/// A dial, as far as the record has to remember it.
+#[derive(Debug, Clone, Copy)]
+struct Leg {
+    /// Counted from 1.
+    n: u16,
+    egress: IpAddr,
+    dialled: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -133,41 +143,30 @@ impl SessionRecord {
         self.refused = Some(451);
     }
 
-    /// A dial begins.
-    pub fn dialling(&mut self, egress: std::net::IpAddr, ehlo_name: &str, decision: Box<str>) {
+    /// A dial begins. `decision` is JSON: why from this address.
+    pub fn dialling(&mut self, egress: IpAddr, ehlo_name: &str, decision: &str) {
+        let now = Instant::now();
         self.legs = self.legs.saturating_add(1);
-        self.leg = Some(Box::new(Leg {
-            id: self.log.id(),
-            n: self.legs,
-            egress,
-            started_us: self.micros(Instant::now()),
-            connected_us: None,
-            tls: None,
-            error: None,
-            ehlo_name: Some(ehlo_name.to_owned()),
-            extensions: Vec::new(),
-            decision,
-        }));
+        self.leg = Some(Leg { n: self.legs, egress, dialled: now });
+        self.log.dialled(self.legs, Dialled { at_us: self.micros(now), egress, ehlo_name, decision });
         self.asked = VecDeque::new();
     }
 
     /// The connection of the dial stands.
     pub fn connected(&mut self) {
-        let (now, mut took) = (Instant::now(), None);
-        let at_us = self.micros(now);
-        self.change_leg(|leg| {
-            leg.connected_us = Some(at_us);
-            took = Some((leg.egress, Duration::from_micros(at_us.saturating_sub(leg.started_us))));
-        });
-        if let (Some((egress, took)), Some(watch)) = (took, &mut self.watch) {
-            let noticed = watch.connected(egress, took, now);
+        let (Some(leg), now) = (self.leg, Instant::now()) else { return };
+        self.log.connected(leg.n, self.micros(now));
+        if let Some(watch) = &mut self.watch {
+            let noticed = watch.connected(leg.egress, now.saturating_duration_since(leg.dialled), now);
             self.notice(now, noticed);
         }
     }
 
     /// The dial, or TLS on it, failed.
     pub fn failed(&mut self, error: &str) {
-        self.change_leg(|leg| leg.error = Some(error.to_owned()));
+        if let Some(leg) = self.leg {
+            self.log.failed(leg.n, error);
+        }
     }
 
     /// Something happened between what was said.
@@ -177,11 +176,13 @@ impl SessionRecord {
     }
 
     /// TLS is established.
-    pub fn secured(&mut self, facts: TlsFacts) {
+    pub fn secured(&mut self, facts: &TlsFacts) {
         if let Some(watch) = &self.watch {
             watch.counter().secured(&facts.version);
         }
-        self.change_leg(|leg| leg.tls = Some(facts));
+        if let Some(leg) = self.leg {
+            self.log.secured(leg.n, facts);
+        }
     }
 
     /// The connection to the MX is over, and what it took can be learned. [`SessionRecord::slow`] may have something to say.
@@ -208,31 +209,17 @@ impl SessionRecord {
         self.log.end(at_us, outcome, self.bytes);
     }
 
-    fn recipient(&mut self, recipient: Recipient) {
-        if let Some(watch) = &self.watch {
-            watch.counter().recipient(recipient.verdict.class);
-        }
-        self.log.recipient(recipient);
-    }
-
-    fn change_leg(&mut self, change: impl FnOnce(&mut Leg)) {
-        if let Some(leg) = &mut self.leg {
-            change(leg);
-            self.log.leg(Leg::clone(leg));
-        }
-    }
-
     fn notice(&mut self, at: Instant, noticed: Noticed) {
         let (leg, at_us) = (self.leg_number(), self.micros(at));
         let Some(watch) = &self.watch else { return };
-        for finding in noticed.findings {
+        for finding in &noticed.findings {
             self.log.event(leg, at_us, watch.operator(), finding);
         }
         self.slow.extend(noticed.slow);
     }
 
     fn leg_number(&self) -> u16 {
-        self.leg.as_ref().map_or(0, |leg| leg.n)
+        self.leg.map_or(0, |leg| leg.n)
     }
 
     fn micros(&self, at: Instant) -> u64 {
@@ -330,11 +317,10 @@ impl SessionRecord {
             Topic::Command(Verb::Rcpt) if asked.recipient > 0 => {
                 let open = &mut self.open[place];
                 if refused {
-                    let n = asked.recipient;
                     let verdict = verdict("RCPT", reply, lines);
-                    let record = recipient(open, n, verdict, Some((reply, lines)), Some(at_us));
+                    let given = Given::by(Some((reply, lines)), at_us);
                     self.tally.failed += 1;
-                    self.recipient(record);
+                    tell(&mut self.log, self.watch.as_ref(), given.recipient(open, asked.recipient, &verdict));
                 } else {
                     open.accepted.push(asked.recipient);
                 }
@@ -347,7 +333,7 @@ impl SessionRecord {
                 open.message.reply_us = Some(at_us);
                 if asked.topic == Topic::Command(Verb::Mail) {
                     // What was pipelined behind it is answered by the MX one by one, but there is no message.
-                    self.log.message(open.message.clone());
+                    self.log.message(&open.message);
                 }
             }
             Topic::EndOfData | Topic::LastChunk => {
@@ -378,15 +364,15 @@ impl SessionRecord {
         open.recipients.push(to.to_string());
         let n = u32::try_from(open.recipients.len()).unwrap_or(u32::MAX);
         let lines = lines(reply);
-        let record = recipient(open, n, Verdict::of(Class::Tls), Some((reply, &lines)), Some(at_us));
+        let (given, verdict) = (Given::by(Some((reply, &lines)), at_us), Verdict::of(Class::Tls));
         self.tally.failed += 1;
-        self.recipient(record);
+        tell(&mut self.log, self.watch.as_ref(), given.recipient(open, n, &verdict));
     }
 
     /// What the connection was worth to each recipient domain.
-    pub fn judged(&mut self, policies: Vec<PolicyFacts>) {
-        if !policies.is_empty() {
-            self.change_leg(|leg| leg.tls.iter_mut().for_each(|tls| tls.policies.clone_from(&policies)));
+    pub fn judged(&mut self, policies: &[PolicyFacts]) {
+        if let (Some(leg), false) = (self.leg, policies.is_empty()) {
+            self.log.judged(leg.n, policies);
         }
     }
 
@@ -402,9 +388,9 @@ impl SessionRecord {
             open.message.verdict = Verdict::of(Class::Network);
         }
         let delivered = reply.is_some_and(|(reply, _)| reply.is_positive());
-        for n in std::mem::take(&mut open.accepted) {
-            let verdict = open.message.verdict.clone();
-            self.recipient(recipient(&open, n, verdict, reply, reply.map(|_| at_us)));
+        let given = Given::by(reply, at_us);
+        for n in &open.accepted {
+            tell(&mut self.log, self.watch.as_ref(), given.recipient(&open, *n, &open.message.verdict));
             if delivered {
                 self.tally.delivered += 1;
             } else {
@@ -414,7 +400,7 @@ impl SessionRecord {
         if let Some(watch) = &self.watch {
             watch.counter().message(open.message.verdict.class);
         }
-        self.log.message(open.message);
+        self.log.message(&open.message);
     }
 
     fn content(&mut self, at: Instant, bytes: &[u8]) {
@@ -437,7 +423,7 @@ impl Observer for SessionRecord {
             Event::Mail(path) => {
                 self.messages += 1;
                 let message =
-                    Message::begun(self.log.id(), self.messages, self.leg_number(), path.to_string(), self.micros(at));
+                    Message::begun(self.messages, self.leg_number(), path.to_string(), self.micros(at));
                 self.open.push_back(Open {
                     message,
                     recipients: Vec::new(),
@@ -467,8 +453,9 @@ impl Observer for SessionRecord {
                 }
             }
             Event::Offered { lines, .. } => {
-                let lines = lines.to_vec();
-                self.change_leg(|leg| leg.extensions = lines);
+                if let Some(leg) = self.leg {
+                    self.log.offered(leg.n, lines);
+                }
             }
             Event::Heard { bytes } => {
                 if let Some(watch) = &mut self.watch {
@@ -477,7 +464,7 @@ impl Observer for SessionRecord {
             }
             Event::Injected { bytes } => {
                 tracing::warn!(session = %self.log.id(), bytes, "dropped what the MX sent behind its 220 to STARTTLS");
-                self.change_leg(|leg| leg.error = Some(format!("{bytes} bytes behind the 220 of STARTTLS dropped")));
+                self.failed(&format!("{bytes} bytes behind the 220 of STARTTLS dropped"));
             }
             Event::Pipelined { bytes } => self.noted(&format!("{bytes} bytes behind STARTTLS dropped")),
             Event::Moving { reply, .. } => self.moving(at, reply),
@@ -486,4 +473,12 @@ impl Observer for SessionRecord {
             Event::Ended(ending) => self.ending = Some(ending),
         }
     }
+}
+
+/// Records what became of a recipient, and counts it.
+fn tell(log: &mut SessionLog, watch: Option<&Watch>, recipient: Recipient<'_>) {
+    if let Some(watch) = watch {
+        watch.counter().recipient(recipient.verdict.class);
+    }
+    log.recipient(recipient);
 }

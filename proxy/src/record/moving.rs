@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use warren_session::{Dir, Leg};
+use warren_session::Dir;
 use warren_smtp::Reply;
 
-use super::{Asked, SessionRecord, lines};
+use super::{Asked, Leg, SessionRecord, lines};
 
 /// A leg that the session may go back to, or just left.
 #[derive(Debug)]
 pub(super) struct Aside {
-    leg: Option<Box<Leg>>,
+    leg: Option<Leg>,
     asked: VecDeque<Asked>,
     /// It refused, and is there as long as the new one is not.
     refused: bool,
@@ -27,14 +27,14 @@ impl SessionRecord {
             self.watch_reply(at, timed, reply, &lines);
             self.refused = Some(reply.code);
         }
-        let (leg, asked, refused) = (self.leg.clone(), std::mem::take(&mut self.asked), refusal.is_some());
+        let (leg, asked, refused) = (self.leg, std::mem::take(&mut self.asked), refusal.is_some());
         // While a leg is being tried another may have been tried before it.
         self.aside.get_or_insert_with(|| Box::new(Aside { leg, asked, refused }));
     }
 
     pub(super) fn moved(&mut self, at: Instant, quit: bool) {
         let Some(aside) = self.aside.take() else { return };
-        if let (true, Some(old)) = (quit && aside.refused, &aside.leg) {
+        if let (true, Some(old)) = (quit && aside.refused, aside.leg) {
             self.log.command(old.n, self.micros(at), Dir::SentByProxy, b"QUIT");
         }
         self.again = aside.asked;
@@ -46,7 +46,7 @@ impl SessionRecord {
 
     pub(super) fn stayed(&mut self, at: Instant) {
         let Some(aside) = self.aside.take().filter(|aside| aside.refused) else { return };
-        if let (Some(old), Some(watch)) = (&aside.leg, &mut self.watch) {
+        if let (Some(old), Some(watch)) = (aside.leg, &mut self.watch) {
             let noticed = watch.back(old.egress, at);
             self.notice(at, noticed);
         }

@@ -1,29 +1,40 @@
 //! From what the mediator says to what the record says.
 
-use warren_session::{Dir, Recipient, Said, Text, Verdict, classify};
+use std::borrow::Cow;
+
+use warren_session::{Dir, Recipient, Said, Verdict, classify};
 use warren_smtp::Reply;
 use warren_smtp::mediator::Flow;
 
 use super::Open;
 
-pub(super) fn recipient(
-    open: &Open,
-    n: u32,
-    verdict: Verdict,
-    reply: Option<(&Reply, &str)>,
+/// What decided on recipients: a reply, or none.
+pub(super) struct Given<'a> {
+    reply: Option<(&'a Reply, &'a str)>,
+    enhanced: Option<String>,
     reply_us: Option<u64>,
-) -> Recipient {
-    let index = usize::try_from(n).unwrap_or(usize::MAX).saturating_sub(1);
-    Recipient {
-        id: open.message.id,
-        message: open.message.n,
-        n,
-        forward_path: open.recipients.get(index).cloned().unwrap_or_default(),
-        verdict,
-        code: reply.map(|(reply, _)| reply.code),
-        enhanced: reply.and_then(|(reply, _)| reply.status()).map(|code| code.to_string()),
-        text: reply.map(|(_, lines)| Text::from(lines)).unwrap_or_default(),
-        reply_us,
+}
+
+impl<'a> Given<'a> {
+    /// By this reply, with its lines, that came then.
+    pub(super) fn by(reply: Option<(&'a Reply, &'a str)>, at_us: u64) -> Self {
+        let enhanced = reply.and_then(|(reply, _)| reply.status()).map(|code| code.to_string());
+        Self { reply, enhanced, reply_us: reply.map(|_| at_us) }
+    }
+
+    /// The record of recipient `n` of a message.
+    pub(super) fn recipient<'b>(&'b self, open: &'b Open, n: u32, verdict: &'b Verdict) -> Recipient<'b> {
+        let index = usize::try_from(n).unwrap_or(usize::MAX).saturating_sub(1);
+        Recipient {
+            message: open.message.n,
+            n,
+            forward_path: open.recipients.get(index).map_or("", String::as_str),
+            verdict: Cow::Borrowed(verdict),
+            code: self.reply.map(|(reply, _)| reply.code),
+            enhanced: self.enhanced.as_deref(),
+            text: self.reply.map_or("", |(_, lines)| lines),
+            reply_us: self.reply_us,
+        }
     }
 }
 

@@ -92,8 +92,7 @@ impl Verb {
     /// How many there are.
     pub const COUNT: usize = 6;
     /// Each of them, in the order of their numbers.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Greeting, Self::Ehlo, Self::Mail, Self::Rcpt, Self::Data, Self::End];
+    pub const ALL: [Self; Self::COUNT] = [Self::Greeting, Self::Ehlo, Self::Mail, Self::Rcpt, Self::Data, Self::End];
 
     /// From the word in a record; `.` is the end of data, the empty word the greeting.
     #[must_use]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{EventKind, Finding, Senses, Shared, Thresholds, Verb};
-use crate::{Class, Verdict, text::truncate};
+use crate::{Class, Verdict, text::cut};
 
 /// Slow replies of a session that are kept as evidence. Two make a tarpit.
 const SLOW_KEPT: usize = 8;
@@ -270,9 +270,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 fn kept(text: &str) -> String {
-    let mut text = text.to_owned();
-    truncate(&mut text, REPLY_KEPT);
-    text
+    cut(text, REPLY_KEPT).to_owned()
 }
 
 #[cfg(test)]

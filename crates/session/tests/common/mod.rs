@@ -6,11 +6,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use std::borrow::Cow;
 use tokio::sync::watch;
 use warren_launcher_api::{CellId, TenantName};
+
 use warren_session::{
-    Class, Dir, Door, Exchange, Leg, Message, Outcome, Recipient, Record, Recorder, RecorderSettings, SessionEnd,
-    SessionId, SessionStart, Stats, Text, TlsFacts, Verdict,
+    Class, Dialled, Dir, Door, Exchange, Message, Outcome, Recipient, Record, Recorder, RecorderSettings, SessionEnd,
+    SessionId, SessionLog, SessionStart, Stats, TlsFacts, Verdict,
 };
 
 /// Longer than anything here takes.
@@ -34,37 +36,43 @@ pub fn start(id: SessionId, tenant: &str) -> SessionStart {
     }
 }
 
-pub fn leg(id: SessionId) -> Leg {
-    Leg {
-        id,
-        n: 1,
+pub fn dialled(at_us: u64) -> Dialled<'static> {
+    Dialled {
+        at_us,
         egress: "203.0.113.11".parse().unwrap(),
-        started_us: 150,
-        connected_us: Some(900),
-        tls: Some(TlsFacts {
-            version: "TLSv1.3".into(),
-            cipher: "TLS13_AES_256_GCM_SHA384".into(),
-            group: Some("X25519".into()),
-            sni: Some("mx1.postfix.example".into()),
-            resumed: false,
-            handshake_us: 1_900,
-            trusted: false,
-            objection: Some("self-signed".into()),
-            certificate: None,
-            chain_sha256: vec!["00".repeat(32)],
-            policies: Vec::new(),
-        }),
-        error: None,
-        ehlo_name: Some("out1.warren.example".into()),
-        extensions: vec!["PIPELINING".into(), "SIZE 10240000".into()],
-        decision: serde_json::json!({"reason": "round robin"}).to_string().into(),
+        ehlo_name: "out1.warren.example",
+        decision: r#"{"reason":"round robin"}"#,
     }
+}
+
+pub fn tls() -> TlsFacts {
+    TlsFacts {
+        version: "TLSv1.3".into(),
+        cipher: "TLS13_AES_256_GCM_SHA384".into(),
+        group: Some("X25519".into()),
+        sni: Some("mx1.postfix.example".into()),
+        resumed: false,
+        handshake_us: 1_900,
+        trusted: false,
+        objection: Some("self-signed".into()),
+        certificate: None,
+        chain_sha256: vec!["00".repeat(32)],
+        policies: Vec::new(),
+    }
+}
+
+/// A dial that succeeds, with TLS.
+pub fn dial(log: &mut SessionLog) {
+    log.dialled(1, dialled(150));
+    log.connected(1, 900);
+    log.secured(1, &tls());
+    log.offered(1, &["PIPELINING".into(), "SIZE 10240000".into()]);
 }
 
 /// One mail over TLS, as the proxy would tell it.
 pub fn tell(recorder: &Recorder, id: SessionId, tenant: &str) {
     let mut log = recorder.session(start(id, tenant));
-    log.leg(leg(id));
+    dial(&mut log);
     log.reply(1, 2_000, Dir::ReplyPassed, 220, "mx1.postfix.example ESMTP Postfix");
     log.command(0, 2_400, Dir::CommandEnded, b"EHLO mail.acme.example");
     log.command(1, 2_450, Dir::SentByProxy, b"EHLO out1.warren.example");
@@ -80,44 +88,41 @@ pub fn tell(recorder: &Recorder, id: SessionId, tenant: &str) {
     log.reply(1, 7_210, Dir::ReplyPassed, 354, "End data with <CR><LF>.<CR><LF>");
     log.command(1, 9_000, Dir::CommandPassed, b".");
     log.reply(1, 1_019_000, Dir::ReplyPassed, 250, "2.0.0 Ok: queued as 4Xq8k01xwz");
-    let mut message = Message::begun(id, 1, 1, "alice@acme.example".into(), 6_400);
+    let mut message = Message::begun(1, 1, "alice@acme.example".into(), 6_400);
     message.size = 5_123;
     message.message_id = Some("<1@acme.example>".into());
     message.verdict = Verdict::of(Class::Delivered);
     message.code = Some(250);
-    log.message(message);
+    log.message(&message);
     log.recipient(Recipient {
-        id,
         message: 1,
         n: 1,
-        forward_path: "bob@postfix.example".into(),
-        verdict: Verdict::of(Class::Delivered),
+        forward_path: "bob@postfix.example",
+        verdict: Cow::Owned(Verdict::of(Class::Delivered)),
         code: Some(250),
-        enhanced: Some("2.0.0".into()),
-        text: "2.0.0 Ok: queued as 4Xq8k01xwz".into(),
+        enhanced: Some("2.0.0"),
+        text: "2.0.0 Ok: queued as 4Xq8k01xwz",
         reply_us: Some(1_019_000),
     });
     log.end(1_020_000, Outcome::Delivered, 5_123);
 }
 
 /// A record of little consequence.
-pub fn exchange(id: SessionId, seq: u32) -> Record {
+pub fn exchange(seq: u32) -> Record<'static> {
     Record::Exchange(Exchange {
-        id,
         seq,
         leg: 1,
         at_us: u64::from(seq),
         dir: Dir::ReplyPassed,
-        verb: "NOOP".into(),
+        verb: "NOOP",
         code: Some(250),
-        enhanced: None,
-        text: Text::from("2.0.0 Ok"),
+        text: "2.0.0 Ok",
         took_us: Some(u64::from(seq)),
     })
 }
 
-pub fn end(id: SessionId) -> Record {
-    Record::End(SessionEnd { id, at_us: 9, outcome: Outcome::Unused, bytes: 0 })
+pub fn end() -> Record<'static> {
+    Record::End(SessionEnd { at_us: 9, outcome: Outcome::Unused, bytes: 0 })
 }
 
 /// Settings that show in milliseconds what usually takes seconds.
@@ -125,7 +130,7 @@ pub fn hasty(dir: &Path) -> RecorderSettings {
     RecorderSettings {
         linger: Duration::from_millis(5),
         nice: 0,
-        patience: Duration::from_millis(50),
+        patience: Duration::from_millis(250),
         retry_first: Duration::from_millis(10),
         retry_max: Duration::from_millis(50),
         ..RecorderSettings::new(dir)
