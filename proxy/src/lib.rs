@@ -13,7 +13,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`proxy`] | what all sessions share |
-//! | [`launcher`], [`standalone`], [`door`] | where connections come from |
+//! | [`launcher`], `holder`, [`standalone`], [`door`] | where connections come from |
 //! | [`session`] | one connection, from door to MX |
 //! | [`reach`] | what is dialled at all: pure |
 //! | [`egress`] | from which address, and when: pure |
@@ -40,6 +40,7 @@ pub mod dial;
 pub mod door;
 pub mod egress;
 pub mod egress_store;
+mod holder;
 pub mod launcher;
 pub mod message_id;
 pub mod metrics;
