@@ -12,7 +12,8 @@ use std::thread;
 
 use base64::Engine as _;
 use jiff::civil::date;
-use warren_tlsrpt::{Day, Failure, Finding, Folder, Policy, PolicyType, Report, ResultType};
+use warren_tlsrpt::folder::Sent;
+use warren_tlsrpt::{Day, Failure, Finding, Folder, Policy, PolicyType, Report, ResultType, quota};
 
 fn finding(domain: &str, failure: Option<ResultType>) -> Finding {
     Finding {
@@ -62,7 +63,7 @@ fn name_server() -> SocketAddr {
             let query = &buffer[..length];
             let end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
             let name = String::from_utf8_lossy(&query[12..end]).to_ascii_lowercase();
-            let known = ["asks", "refused"].into_iter().find(|known| name.contains(known));
+            let known = ["asks", "refused", "victim"].into_iter().find(|known| name.contains(known));
             let mut answer = [&query[..2], &[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0], &query[12..end]].concat();
             match known {
                 Some(known) => {
@@ -188,6 +189,24 @@ fn reports_go_once_to_whoever_asks() {
     mails.recv().unwrap();
     let day = out(&tlsrpt(node.path(), &["show", "2026-01-02"]));
     assert_eq!(words(&day, 1).last(), Some(&"tls@asks.example"));
+}
+
+#[test]
+fn who_never_asked_is_not_flooded() {
+    let node = node(name_server());
+    let folder = Folder::new(node.path().join("state/sessions/tlsrpt"));
+    let mut day = Day::new(date(2026, 1, 3));
+    for n in 0..quota::MAX_TO_ADDRESS + 5 {
+        day.note(finding(&format!("d{n}.victim.test"), None));
+    }
+    folder.store(&day).unwrap();
+    // Of another day's reports, and yet today.
+    let sent = Sent { to: vec!["tls@victim.example".into()], at: jiff::Timestamp::now() };
+    folder.note_sent(date(2026, 1, 2), "asks.example", sent).unwrap();
+    let planned = tlsrpt(node.path(), &["send", "2026-01-03", "--dry-run"]);
+    assert_eq!(out(&planned).lines().count(), quota::MAX_TO_ADDRESS as usize - 1);
+    let left_out = "tls@victim.example has had its reports of today: 6 more that name it are not sent there";
+    assert!(err(&planned).contains(left_out), "{}", err(&planned));
 }
 
 #[test]

@@ -22,8 +22,8 @@ pub const SMTP_PORT: u16 = 25;
 /// Why an address is not dialled. The text goes into the log and the session record; the MSA learns as much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Not the port of an MX.
-    #[error("port {0} is not SMTP")]
+    /// Not the port of an MX, or of whatever else is dialled.
+    #[error("port {0} is not that of the service")]
     Port(u16),
     /// Loopback, private, link-local, multicast, documentation, reserved …
     #[error("special-purpose address ({0})")]
@@ -48,8 +48,13 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// The canonical address to dial for `to`, or why not. `own` are the addresses of this host's interfaces.
+    /// The canonical address to dial for `to`, an MX, or why not. `own` are the addresses of this host's interfaces.
     pub fn judge(&self, to: SocketAddr, own: &HashSet<IpAddr>) -> Result<SocketAddr, Refused> {
+        self.judge_on(SMTP_PORT, to, own)
+    }
+
+    /// The same for another service than mail, whose port is `port`. The node's receiver is none.
+    pub fn judge_on(&self, port: u16, to: SocketAddr, own: &HashSet<IpAddr>) -> Result<SocketAddr, Refused> {
         let canonical = SocketAddr::new(to.ip().to_canonical(), to.port());
         if self.listens(canonical) {
             return Err(Refused::Loop);
@@ -57,7 +62,7 @@ impl Reach {
         // What a translator on the way would make of it counts as much as the address itself.
         let inner = embedded(canonical.ip());
         for ip in [Some(canonical.ip()), inner].into_iter().flatten() {
-            if canonical.port() == SMTP_PORT && self.receiver.contains(&ip) {
+            if port == SMTP_PORT && canonical.port() == port && self.receiver.contains(&ip) {
                 continue;
             }
             if self.allow.iter().any(|network| network.contains(ip)) {
@@ -73,7 +78,7 @@ impl Reach {
             if let Some(range) = special(ip) {
                 return Err(Refused::Special(range));
             }
-            if canonical.port() != SMTP_PORT {
+            if canonical.port() != port {
                 return Err(Refused::Port(canonical.port()));
             }
         }
@@ -263,6 +268,17 @@ mod tests {
     fn only_port_25() {
         let reach = Reach::default();
         assert_eq!(reach.judge("9.9.9.9:587".parse().unwrap(), &HashSet::new()), Err(Refused::Port(587)));
+    }
+
+    #[test]
+    fn another_service_is_judged_on_its_own_port() {
+        let node = "9.9.9.10".parse().unwrap();
+        let reach = Reach { receiver: HashSet::from([node]), ..Reach::default() };
+        let judge = |to: &str| reach.judge_on(443, to.parse().unwrap(), &HashSet::from([node]));
+        assert_eq!(judge("[::ffff:9.9.9.9]:443"), Ok("9.9.9.9:443".parse().unwrap()));
+        assert_eq!(judge("9.9.9.9:25"), Err(Refused::Port(25)));
+        assert_eq!(judge("9.9.9.10:443"), Err(Refused::Own), "the receiver takes mail and nothing else");
+        assert!(matches!(judge("10.0.0.1:443"), Err(Refused::Special(_))));
     }
 
     #[test]

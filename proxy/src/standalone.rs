@@ -3,7 +3,10 @@
 //! ```text
 //!   MTA ── dials MX:25 ──▶ nftables: redirect to :10025 ──▶ listener: SO_ORIGINAL_DST is the MX, the source address the tenant
 //!                          nftables: tproxy             ──▶ listener: its own address is the MX
+//!   MTA ── asks 127.0.0.1:53 ──▶ warren-resolver, for the tenant whose address that is ── names.sock ──▶ which MX name, DANE, MTA-STS
 //! ```
+//!
+//! Without the resolver ([`names`]) nobody tells the proxy of which MX names its connections are.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,11 +17,12 @@ use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use warren_config::{Node, RedirectMode, Standalone, TenantName};
+use warren_launcher_api::CellId;
 use warren_session::Door;
 use warren_smtp::Reply;
 use warren_wire::server::{ServerTlsError, from_files};
 
-use crate::door::pause;
+use crate::door::{at_once, no_room, turn_away};
 use crate::places::TenantPlaces;
 use crate::proxy::Proxy;
 use crate::session::{self, Arrival};
@@ -32,6 +36,16 @@ pub enum OpenError {
     /// The address cannot be listened on.
     #[error("cannot listen on {at} ([proxy.standalone] listen): {source}")]
     Listen {
+        /// Which.
+        at: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The same, of the resolver.
+    #[error(
+        "cannot answer at {at} ([proxy.standalone] resolver; a port below 1024 needs CAP_NET_BIND_SERVICE): {source}"
+    )]
+    Resolver {
         /// Which.
         at: SocketAddr,
         /// What the system said.
@@ -70,6 +84,17 @@ fn listen(at: SocketAddr, mode: RedirectMode) -> Result<net::TcpListener, OpenEr
     Ok(socket.into())
 }
 
+/// The sockets that `warren-resolver` answers at: for each tenant with one the number that the proxy knows it by, a UDP socket, and a TCP listener.
+pub fn names(standalone: &Standalone) -> Result<Vec<(CellId, net::UdpSocket, net::TcpListener)>, OpenError> {
+    let open = |(at, tenant): (&SocketAddr, &TenantName)| {
+        let failed = |source| OpenError::Resolver { at: *at, source };
+        let udp = net::UdpSocket::bind(at).map_err(failed)?;
+        let tcp = net::TcpListener::bind(at).map_err(failed)?;
+        Ok(standalone.cell(tenant).map(|cell| (cell, udp, tcp)))
+    };
+    standalone.resolver.iter().map(open).filter_map(Result::transpose).collect()
+}
+
 /// What MTAs on other hosts are offered STARTTLS with.
 #[derive(Debug)]
 pub struct Entrance {
@@ -94,49 +119,70 @@ impl Entrance {
 #[derive(Debug)]
 pub struct Visitors {
     standalone: Standalone,
-    places: HashMap<TenantName, TenantPlaces>,
+    tenants: HashMap<TenantName, Visitor>,
+}
+
+#[derive(Debug)]
+struct Visitor {
+    places: TenantPlaces,
+    /// What the resolver calls it, if one tells of it.
+    cell: Option<CellId>,
 }
 
 impl Visitors {
     /// Of these tenants.
     pub fn new(proxy: &Proxy, standalone: Standalone) -> Self {
-        let tenants = standalone.tenants.values();
-        let places = tenants.map(|tenant| (tenant.clone(), proxy.places().of_tenant())).collect();
-        Self { standalone, places }
+        let visitor = |tenant| Visitor { places: proxy.places().of_tenant(), cell: standalone.cell(tenant) };
+        let tenants = standalone.tenants.values().map(|tenant| (tenant.clone(), visitor(tenant))).collect();
+        Self { standalone, tenants }
     }
 }
 
 /// Serves one listener until dropped. Several may serve the same.
 pub async fn serve(proxy: Arc<Proxy>, listener: net::TcpListener, visitors: Arc<Visitors>) {
-    let Visitors { standalone, places: all } = &*visitors;
+    let Visitors { standalone, tenants } = &*visitors;
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "a listener cannot be served"),
     };
+    at_once(&listener);
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                pause(&error).await;
+                proxy.accepting().failed(&error, "exit").await;
                 continue;
             }
         };
+        if proxy.own_legs().has(from) {
+            // Each would be dialled again, from another port, without end.
+            tracing::error!(
+                %from,
+                "the proxy's own connection to an MX was sent back to it: the nftables rule must leave out its user (meta skuid != \"warren-proxy\")"
+            );
+            turn_away(&stream, &Reply::new(421, (4, 4, 6), "the proxy's own connections are redirected to it"));
+            continue;
+        }
         let tenant = tenant_of(standalone, from.ip());
-        let Some((tenant, places)) = tenant.and_then(|tenant| Some((tenant, all.get(tenant)?))) else {
+        let Some((tenant, visitor)) = tenant.and_then(|tenant| Some((tenant, tenants.get(tenant)?))) else {
             tracing::warn!(from = %from.ip(), "no tenant has this address ([proxy.standalone] tenants)");
             turn_away(&stream, &Reply::new(421, (4, 7, 1), "your address is no tenant's here"));
             continue;
         };
         // One listener serves all tenants: waiting here for one would hold up the others. Connections wait inside, and a tenant has as many
         // waiting as it may have sessions before this happens.
-        let Some(ticket) = places.try_enter() else {
+        let Some(place) = visitor.places.try_enter() else {
             turn_away(&stream, &Reply::new(421, (4, 3, 2), "too many sessions at once; try again"));
             continue;
         };
-        let (proxy, tenant, mode) = (Arc::clone(&proxy), tenant.clone(), standalone.mode);
+        let Some(ticket) = visitor.places.admit(place) else {
+            no_room(&proxy, &stream);
+            continue;
+        };
+        let (proxy, tenant, cell, mode) = (Arc::clone(&proxy), tenant.clone(), visitor.cell, standalone.mode);
         tokio::spawn(async move {
             match destination(&stream, mode) {
-                Ok((door, to)) => session::run(proxy, stream, Arrival { tenant, cell: None, door, to }, ticket).await,
+                Ok((door, to)) => session::run(proxy, stream, Arrival { tenant, cell, door, to }, ticket).await,
                 Err(error) => {
                     tracing::warn!(%error, "a connection that nftables did not send here");
                     turn_away(&stream, &Reply::new(421, (4, 4, 1), "connect to the MX, not to me"));
@@ -162,11 +208,6 @@ fn destination(stream: &TcpStream, mode: RedirectMode) -> io::Result<(Door, Sock
     Ok((Door::Redirect, original))
 }
 
-/// A few words and the end. They fit the socket's buffer, or are not said.
-fn turn_away(stream: &TcpStream, reply: &Reply) {
-    let _ = stream.try_write(&reply.to_bytes());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +221,7 @@ mod tests {
             mode: RedirectMode::Redirect,
             tenants: BTreeMap::from([("10.0.0.5".parse().unwrap(), acme.clone())]),
             tls: None,
+            resolver: BTreeMap::new(),
         };
         assert_eq!(tenant_of(&standalone, "10.0.0.5".parse().unwrap()), Some(&acme));
         assert_eq!(tenant_of(&standalone, "::ffff:10.0.0.5".parse().unwrap()), Some(&acme));

@@ -27,6 +27,7 @@ mod node;
 mod node_file;
 mod places;
 mod problem;
+mod standalone;
 mod tenant;
 mod timeouts;
 mod tls_rules;
@@ -38,10 +39,11 @@ pub use directory::{Changes, Directory, Login, Recipient};
 pub use egress::Egress;
 pub use folder::Folder;
 pub use node::{
-    CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
-    Standalone, StandaloneTls, TlsPolicy, Users,
+    CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, Resolver, Retry, TlsPolicy,
+    Users,
 };
 pub use problem::{Problem, Problems};
+pub use standalone::{RedirectMode, Standalone, StandaloneTls};
 pub use tenant::Tenant;
 pub use timeouts::Timeouts;
 pub use tls_rules::TlsRule;

@@ -1,14 +1,14 @@
 //! The node: what `warren.toml` says, complete and checked.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::egress::Egress;
 use crate::problem::Problems;
+use crate::standalone::Standalone;
 use crate::tls_rules::TlsRule;
-use crate::{NODE_FILE, TenantName, Timeouts, node_file};
+use crate::{NODE_FILE, Timeouts, node_file};
 use warren_launcher_api::Limits as ContainerLimits;
 
 /// Everything about one node. Each field is the section of its name in `warren.toml`.
@@ -41,6 +41,15 @@ pub struct Node {
     pub paths: Paths,
     /// The outbound proxy.
     pub proxy: Proxy,
+    /// What is told to scrapers.
+    pub metrics: Metrics,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Metrics {
+    /// Where scrapers ask by HTTP: a loopback address. The platform answers there, or a standalone proxy; without it nobody does.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[listen]`; an empty list switches that entrance off.
@@ -72,8 +81,6 @@ pub struct Resolver {
     pub dnssec: Dnssec,
     /// DNSKEY records to trust in place of the root's.
     pub trust_anchors: Option<PathBuf>,
-    /// PEM certificates of authorities that MTA-STS policy hosts may have, beside the system's.
-    pub policy_ca: Option<PathBuf>,
 }
 
 /// `[resolver] dnssec`
@@ -188,7 +195,8 @@ pub struct Proxy {
     pub tls: TlsPolicy,
     /// What is asked by recipient domain, first match first.
     pub tls_rules: Vec<TlsRule>,
-    /// PEM file of authorities that are trusted beside the system's, for MXs and MTA-STS policy hosts.
+    /// PEM file of authorities that are trusted beside the system's, wherever a certificate has to lead to one: those of MXs, which the proxy verifies, and those of
+    /// MTA-STS policy hosts, which the resolver does.
     pub ca_file: Option<PathBuf>,
     /// How long records of sessions are kept; none keeps them for ever.
     pub keep_sessions: Option<Duration>,
@@ -210,45 +218,6 @@ pub enum TlsPolicy {
     Require,
     /// Always, with a certificate that verifies.
     Verify,
-}
-
-/// `[proxy.standalone]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standalone {
-    /// Where redirected connections arrive.
-    pub listen: Vec<SocketAddr>,
-    /// How the destination is learnt.
-    pub mode: RedirectMode,
-    /// Tenants by the address that their MTA dials from.
-    pub tenants: BTreeMap<IpAddr, TenantName>,
-    /// TLS with the MTAs: what STARTTLS is offered with.
-    pub tls: Option<StandaloneTls>,
-}
-
-/// `[proxy.standalone]` `certificate`, `key`, `require_tls`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StandaloneTls {
-    /// Whose certificate.
-    pub files: CertificateFiles,
-    /// Whether mail is refused until STARTTLS.
-    pub required: bool,
-}
-
-impl Standalone {
-    /// Whether the listeners are others; the certificate needs no restart.
-    fn listens_elsewhere(&self, new: &Self) -> bool {
-        (&self.listen, self.mode, &self.tenants) != (&new.listen, new.mode, &new.tenants)
-    }
-}
-
-/// `[proxy.standalone] mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RedirectMode {
-    /// nftables `redirect`: the destination is SO_ORIGINAL_DST.
-    Redirect,
-    /// nftables `tproxy`: the destination is the socket's own address.
-    Tproxy,
 }
 
 impl Node {
@@ -273,6 +242,7 @@ impl Node {
             ),
             ("[proxy] keep_sessions", self.proxy.keep_sessions != new.proxy.keep_sessions),
             ("[proxy] record", self.proxy.record != new.proxy.record),
+            ("[metrics]", self.metrics != new.metrics),
             ("[proxy] ca_file", self.proxy.ca_file != new.proxy.ca_file),
             (
                 "[proxy.standalone]",

@@ -1,6 +1,5 @@
 //! `warren.toml` as it is written, and the way from there to [`Node`].
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,19 +9,19 @@ use serde_spanned::Spanned;
 use warren_launcher_api::Limits as ContainerLimits;
 
 use crate::checker::{Checker, Text};
+use crate::defaults;
 use crate::egress_file::{EgressFile, egress};
 use crate::node::{
-    CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, RedirectMode, Resolver, Retry,
-    Standalone, StandaloneTls, TlsPolicy, Users,
+    CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Metrics, Node, Paths, Proxy, Rates, Resolver, Retry,
+    TlsPolicy, Users,
 };
 use crate::problem::Problems;
+use crate::standalone::StandaloneFile;
 use crate::timeouts::TimeoutsFile;
 use crate::tls_rules::{TlsRuleFile, tls_rules};
 use crate::values::{
-    parse_address, parse_domain, parse_duration, parse_ip, parse_name, parse_nameserver, parse_path, parse_size,
-    parse_socket,
+    parse_address, parse_domain, parse_duration, parse_name, parse_nameserver, parse_path, parse_size, parse_socket,
 };
-use crate::{TenantName, defaults};
 
 pub(crate) type Value = Option<Spanned<Text>>;
 pub(crate) type List = Vec<Spanned<Text>>;
@@ -53,6 +52,8 @@ struct NodeFile {
     paths: PathsFile,
     #[serde(default)]
     proxy: ProxyFile,
+    #[serde(default)]
+    metrics: MetricsFile,
 }
 
 #[derive(Deserialize, Default)]
@@ -72,13 +73,18 @@ struct TlsFile {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
+struct MetricsFile {
+    listen: Value,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
 struct ResolverFile {
     #[serde(default)]
     nameservers: List,
     #[serde(default)]
     dnssec: Dnssec,
     trust_anchors: Value,
-    policy_ca: Value,
 }
 
 #[derive(Deserialize, Default)]
@@ -147,24 +153,13 @@ struct ProxyFile {
     connect_timeout: Value,
     #[serde(default)]
     timeouts: TimeoutsFile,
-    tls: Option<TlsPolicy>,
+    tls: Option<Spanned<TlsPolicy>>,
     #[serde(default)]
     tls_rules: Vec<TlsRuleFile>,
     ca_file: Value,
     keep_sessions: Value,
     record: Option<bool>,
     standalone: Option<StandaloneFile>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StandaloneFile {
-    listen: Spanned<List>,
-    mode: RedirectMode,
-    tenants: BTreeMap<Spanned<Text>, Spanned<Text>>,
-    certificate: Value,
-    key: Value,
-    require_tls: Option<Spanned<bool>>,
 }
 
 /// Reads and checks the file.
@@ -184,7 +179,6 @@ fn node(mut check: Checker, raw: NodeFile) -> Result<Node, Problems> {
             nameservers: check.list(&raw.resolver.nameservers, parse_nameserver),
             dnssec: raw.resolver.dnssec,
             trust_anchors: raw.resolver.trust_anchors.as_ref().and_then(|raw| check.value(raw, parse_path)),
-            policy_ca: raw.resolver.policy_ca.as_ref().and_then(|raw| check.value(raw, parse_path)),
         },
         fleet: Fleet {
             idle: bounded(&mut check, raw.fleet.idle.as_ref(), defaults::IDLE, MIN_IDLE, DAY),
@@ -206,7 +200,8 @@ fn node(mut check: Checker, raw: NodeFile) -> Result<Node, Problems> {
             run: check.value_or(raw.paths.run.as_ref(), defaults::RUN.into(), parse_run_path),
             images: check.value_or(raw.paths.images.as_ref(), defaults::IMAGES.into(), parse_path),
         },
-        proxy: proxy(&mut check, raw.proxy),
+        proxy: proxy(&mut check, raw.proxy, &raw.resolver),
+        metrics: Metrics { listen: raw.metrics.listen.as_ref().and_then(|raw| check.value(raw, parse_loopback)) },
     };
     check.finish(node)
 }
@@ -232,6 +227,17 @@ pub(crate) fn bounded(
             Err(format!("{text:?} is out of bounds, expected {least:?} to {} s", most.as_secs()))
         }
     })
+}
+
+/// Metrics name nobody, and yet are nobody's business but this machine's.
+fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = parse_socket(text)?;
+    if !address.ip().to_canonical().is_loopback() {
+        return Err(format!(
+            "{text:?} can be reached from elsewhere, expected an address of this machine such as \"127.0.0.1:9587\""
+        ));
+    }
+    Ok(address)
 }
 
 /// A unix socket's address holds 107 bytes; the longest name in the directory is added to it.
@@ -387,7 +393,11 @@ fn users(check: &mut Checker, raw: &UsersFile) -> Users {
     }
 }
 
-fn proxy(check: &mut Checker, raw: ProxyFile) -> Proxy {
+fn proxy(check: &mut Checker, raw: ProxyFile, resolver: &ResolverFile) -> Proxy {
+    let standalone = raw.standalone.map(|standalone| {
+        let rules = raw.tls_rules.iter().map(TlsRuleFile::written);
+        standalone.check(check, &resolver.nameservers, raw.tls.iter().chain(rules))
+    });
     Proxy {
         connect_timeout: bounded(
             check,
@@ -397,12 +407,12 @@ fn proxy(check: &mut Checker, raw: ProxyFile) -> Proxy {
             defaults::CONNECT_TIMEOUT,
         ),
         timeouts: raw.timeouts.check(check),
-        tls: raw.tls.unwrap_or(TlsPolicy::Opportunistic),
+        tls: raw.tls.map_or(TlsPolicy::Opportunistic, Spanned::into_inner),
         tls_rules: tls_rules(check, &raw.tls_rules),
         ca_file: raw.ca_file.as_ref().and_then(|raw| check.value(raw, parse_path)),
         keep_sessions: check.value_or(raw.keep_sessions.as_ref(), Some(defaults::KEEP_SESSIONS), parse_keep),
         record: raw.record.unwrap_or(defaults::RECORD),
-        standalone: raw.standalone.map(|raw| standalone(check, &raw)),
+        standalone,
     }
 }
 
@@ -417,40 +427,4 @@ fn parse_keep(text: &str) -> Result<Option<Duration>, String> {
             "{text:?} is not how long to keep sessions, expected one hour or more such as \"90d\", or \"forever\""
         )),
     }
-}
-
-fn standalone(check: &mut Checker, raw: &StandaloneFile) -> Standalone {
-    if raw.listen.get_ref().is_empty() {
-        check.problem(raw.listen.span(), "no address to listen on, expected at least one such as \"127.0.0.1:10025\"");
-    }
-    let mut tenants = BTreeMap::new();
-    for (address, name) in &raw.tenants {
-        let address = check.value(address, parse_ip);
-        let name = check.value(name, TenantName::new);
-        tenants.extend(address.zip(name));
-    }
-    let tls = standalone_tls(check, raw);
-    Standalone { listen: check.list(raw.listen.get_ref(), parse_socket), mode: raw.mode, tenants, tls }
-}
-
-fn standalone_tls(check: &mut Checker, raw: &StandaloneFile) -> Option<StandaloneTls> {
-    let required = raw.require_tls.as_ref().is_some_and(|required| *required.get_ref());
-    let (certificate, key) = match (&raw.certificate, &raw.key) {
-        (Some(certificate), Some(key)) => (check.value(certificate, parse_path), check.value(key, parse_path)),
-        (Some(alone), None) => {
-            check.problem(alone.span(), "a certificate without its key, expected key = \"…\" beside it");
-            return None;
-        }
-        (None, Some(alone)) => {
-            check.problem(alone.span(), "a key without its certificate, expected certificate = \"…\" beside it");
-            return None;
-        }
-        (None, None) => {
-            if let Some(raw) = raw.require_tls.as_ref().filter(|_| required) {
-                check.problem(raw.span(), "TLS is required and there is none, expected certificate and key");
-            }
-            return None;
-        }
-    };
-    Some(StandaloneTls { files: CertificateFiles { certificate: certificate?, key: key? }, required })
 }

@@ -26,7 +26,14 @@ pub struct TlsRule {
 #[serde(deny_unknown_fields)]
 pub(crate) struct TlsRuleFile {
     domains: Spanned<Vec<Spanned<Text>>>,
-    policy: TlsPolicy,
+    policy: Spanned<TlsPolicy>,
+}
+
+impl TlsRuleFile {
+    /// What it asks for, and where that stands.
+    pub(crate) fn written(&self) -> &Spanned<TlsPolicy> {
+        &self.policy
+    }
 }
 
 /// Checks the rules as they are written.
@@ -45,7 +52,7 @@ pub(crate) fn tls_rules(check: &mut Checker, raw: &[TlsRuleFile]) -> Vec<TlsRule
                 }
             }
             seen.extend(domains.iter().cloned());
-            TlsRule { domains, policy: rule.policy }
+            TlsRule { domains, policy: *rule.policy.get_ref() }
         })
         .collect()
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use warren_config::{Directory, Dnssec, Node, Problems, Rates, Recipient, TenantName, Timeouts, TlsPolicy};
+use warren_launcher_api::CellId;
 
 const NODE: &str = "hostname = \"mail.example.net\"\n[egress]\naddresses = [\"203.0.113.10\"]\n";
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNo";
@@ -77,7 +78,6 @@ key = "/etc/ssl/mail.key"
 nameservers = ["198.51.100.53", "[2001:db8::53]:5353"]
 dnssec = "require"
 trust_anchors = "/etc/warren/anchors"
-policy_ca = "/etc/warren/policy.pem"
 [fleet]
 idle = "2s"
 slots = 0
@@ -132,6 +132,7 @@ tenants = { "10.0.0.5" = "acme" }
 certificate = "/etc/warren/proxy.pem"
 key = "/etc/warren/proxy.key"
 require_tls = true
+resolver = { "127.0.0.1:53" = "acme" }
 "#;
     let directory = directory(&[("warren.toml", text)]);
     let node = Node::load(directory.path()).unwrap();
@@ -150,9 +151,10 @@ require_tls = true
     assert_eq!(node.proxy.ca_file.as_deref(), Some(Path::new("/etc/warren/roots.pem")));
     assert_eq!(node.resolver.dnssec, Dnssec::Require);
     assert_eq!(node.resolver.trust_anchors.as_deref(), Some(Path::new("/etc/warren/anchors")));
-    assert_eq!(node.resolver.policy_ca.as_deref(), Some(Path::new("/etc/warren/policy.pem")));
     let standalone = node.proxy.standalone.unwrap();
     assert_eq!(standalone.tenants.len(), 1);
+    assert_eq!(standalone.cell(&TenantName::new("acme").unwrap()), Some(CellId(0)));
+    assert_eq!(standalone.cell(&TenantName::new("other").unwrap()), None);
     let tls = standalone.tls.unwrap();
     assert_eq!((tls.files.key.as_path(), tls.required), (Path::new("/etc/warren/proxy.key"), true));
     assert!(node.listen.submissions.is_empty());
@@ -411,6 +413,41 @@ fn tls_rules_are_told_where_and_what_is_wrong() {
     assert!(
         rule("domains = [\"a.example\"]\npolicy = \"dane\"\n").contains("`off`, `opportunistic`, `require`, `verify`")
     );
+}
+
+#[test]
+fn beside_an_mta_nothing_is_verified_without_a_resolver() {
+    let standalone = "[proxy.standalone]\nlisten = [\"127.0.0.1:10025\"]\nmode = \"redirect\"\n\
+                      tenants = { \"10.0.0.5\" = \"acme\", \"10.0.0.6\" = \"other\" }\n";
+    let rule = "[[proxy.tls_rules]]\ndomains = [\"bank.example\"]\npolicy = \"verify\"\n";
+    let resolver = "resolver = { \"127.0.0.1:53\" = \"acme\", \"127.0.0.2:53\" = \"other\" }\n";
+    let nameservers = "[resolver]\nnameservers = [\"192.0.2.53\"]\n";
+    let problems = |text: String| {
+        let directory = directory(&[("warren.toml", &text)]);
+        let found = Node::load(directory.path()).err();
+        found.map(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap_or_default()
+    };
+    for (what, line) in [("[proxy]\ntls = \"verify\"\n", "4:7"), (rule, "5:10")] {
+        let found = problems(format!("{NODE}{what}{standalone}"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].contains("the MXs of acme: its mail would wait for ever") && found[0].contains(line),
+            "{found:?}"
+        );
+        assert_eq!(problems(format!("{NODE}{nameservers}{what}{standalone}{resolver}")), Vec::<String>::new());
+        let one = "resolver = { \"127.0.0.1:53\" = \"acme\" }\n";
+        let found = problems(format!("{NODE}{nameservers}{what}{standalone}{one}"));
+        assert!(found.len() == 1 && found[0].contains("the MXs of other"), "{found:?}");
+    }
+    assert_eq!(problems(format!("{NODE}[proxy]\ntls = \"require\"\n{standalone}")), Vec::<String>::new());
+    for (resolver, expected) in [
+        (resolver, "the resolver has nobody to ask, expected nameservers"),
+        ("resolver = { \"127.0.0.1:53\" = \"third\" }\n", "third is none of tenants"),
+        ("resolver = { \"127.0.0.1:53\" = \"acme\", \"127.0.0.2:53\" = \"acme\" }\n", "acme has a resolver already"),
+    ] {
+        let found = problems(format!("{NODE}{standalone}{resolver}"));
+        assert!(found.iter().any(|problem| problem.contains(expected)), "{found:?}");
+    }
 }
 
 #[test]

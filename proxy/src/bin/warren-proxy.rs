@@ -148,7 +148,8 @@ fn control_socket(inherited: &mut Inherited, node: &Node) -> anyhow::Result<Opti
 
 /// Where the resolver tells names: the inherited socket, or one of our own when started by hand.
 fn names_socket(inherited: &mut Inherited, node: &Node) -> anyhow::Result<Option<UnixDatagram>> {
-    if node.proxy.standalone.is_some() {
+    // Beside an MTA that asks other resolvers, nobody tells any.
+    if node.proxy.standalone.as_ref().is_some_and(|standalone| standalone.resolver.is_empty()) {
         return Ok(None);
     }
     if !inherited.is_empty() {

@@ -2,16 +2,17 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser;
-use warren_config::Node;
+use warren_config::{Node, Standalone};
 use warren_daemon::{Lifecycle, Signal};
 use warren_proxy::{
     names,
     resolver::{Doors, Notes, Policies, Upstream, launcher, sts::fetch::Fetcher},
+    standalone,
 };
 
-/// Answers the DNS questions of the tenants' cells.
+/// Answers the DNS questions of the tenants' cells; or, beside an MTA, that MTA's ([proxy.standalone] resolver).
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -29,15 +30,32 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let mut lifecycle = Lifecycle::start().context("cannot listen for signals")?;
     let node = Node::load(&arguments.config)?;
     let notes = Notes::new(node.paths.run.join(names::SOCKET_NAME));
-    let policies = Arc::new(Policies::new(fetcher(&node)?, Some(&node.paths.own("resolver"))));
-    let mut doors = Doors::new(Upstream::new(&node.resolver)?, Arc::clone(&policies), notes);
+    let own = node.paths.own("resolver");
+    let policies = |node: &Node| anyhow::Ok(Arc::new(Policies::new(fetcher(node)?, Some(&own))));
+    let upstream = Upstream::new(&node.resolver)?;
+    let (mut doors, policies) = match &node.proxy.standalone {
+        None => {
+            let policies = policies(&node)?;
+            (Doors::new(upstream, Arc::clone(&policies), notes), policies)
+        }
+        Some(beside) => {
+            std::fs::create_dir_all(&own).with_context(|| format!("cannot make {}", own.display()))?;
+            let policies = policies(&node)?;
+            (beside_an_mta(beside, Doors::of_hosts(upstream, Arc::clone(&policies), notes)).await?, policies)
+        }
+    };
     let asking = doors.asking();
     let keeping = tokio::spawn(Arc::clone(&policies).keep({
         let asking = asking.clone();
         move || asking.upstream()
     }));
     let socket = node.paths.run.join(warren_launcher_api::SOCKET_NAME);
-    let holding = launcher::hold(&mut doors, &socket);
+    let holding = async {
+        match node.proxy.standalone {
+            None => launcher::hold(&mut doors, &socket).await,
+            Some(_) => std::future::pending().await,
+        }
+    };
     tokio::pin!(holding);
     warren_daemon::ready();
     loop {
@@ -61,6 +79,20 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
+/// Opens what the MTAs of a standalone proxy ask at.
+async fn beside_an_mta(beside: &Standalone, mut doors: Doors) -> anyhow::Result<Doors> {
+    let all = standalone::names(beside)?;
+    if all.is_empty() {
+        bail!(
+            "the proxy stands beside an MTA, and nobody asks this resolver: expected resolver = … in [proxy.standalone]"
+        );
+    }
+    for (cell, udp, tcp) in all {
+        doors.open(cell, 1, udp.into(), tcp.into()).await?;
+    }
+    Ok(doors)
+}
+
 /// The nameservers and roots as configured now.
 fn reload(arguments: &Arguments) -> anyhow::Result<(Upstream, Fetcher)> {
     let node = Node::load(&arguments.config)?;
@@ -68,5 +100,5 @@ fn reload(arguments: &Arguments) -> anyhow::Result<(Upstream, Fetcher)> {
 }
 
 fn fetcher(node: &Node) -> anyhow::Result<Fetcher> {
-    Fetcher::new(node.resolver.policy_ca.as_deref(), node.egress.allow_networks.clone()).context("[resolver] policy_ca")
+    Fetcher::new(node.proxy.ca_file.as_deref(), node.egress.allow_networks.clone()).context("[proxy] ca_file")
 }

@@ -17,24 +17,32 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use warren_daemon::Accepting;
 use warren_launcher_api::CellId;
 
 use crate::pace::Pace;
+use crate::places::Room;
 
 use super::{
     Notes, Upstream,
     answer::{Asked, Found, Question, Transport, answer, bounded, read, refused},
     memory::{Link, Memory},
-    sts::Policies,
+    sts::{Policies, Share},
     thrift::{Thrift, Verdict},
     tlsa,
 };
-use crate::names::{NameNote, Note, StsNote, TlsaNote};
+use crate::{
+    names::{NameNote, Note, StsNote, TlsaNote},
+    tls::{StsFound, TlsaFound},
+};
 
 /// Questions by UDP that one cell may have open; further ones are dropped, and asked again by their asker.
 pub const MAX_QUESTIONS: usize = 64;
 /// Datagrams of one cell that are read in a second: a hundred messages' lookups. More are lost in its socket, and asked again.
 const DATAGRAMS_PER_SECOND: u32 = 500;
+/// Notes for the proxy of one cell in a second: hundreds of messages' addresses. More wait, and the answers with them: who floods the proxy with notes would keep it
+/// from hearing those of others.
+pub const NOTES_PER_SECOND: u32 = 2_000;
 /// Connections of one cell.
 pub const MAX_CONNECTIONS: usize = 8;
 /// Questions of all cells. Each takes some kilobytes and perhaps a socket towards a nameserver.
@@ -56,6 +64,10 @@ const MAX_INQUIRIES: usize = 64;
 const MAX_PREFETCHES: usize = 256;
 /// MX hosts whose TLSA records are looked up in advance: those that are tried first.
 const PREFETCHED_HOSTS: usize = 4;
+/// A cell's two sockets.
+const DESCRIPTORS_OF_A_DOOR: usize = 2;
+/// What the process has open besides: the cache of policies, log, polls, connections to the launcher and the proxy, policies being fetched.
+const OWN_DESCRIPTORS: usize = 512;
 /// Pause after a socket error that may come again at once.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -64,8 +76,13 @@ pub struct Shared {
     pub(super) upstream: ArcSwap<Upstream>,
     pub(super) notes: Notes,
     pub(super) policies: Arc<Policies>,
+    /// Whether what a cell says by asking is bounded.
+    thrifty: bool,
     questions: Semaphore,
     prefetches: Arc<Semaphore>,
+    /// Descriptors for doors and connections.
+    room: Arc<Room>,
+    accepting: Accepting,
 }
 
 impl Shared {
@@ -76,17 +93,33 @@ impl Shared {
             upstream: ArcSwap::from_pointee(upstream),
             notes,
             policies,
+            thrifty: true,
             questions: Semaphore::new(MAX_QUESTIONS_OF_ALL),
             prefetches: Arc::new(Semaphore::new(MAX_PREFETCHES)),
+            room: Arc::new(Room::new(left_for_cells(warren_daemon::descriptors()), 1)),
+            accepting: Accepting::default(),
         }
     }
+
+    /// The same, and whoever asks may ask for any number of names.
+    #[must_use]
+    pub fn without_thrift(self) -> Self {
+        Self { thrifty: false, ..self }
+    }
+}
+
+/// What doors and connections may have of so many descriptors: what questions of all cells and the rest of the process leave, and half of few.
+fn left_for_cells(descriptors: usize) -> usize {
+    descriptors - (MAX_QUESTIONS_OF_ALL + OWN_DESCRIPTORS).min(descriptors / 2)
 }
 
 /// Serves the door of `cell` until dropped. Owns both sockets: once this future is gone, they are closed.
 pub async fn serve(cell: CellId, udp: UdpSocket, tcp: TcpListener, shared: Arc<Shared>) {
     let inquiries = Arc::new(Semaphore::new(MAX_INQUIRIES));
     let thrift = Mutex::new(Thrift::new(Instant::now()));
-    let asker = Arc::new(Asker { cell, memory: Mutex::default(), thrift, inquiries, shared });
+    let pace = tokio::sync::Mutex::new(Pace::new(NOTES_PER_SECOND, Instant::now()));
+    let asker = Asker { cell, memory: Mutex::default(), thrift, inquiries, share: Arc::default(), pace, shared };
+    let asker = Arc::new(asker);
     tokio::join!(datagrams(&udp, &asker), streams(&tcp, &asker));
 }
 
@@ -127,21 +160,22 @@ async fn datagrams(udp: &UdpSocket, asker: &Arc<Asker>) {
 
 async fn streams(tcp: &TcpListener, asker: &Arc<Asker>) {
     let mut open = JoinSet::new();
+    let share = asker.shared.room.share(DESCRIPTORS_OF_A_DOOR);
     loop {
         tokio::select! {
             Some(_) = open.join_next(), if !open.is_empty() => {}
             accepted = tcp.accept(), if open.len() < MAX_CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
+                    // Closed: its asker tries again.
+                    let Some(seat) = share.seat(open.len()) else { continue };
                     let asker = Arc::clone(asker);
                     open.spawn(async move {
                         // However it ends, it concerns only its client.
                         let _ = converse(stream, &asker).await;
+                        drop(seat);
                     });
                 }
-                Err(error) => {
-                    tracing::warn!(cell = %asker.cell, %error, "cannot accept");
-                    tokio::time::sleep(PAUSE).await;
-                }
+                Err(error) => asker.shared.accepting.failed(&error, "resolver").await,
             }
         }
     }
@@ -175,6 +209,8 @@ struct Asker {
     memory: Mutex<Memory>,
     thrift: Mutex<Thrift>,
     inquiries: Arc<Semaphore>,
+    share: Arc<Share>,
+    pace: tokio::sync::Mutex<Pace>,
     shared: Arc<Shared>,
 }
 
@@ -198,13 +234,30 @@ impl Asker {
         };
         let links = self.remember(&question, &found, looked_up.secure);
         let notes = self.notes(&upstream, &question, &found, looked_up.secure, links).await;
-        self.shared.notes.send(notes).await;
+        let insists = notes.iter().any(insists);
+        if !self.tell(notes).await && insists {
+            // Dialled without them, the MX could be anybody. The MSA asks again.
+            return Some(answer(&question, &Found::Failed));
+        }
         Some(answer(&question, &found))
+    }
+
+    /// Sends notes, not too many at a time; whether the proxy has them.
+    async fn tell(&self, notes: Vec<Note>) -> bool {
+        {
+            let mut pace = self.pace.lock().await;
+            for _ in &notes {
+                if let Some(next) = pace.took(Instant::now()) {
+                    tokio::time::sleep_until(next.into()).await;
+                }
+            }
+        }
+        self.shared.notes.send(notes).await
     }
 
     /// Whether the cell may ask for this name, too.
     fn affords(&self, name: &str) -> bool {
-        if self.memory.lock().unwrap_or_else(PoisonError::into_inner).named(name) {
+        if !self.shared.thrifty || self.memory.lock().unwrap_or_else(PoisonError::into_inner).named(name) {
             return true;
         }
         let verdict = self.thrift.lock().unwrap_or_else(PoisonError::into_inner).ask(name, Instant::now());
@@ -274,16 +327,28 @@ impl Asker {
         notes
     }
 
+    /// The policy of a domain. One that is known holds, even if nobody can tell now whether there is a new one: who delays DNS does not get rid of it.
     fn inquire_policy(
         &self,
         upstream: &Arc<Upstream>,
         domain: String,
     ) -> impl Future<Output = Option<Note>> + Send + 'static {
         let (cell, policies, upstream) = (self.cell, Arc::clone(&self.shared.policies), Arc::clone(upstream));
-        self.now_or_later(STS_PATIENCE, async move {
-            let found = policies.of(&upstream, &domain).await;
-            Note::Sts(StsNote { cell, domain, found })
-        })
+        let (share, asked) = (Arc::clone(&self.share), domain.clone());
+        let inquiry = self.now_or_later(STS_PATIENCE, {
+            let policies = Arc::clone(&policies);
+            async move {
+                let found = policies.of(&share, &upstream, &asked).await;
+                Note::Sts(StsNote { cell, domain: asked, found })
+            }
+        });
+        async move {
+            if let Some(note) = inquiry.await {
+                return Some(note);
+            }
+            let found = policies.known(&domain);
+            matches!(found, StsFound::Policy(_)).then_some(Note::Sts(StsNote { cell, domain, found }))
+        }
     }
 
     fn inquire_tlsa(
@@ -295,7 +360,7 @@ impl Asker {
         self.now_or_later(TLSA_PATIENCE, async move {
             let (found, ttl_s) = match Name::from_ascii(&host) {
                 Ok(name) => tlsa::tlsa(&upstream, &name).await,
-                Err(_) => (crate::tls::TlsaFound::Failed, 0),
+                Err(_) => (TlsaFound::Failed, 0),
             };
             Note::Tlsa(TlsaNote { cell, mx: host, found, ttl_s })
         })
@@ -316,7 +381,8 @@ impl Asker {
                 let note = inquiry.await;
                 drop(place);
                 if let Err(late) = tell.send(note) {
-                    shared.notes.send(vec![late]).await;
+                    // Not told, it is asked for again with the next question.
+                    let _ = shared.notes.send(vec![late]).await;
                 }
             });
             timeout(patience, told).await.ok()?.ok()
@@ -334,6 +400,15 @@ impl Asker {
                 drop(place);
             });
         }
+    }
+}
+
+/// Whether something is asked of TLS that the proxy would not know without this note.
+fn insists(note: &Note) -> bool {
+    match note {
+        Note::Name(note) => note.secure,
+        Note::Tlsa(note) => note.found != TlsaFound::None,
+        Note::Sts(note) => matches!(note.found, StsFound::Policy(_)),
     }
 }
 

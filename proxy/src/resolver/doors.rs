@@ -52,6 +52,13 @@ impl Doors {
         Self { shared: Arc::new(Shared::new(upstream, policies, notes)), open: HashMap::new() }
     }
 
+    /// The same for hosts that could ask other resolvers, too: what they say by asking is not bounded.
+    #[must_use]
+    pub fn of_hosts(upstream: Upstream, policies: Arc<Policies>, notes: Notes) -> Self {
+        let shared = Shared::new(upstream, policies, notes).without_thrift();
+        Self { shared: Arc::new(shared), open: HashMap::new() }
+    }
+
     /// A handle to change what all doors ask.
     #[must_use]
     pub fn asking(&self) -> Asking {

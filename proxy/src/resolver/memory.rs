@@ -11,8 +11,8 @@ use std::{
 
 /// Hosts remembered per cell. An MSA delivers to some hundred domains at a time.
 pub const MAX_HOSTS: usize = 1024;
-/// Domains remembered per host; the latest count.
-pub const MAX_DOMAINS: usize = 8;
+/// Domains remembered per host; the latest count. As many as the proxy remembers of an address: with fewer it would not know that there were more.
+pub const MAX_DOMAINS: usize = crate::names::MAX_PER_ADDRESS;
 /// Addresses remembered per host.
 pub const MAX_ADDRESSES: usize = 16;
 /// Longer than TTLs: an MSA keeps what it resolved while it works through the queue.

@@ -1,4 +1,5 @@
-//! Telling the proxy what addresses stand for. What cannot be told is forgotten: the proxy then works without a name.
+//! Telling the proxy what addresses stand for. What cannot be told is forgotten: the proxy then works without a name, and whoever gives an address out decides
+//! whether it may.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -8,14 +9,18 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use super::{
+    answer::MAX_MX,
+    memory::{MAX_ADDRESSES, MAX_DOMAINS},
+};
 use crate::names::Note;
 
 /// Longest an answer is held back for its notes. A proxy that reads takes microseconds.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// After the proxy did not read in time, so long no answer waits for it.
 const SULK: Duration = Duration::from_secs(1);
-/// Most notes for one answer: of a host with as many addresses and domains as are remembered, and what is known of it.
-const MAX_NOTES: usize = 160;
+/// Most notes for one answer: of as many hosts as are passed on with as many addresses as are remembered, and what is known of them.
+const MAX_NOTES: usize = MAX_MX * (MAX_ADDRESSES + 1) + MAX_DOMAINS * MAX_ADDRESSES;
 
 /// The way to the proxy's datagram socket.
 #[derive(Debug)]
@@ -38,15 +43,15 @@ impl Notes {
         Self { path, state: Mutex::default() }
     }
 
-    /// Sends notes, in their order; returns when the proxy has them, or cannot be told.
-    pub async fn send(&self, notes: Vec<Note>) {
+    /// Sends notes, in their order; returns when the proxy has them all, or cannot be told: then false.
+    pub async fn send(&self, notes: Vec<Note>) -> bool {
         if notes.is_empty() {
-            return;
+            return true;
         }
         let deadline = Instant::now() + PATIENCE;
-        let Ok(mut state) = timeout_at(deadline, self.state.lock()).await else { return };
+        let Ok(mut state) = timeout_at(deadline, self.state.lock()).await else { return false };
         if state.sulking_until.is_some_and(|until| Instant::now() < until) {
-            return;
+            return false;
         }
         let sent = timeout_at(deadline, async {
             for note in notes.into_iter().take(MAX_NOTES) {
@@ -59,7 +64,7 @@ impl Notes {
         let failure = match sent {
             Ok(Ok(())) => {
                 state.sulking_until = None;
-                return;
+                return true;
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it does not read".to_owned(),
@@ -69,6 +74,7 @@ impl Notes {
             tracing::warn!(socket = %self.path.display(), reason = failure, "the proxy cannot be told names");
         }
         state.sulking_until = Some(Instant::now() + SULK);
+        false
     }
 
     /// One datagram; once more if the proxy has been replaced since the last.

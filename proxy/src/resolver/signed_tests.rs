@@ -36,7 +36,7 @@ fn mail(name: &str, signing: Signing) -> Zone {
 }
 
 fn zones() -> Vec<Zone> {
-    use Signing::{Expired, Forged, Right, Stripped, Unsigned};
+    use Signing::{Expired, Forged, Hashed, Right, Stripped, Unsigned};
     vec![
         Zone::new("", Right, ""),
         Zone::new("test", Right, ""),
@@ -56,12 +56,24 @@ fn zones() -> Vec<Zone> {
         Zone::new("dark.test", Right, "@ MX 10 mx.dark.test.\nmx A 198.51.100.4\n"),
         Zone::new("_tcp.mx.dark.test", Stripped, &format!("_25 TLSA 3 1 1 {DIGEST}\n")),
         hostile(),
+        wild("wild.test", Right),
+        wild("hashed.test", Hashed),
         Zone::new(
             "crowd.test",
             Unsigned,
             &(0..1_500).map(|n| format!("@ MX {n} mx{n}.crowd.test.\n")).collect::<String>(),
         ),
     ]
+}
+
+/// A zone with wildcards, and names below them that are there.
+fn wild(name: &str, signing: Signing) -> Zone {
+    let records = format!(
+        "*.sub MX 10 mx.secure.test.\nall MX 10 mx.all\nmx.all A 198.51.100.8\n*._tcp.mx.all TLSA 3 1 1 {DIGEST}\n\
+         alias MX 10 mx.alias\n*.alias CNAME mx.secure.test.\n\
+         *.over A 198.51.100.9\nhost.over A 198.51.100.10\n_25._tcp.host.over TLSA 3 1 1 {DIGEST}\nover MX 10 host.over\n"
+    );
+    Zone::new(name, signing, &records)
 }
 
 fn hostile() -> Zone {
@@ -103,12 +115,8 @@ impl World {
         let signed = Signed::start(&package, &home, free(), &zones(), &[]).unwrap();
         let socket: PathBuf = directory.path().join("names.sock");
         let notes = UnixDatagram::bind(&socket).unwrap();
-        let config = Resolver {
-            nameservers: vec![signed.address.into()],
-            dnssec,
-            trust_anchors: Some(signed.anchors.clone()),
-            policy_ca: None,
-        };
+        let config =
+            Resolver { nameservers: vec![signed.address.into()], dnssec, trust_anchors: Some(signed.anchors.clone()) };
         let policies = Arc::new(Policies::new(Fetcher::new(None, Vec::new()).unwrap(), None));
         let mut doors = Doors::new(Upstream::new(&config).unwrap(), policies, Notes::new(socket));
         let (door, udp, tcp) = sockets(None);
@@ -136,13 +144,18 @@ impl World {
         let allowed = |kind| matches!(kind, RecordType::A | RecordType::CNAME);
         assert!(answer.answers.iter().all(|record| allowed(record.record_type())), "signatures are kept from it");
         let Some(address) = answer.answers.iter().find_map(|record| record.data.ip_addr()) else { return Vec::new() };
-        let now = std::time::Instant::now();
+        self.hear();
+        let judged = self.names.judge_by(CELL, address, domain, None, std::time::Instant::now());
+        judged.into_iter().collect()
+    }
+
+    /// Reads the notes, as the proxy does all the time.
+    fn hear(&mut self) {
         let mut buffer = vec![0; crate::names::MAX_NOTE];
         while let Ok(length) = self.notes.try_recv(&mut buffer) {
-            self.names.note(serde_json::from_slice::<Note>(&buffer[..length]).unwrap(), now);
+            let note = serde_json::from_slice::<Note>(&buffer[..length]).unwrap();
+            self.names.note(note, std::time::Instant::now());
         }
-        let judged = self.names.judge_by(CELL, address, domain, None, now);
-        judged.into_iter().collect()
     }
 
     /// Whether the address is secure, and what TLSA records there are.
@@ -161,7 +174,6 @@ async fn tlsa_records_go_to_the_proxy_if_all_of_the_way_is_signed() {
     let mut world = World::new(Dnssec::Auto).await;
     assert_eq!(world.trust("secure.test").await, (true, records()));
     assert_eq!(world.trust("implicit.secure.test").await, (true, records()), "a domain without MX is its own");
-    assert!(!world.trust("x.wild.mixed.test").await.0, "what comes of a wildcard resolves, and that is all");
     assert_eq!(world.trust("alias.mixed.test").await, (true, records()), "records at the end of the alias");
     assert_eq!(world.trust("bare.mixed.test").await, (true, TlsaFound::None), "proven not to be there");
     assert_eq!(world.trust("insecure.test").await, (false, TlsaFound::None));
@@ -216,11 +228,16 @@ async fn hostile_zones_are_bounded() {
     for n in 0..20 {
         let answer = world.ask(&format!("x{n}.star.hostile.test."), RecordType::A).await;
         assert_eq!(answer.answers.len(), 1);
+        world.hear();
     }
 }
 
-/// Passes questions on, and of the answers only what a router of old knows.
-async fn router(to: SocketAddrV4) -> SocketAddr {
+/// Passes questions on to BIND, as `asking` leaves them, and answers, as `forge` does.
+async fn between(
+    to: SocketAddrV4,
+    asking: impl Fn(&mut Message) + Send + 'static,
+    forge: impl Fn(&mut Message) + Send + 'static,
+) -> SocketAddr {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
@@ -228,13 +245,124 @@ async fn router(to: SocketAddrV4) -> SocketAddr {
         loop {
             let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
             let mut asked = Message::from_vec(&buffer[..length]).unwrap();
-            asked.edns = None;
+            asking(&mut asked);
             let mut answer = ask(to.into(), &asked).await;
+            forge(&mut answer);
             answer.metadata.id = asked.metadata.id;
             socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
         }
     });
     address
+}
+
+/// Passes on only what a router of old knows.
+async fn router(to: SocketAddrV4) -> SocketAddr {
+    between(to, |asked| asked.edns = None, |_| {}).await
+}
+
+impl World {
+    /// From now on, somebody on the way to BIND does this to answers.
+    async fn forged(&self, forge: impl Fn(&mut Message) + Send + 'static) {
+        let nameserver = between(self.signed.address, |_| {}, forge).await;
+        let anchors = Some(self.signed.anchors.clone());
+        let config = Resolver { nameservers: vec![nameserver], dnssec: Dnssec::Require, trust_anchors: anchors };
+        self.doors.asking().replace(Upstream::new(&config).unwrap());
+    }
+
+    /// What BIND says, signatures included.
+    async fn bind(&self, owner: &str, kind: RecordType) -> Message {
+        let mut question = question(owner, kind, Some(4096));
+        question.edns.as_mut().unwrap().set_dnssec_ok(true);
+        ask(self.signed.address.into(), &question).await
+    }
+}
+
+/// Whether an answer is to this question.
+fn to(answer: &Message, owner: &str, kind: RecordType) -> bool {
+    answer.queries[0].query_type == kind && answer.queries[0].name.to_lowercase().to_ascii() == owner
+}
+
+#[tokio::test]
+async fn what_comes_of_a_wildcard_is_secure_if_nothing_closer_is_there() {
+    let mut world = World::new(Dnssec::Auto).await;
+    for zone in ["wild.test", "hashed.test"] {
+        for (domain, why) in [
+            ("x.sub", "the MX record"),
+            ("x.y.sub", "the MX record, two labels below"),
+            ("all", "the TLSA record"),
+            ("x.alias", "an alias to another zone"),
+        ] {
+            assert_eq!(world.trust(&format!("{domain}.{zone}")).await, (true, records()), "{domain}.{zone}: {why}");
+        }
+        let nothing = world.ask(&format!("x.sub.{zone}."), RecordType::A).await;
+        assert_eq!((nothing.metadata.response_code, nothing.answers.len()), (ResponseCode::NoError, 0));
+    }
+    assert_eq!(world.trust("x.wild.mixed.test").await, (true, records()));
+}
+
+#[tokio::test]
+async fn nobody_on_the_way_makes_signed_records_disappear() {
+    let mut world = World::new(Dnssec::Auto).await;
+    let stranger = world.bind("nothing.insecure.test.", RecordType::A).await.authorities;
+    let (tlsa, mx) = ("_25._tcp.mx.secure.test.", "secure.test.");
+    for code in [ResponseCode::NoError, ResponseCode::NXDomain] {
+        for (owner, kind) in [(tlsa, RecordType::TLSA), (mx, RecordType::MX)] {
+            let stranger = stranger.clone();
+            world
+                .forged(move |answer| {
+                    if to(answer, owner, kind) {
+                        answer.metadata.response_code = code;
+                        answer.answers.clear();
+                        answer.authorities.clone_from(&stranger);
+                    }
+                })
+                .await;
+            if kind == RecordType::MX {
+                assert_eq!(world.code(mx, kind).await, ResponseCode::ServFail, "{code:?}: it would bounce");
+            } else {
+                assert_eq!(world.trust("secure.test").await, (true, TlsaFound::Failed), "{code:?}: DANE would be gone");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_on_the_way_passes_a_wildcard_off_as_a_name_that_is_there() {
+    let mut world = World::new(Dnssec::Auto).await;
+    let stranger = world.bind("nothing.insecure.test.", RecordType::A).await.authorities;
+    for zone in ["wild.test", "hashed.test"] {
+        let host = format!("host.over.{zone}.");
+        assert_eq!(world.trust(&format!("over.{zone}")).await, (true, records()), "as it should be");
+        let expanded = world.bind(&format!("other.over.{zone}."), RecordType::A).await;
+        assert!(!expanded.authorities.is_empty());
+        // Its signature is right, and its proof is another's, or nobody's.
+        for authorities in [expanded.authorities.clone(), stranger.clone(), Vec::new()] {
+            let (mut answers, owner) = (expanded.answers.clone(), host.clone());
+            answers.iter_mut().for_each(|record| record.name = super::tests::name(&owner));
+            world
+                .forged(move |answer| {
+                    if to(answer, &owner, RecordType::A) {
+                        (answer.answers, answer.authorities) = (answers.clone(), authorities.clone());
+                    }
+                })
+                .await;
+            assert_eq!(world.code(&host, RecordType::A).await, ResponseCode::ServFail, "{zone}");
+        }
+        // Nor does a forged answer have the wildcard's come instead.
+        let owner = host.clone();
+        world
+            .forged(move |answer| {
+                let forged = to(answer, &owner, RecordType::A);
+                answer.answers.iter_mut().filter(|_| forged).for_each(|record| {
+                    if let RData::A(address) = &mut record.data {
+                        address.0 = Ipv4Addr::new(198, 51, 100, 66);
+                    }
+                });
+            })
+            .await;
+        assert_eq!(world.code(&host, RecordType::A).await, ResponseCode::ServFail, "{zone}");
+        world.forged(|_| {}).await;
+    }
 }
 
 #[tokio::test]
@@ -243,12 +371,8 @@ async fn behind_a_router_that_strips_signatures_everything_is_insecure_and_resol
     let stripping = router(world.signed.address).await;
     assert_eq!(world.trust("secure.test").await, (true, records()));
     for (mode, resolves) in [(Dnssec::Auto, true), (Dnssec::Require, false), (Dnssec::Off, true)] {
-        let config = Resolver {
-            nameservers: vec![stripping],
-            dnssec: mode,
-            trust_anchors: Some(world.signed.anchors.clone()),
-            policy_ca: None,
-        };
+        let config =
+            Resolver { nameservers: vec![stripping], dnssec: mode, trust_anchors: Some(world.signed.anchors.clone()) };
         world.doors.asking().replace(Upstream::new(&config).unwrap());
         if resolves {
             assert!(!world.trust("secure.test").await.0, "{mode:?}");

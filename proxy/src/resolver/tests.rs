@@ -83,7 +83,7 @@ pub(super) async fn authority_of(records: Vec<Record>) -> SocketAddr {
             reply.metadata.recursion_available = true;
             reply.metadata.authentic_data = true;
             match owner.to_ascii().as_str() {
-                "silent.example." => continue,
+                "silent.example." | "_mta-sts.hush.example." => continue,
                 "fail.example." => reply.metadata.response_code = ResponseCode::ServFail,
                 _ => {
                     let alias = zone.get(&(owner.clone(), RecordType::CNAME));
@@ -115,12 +115,7 @@ struct World {
 
 /// The configuration that asks one nameserver.
 fn asking(nameserver: SocketAddr) -> warren_config::Resolver {
-    warren_config::Resolver {
-        nameservers: vec![nameserver],
-        dnssec: warren_config::Dnssec::Auto,
-        trust_anchors: None,
-        policy_ca: None,
-    }
+    warren_config::Resolver { nameservers: vec![nameserver], dnssec: warren_config::Dnssec::Auto, trust_anchors: None }
 }
 
 /// Two sockets on one free port.

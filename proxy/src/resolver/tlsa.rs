@@ -15,7 +15,9 @@ const FAILED_TTL_S: u32 = 60;
 /// What there is for SMTP to `host`, whose address was validated; and for how many seconds. Where the host's name is an alias, the records at the end
 /// of it come first (RFC 7672 §2.2.3).
 pub async fn tlsa(upstream: &Upstream, host: &Name) -> (TlsaFound, u32) {
-    for name in [canonical(upstream, host).await.as_ref(), Some(host)].into_iter().flatten() {
+    // Who breaks the way to the end of an alias does not get rid of the records there.
+    let Ok(end) = canonical(upstream, host).await else { return (TlsaFound::Failed, FAILED_TTL_S) };
+    for name in [end.as_ref(), Some(host)].into_iter().flatten() {
         match at(upstream, name).await {
             (TlsaFound::None, _) => {}
             found => return found,
@@ -24,15 +26,23 @@ pub async fn tlsa(upstream: &Upstream, host: &Name) -> (TlsaFound, u32) {
     (TlsaFound::None, FAILED_TTL_S)
 }
 
+/// Nobody can tell.
+struct Unknown;
+
 /// Where the aliases of a host lead, if it has any and all are validated.
-async fn canonical(upstream: &Upstream, host: &Name) -> Option<Name> {
+async fn canonical(upstream: &Upstream, host: &Name) -> Result<Option<Name>, Unknown> {
+    let mut end = Ok(None);
     for kind in [RecordType::A, RecordType::AAAA] {
         let answer = upstream.find(host, kind).await;
-        if let (Found::Records(records), true) = (&answer.found, answer.secure) {
-            return records.last().map(|record| record.name.clone()).filter(|end| end != host);
+        match (&answer.found, answer.secure) {
+            (Found::Records(records), true) => {
+                return Ok(records.last().map(|record| record.name.clone()).filter(|end| end != host));
+            }
+            (Found::Failed, _) => end = Err(Unknown),
+            _ => {}
         }
     }
-    None
+    end
 }
 
 async fn at(upstream: &Upstream, base: &Name) -> (TlsaFound, u32) {
@@ -49,7 +59,7 @@ async fn at(upstream: &Upstream, base: &Name) -> (TlsaFound, u32) {
             }
             (TlsaFound::Records(found), ttl_s)
         }
-        // Not signed, or not there.
+        // Not signed, or not there; and neither can be pretended where it is signed.
         Found::Records(_) | Found::NoData(_) | Found::NoName(_) => (TlsaFound::None, FAILED_TTL_S),
         Found::Failed => (TlsaFound::Failed, FAILED_TTL_S),
     }

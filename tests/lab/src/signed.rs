@@ -37,6 +37,8 @@ pub struct Zone {
 pub enum Signing {
     /// As it should be.
     Right,
+    /// The same, and what is not there is denied by NSEC3.
+    Hashed,
     /// Not at all, and its parent says so.
     Unsigned,
     /// Its addresses and MX records are others than those that were signed.
@@ -224,6 +226,9 @@ impl Bind {
         }
         let signed = format!("{file}.signed");
         let mut sign = vec!["-q", "-S", "-g", "-o", &origin, "-f", &signed];
+        if zone.signing == Signing::Hashed {
+            sign.extend(["-3", "-", "-H", "0"]);
+        }
         if zone.signing == Signing::Expired {
             sign.extend(["-P", "-s", "20240101000000", "-e", "20240201000000"]);
         }
@@ -237,7 +242,7 @@ impl Bind {
                 fs::write(&signed, text.replace("198.51.100.", "198.51.101.").replace("\tMX\t10 ", "\tMX\t11 "))?;
             }
             Signing::Stripped => fs::write(self.home.join(&signed), text)?,
-            Signing::Right | Signing::Unsigned | Signing::Expired => {}
+            Signing::Right | Signing::Hashed | Signing::Unsigned | Signing::Expired => {}
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Beside {
     folder: tempfile::TempDir,
     child: Child,
+    resolver: Option<Child>,
 }
 
 impl Beside {
@@ -40,7 +41,7 @@ impl Beside {
         start.args(["--reuid", "warren-proxy", "--regid", "warren-proxy", "--init-groups", "--pdeathsig", "TERM"]);
         start.args(privileges).arg(find_program("warren-proxy").unwrap()).arg("--config").arg(folder.path());
         let child = start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let mut proxy = Beside { folder, child };
+        let mut proxy = Beside { folder, child, resolver: None };
         let end = Instant::now() + PATIENCE;
         while !listening(namespace) {
             assert!(proxy.child.try_wait().unwrap().is_none(), "it ended:\n{}", proxy.log());
@@ -48,6 +49,24 @@ impl Beside {
             std::thread::park_timeout(Duration::from_millis(20));
         }
         proxy
+    }
+
+    /// Starts `warren-resolver` beside it, and returns when it answers at port 53.
+    pub fn resolver(&mut self, namespace: &Path) {
+        let log = std::fs::File::create(self.folder.path().join("resolver-log")).unwrap();
+        let mut start = within(namespace, "setpriv");
+        start.args(["--reuid", "warren-proxy", "--regid", "warren-proxy", "--init-groups", "--pdeathsig", "TERM"]);
+        start.args(["--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service"]);
+        start.arg(find_program("warren-resolver").unwrap()).arg("--config").arg(self.folder.path());
+        let child = start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let child = self.resolver.insert(child);
+        let end = Instant::now() + PATIENCE;
+        while !listens(namespace, 53) {
+            let ended = child.try_wait().unwrap().is_some();
+            let log = || std::fs::read_to_string(self.folder.path().join("resolver-log")).unwrap_or_default();
+            assert!(!ended && Instant::now() < end, "the resolver does not listen:\n{}", log());
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
     }
 
     /// What it logged.
@@ -85,8 +104,10 @@ impl Drop for Beside {
         if std::thread::panicking() {
             eprintln!("the proxy's log:\n{}", self.log());
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in self.resolver.iter_mut().chain([&mut self.child]) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -111,11 +132,15 @@ fn within(namespace: &Path, program: &str) -> Command {
 
 /// Whether somebody listens on [`PORT`]. Asked of the kernel: a connection would be a visitor.
 pub fn listening(namespace: &Path) -> bool {
+    listens(namespace, PORT)
+}
+
+fn listens(namespace: &Path, port: u16) -> bool {
     let sockets = crate::inside(namespace, || {
         let read = |name| std::fs::read_to_string(PathBuf::from("/proc/thread-self/net").join(name));
         [read("tcp"), read("tcp6")].map(Result::unwrap_or_default).concat()
     });
-    let at = format!(":{PORT:04X}");
+    let at = format!(":{port:04X}");
     sockets.lines().any(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         words.get(1).is_some_and(|local| local.ends_with(&at)) && words.get(3) == Some(&"0A")

@@ -16,6 +16,7 @@
 //! | [`leftovers`] | namespaces, mounts, cgroups, processes and state that a node must not leave |
 //! | [`listing`] | an address on a block list, and off it |
 //! | [`beside`] | the proxy alone, on a host of the lab |
+//! | [`signed`] | a lab whose DNS is signed |
 //! | [`dialogue`] | plain SMTP, command by command |
 //! | [`visits`] | many visitors of sleeping tenants at once |
 //! | [`images`] | images made for a scenario |
@@ -32,6 +33,7 @@ pub mod leftovers;
 pub mod listing;
 pub mod node;
 pub mod setup;
+pub mod signed;
 pub mod visits;
 
 pub use dialogue::Dialogue;

@@ -8,9 +8,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use warren_lab::{Lab, find_program};
-use warren_scenarios::beside::listening;
+use warren_lab::signed::Signing;
+use warren_lab::{Lab, LabConfig, Tls, find_program};
+use warren_scenarios::beside::{Beside, listening, nft};
 use warren_scenarios::corpus::note;
+use warren_scenarios::signed::{NO_KEY, World, host, mail};
 
 const LONG: Duration = Duration::from_secs(90);
 
@@ -77,6 +79,18 @@ fn master(lab: &Lab) -> u32 {
     pids.find(is_master).expect("the lab's Postfix runs")
 }
 
+/// Has the lab's Postfix send a letter.
+fn send(lab: &Lab, subject: &str, to: &[&str]) {
+    let letter = note("alice@postfix.example", subject);
+    let pid = master(lab);
+    let mut sendmail = Command::new("nsenter");
+    sendmail.args(["-t", &pid.to_string(), "--net", "--mount", "--root", "--wd", "--", "/usr/sbin/sendmail"]);
+    sendmail.args(["-f", "alice@postfix.example"]).args(to);
+    let mut sendmail = sendmail.stdin(Stdio::piped()).spawn().unwrap();
+    sendmail.stdin.take().unwrap().write_all(&letter).unwrap();
+    assert!(sendmail.wait().unwrap().success());
+}
+
 /// Ends with its test.
 struct Proxy(Child);
 
@@ -111,14 +125,7 @@ fn postfix_sends_through_the_proxy_and_does_not_know() {
     nft.stdin.take().unwrap().write_all(RULES.as_bytes()).unwrap();
     assert!(nft.wait().unwrap().success(), "nft takes the rule of the README");
 
-    let letter = note("alice@postfix.example", "beside");
-    let pid = master(&lab);
-    let mut sendmail = Command::new("nsenter");
-    sendmail.args(["-t", &pid.to_string(), "--net", "--mount", "--root", "--wd", "--", "/usr/sbin/sendmail"]);
-    sendmail.args(["-f", "alice@postfix.example", "dave@exim.example"]);
-    let mut sendmail = sendmail.stdin(Stdio::piped()).spawn().unwrap();
-    sendmail.stdin.take().unwrap().write_all(&letter).unwrap();
-    assert!(sendmail.wait().unwrap().success());
+    send(&lab, "beside", &["dave@exim.example"]);
 
     let got = lab.mailbox("exim.example", "dave").wait_for(|m| m.header("Subject").as_deref() == Some("beside"), LONG);
     got.unwrap_or_else(|e| panic!("{e}\n{}", lab.host_log(HOST).unwrap()));
@@ -155,4 +162,56 @@ fn postfix_sends_through_the_proxy_and_does_not_know() {
     assert!(proxy.0.wait().unwrap().success());
     let log = log.join().unwrap();
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "an ordinary stop is quiet:\n{log}");
+}
+
+#[test]
+fn with_the_resolver_beside_it_postfix_is_held_to_dane() {
+    let personas = [("dane.test", 40), ("wrong.test", 41)].map(|(domain, last)| host(domain, last, Tls::Untrusted));
+    let config = LabConfig { personas: personas.to_vec(), ..LabConfig::default() };
+    let world = World::new(&config, |lab| {
+        vec![
+            mail("dane.test", 40, Signing::Right, &lab.tlsa("dane.test").unwrap()),
+            mail("wrong.test", 41, Signing::Right, NO_KEY),
+        ]
+    });
+    let namespace = world.lab.namespace(HOST).unwrap();
+    // As the README has it, but for the lab's addresses and the root that it trusts.
+    let mut beside = Beside::start(
+        &namespace,
+        &[],
+        &format!(
+            r#"hostname = "mx1.postfix.example"
+[egress]
+addresses = ["198.51.100.10"]
+allow_networks = ["198.51.100.0/24"]
+[resolver]
+nameservers = ["{nameserver}"]
+trust_anchors = "{anchors}"
+[proxy.standalone]
+listen = ["127.0.0.1:10025"]
+mode = "redirect"
+tenants = {{ "198.51.100.10" = "postfix" }}
+resolver = {{ "127.0.0.1:53" = "postfix" }}
+"#,
+            nameserver = world.signed.address.ip(),
+            anchors = world.signed.anchors.display(),
+        ),
+    );
+    beside.resolver(&namespace);
+    nft(&namespace, RULES);
+    let resolv_conf = format!("/proc/{}/root/etc/resolv.conf", master(&world.lab));
+    std::fs::write(resolv_conf, "nameserver 127.0.0.1\n").unwrap();
+
+    send(&world.lab, "held to it", &["bob@dane.test", "bob@wrong.test"]);
+    world.arrived("dane.test", "held to it");
+    let transcript = beside.transcript("mx1.dane.test", "TLS for dane.test: dane, satisfied");
+    assert!(transcript.contains("<-  250"), "{transcript}");
+    let unmet = "451 4.7.5 TLS policy of the recipient's domain: no certificate matches a TLSA record";
+    beside.transcript("mx1.wrong.test", unmet);
+    let end = Instant::now() + LONG;
+    while !world.lab.host_log(HOST).unwrap().contains(unmet) {
+        assert!(Instant::now() < end, "Postfix heard nothing:\n{}", world.lab.host_log(HOST).unwrap());
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    world.heard_of_no_recipient("wrong.test");
 }

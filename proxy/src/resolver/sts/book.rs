@@ -15,12 +15,18 @@ pub const MAX_POLICIES: usize = 20_000;
 pub const MAX_BELOW_ONE: usize = 256;
 /// Most bytes of all.
 pub const MAX_BYTES: usize = 16 << 20;
+/// Most bytes of those below one registrable domain: two policies that are as long as can be. Some hundred honest ones fit.
+pub const MAX_BYTES_BELOW_ONE: usize = 64 << 10;
 /// Most failures remembered.
 const MAX_FAILURES: usize = 4_096;
 /// After a failed fetch, a policy host has this long a rest.
 const REST_S: u64 = 300;
 /// A policy is fetched again when it is this old, or half of its life is over.
 const REFRESH_S: u64 = 86_400;
+/// Most policies below one registrable domain that are refreshed in one go.
+const MAX_DUE_BELOW_ONE: usize = 8;
+/// A policy holds for so long at least: with `max_age: 0`, each question would mean a fetch.
+const LEAST_S: u64 = 60;
 /// A policy that nobody has asked for this long is not refreshed.
 const IN_USE_S: u64 = 30 * 86_400;
 /// `used_s` is not written more exactly than this, so that a lookup seldom means a write.
@@ -31,8 +37,8 @@ const USED_STEP_S: u64 = 86_400;
 pub struct Book {
     policies: BTreeMap<String, Entry>,
     bytes: usize,
-    /// How many there are below each registrable domain.
-    below: HashMap<Operator, usize>,
+    /// How many there are below each registrable domain, and how many bytes.
+    below: HashMap<Operator, (usize, usize)>,
     failures: HashMap<String, Failed>,
     changes: u64,
 }
@@ -66,7 +72,11 @@ pub enum Next {
 
 impl Entry {
     fn holds(&self, now_s: u64) -> bool {
-        now_s < self.fetched_s.saturating_add(self.policy.max_age_s.into())
+        now_s < self.until_s()
+    }
+
+    fn until_s(&self) -> u64 {
+        self.fetched_s.saturating_add(u64::from(self.policy.max_age_s).max(LEAST_S))
     }
 
     fn bytes(&self, domain: &str) -> usize {
@@ -150,7 +160,8 @@ impl Book {
         }
     }
 
-    /// Policies in use that are to be fetched again before their time is over, and their ids; at most `most`.
+    /// Policies in use that are to be fetched again before their time is over, and their ids: those first whose time is over first; at most `most`, and few of
+    /// one owner.
     #[must_use]
     pub fn due(&self, most: usize, now_s: u64) -> Vec<(String, String)> {
         let due = self.policies.iter().filter(|(domain, entry)| {
@@ -161,17 +172,27 @@ impl Book {
                 && entry.holds(now_s)
                 && !resting
         });
-        due.take(most).map(|(domain, entry)| (domain.clone(), entry.policy.id.clone())).collect()
+        let mut due: Vec<(&String, &Entry)> = due.collect();
+        due.sort_by_key(|(_, entry)| entry.until_s());
+        let mut of_one: HashMap<Operator, usize> = HashMap::new();
+        due.retain(|(domain, _)| {
+            let count = of_one.entry(whose(domain)).or_default();
+            *count += 1;
+            *count <= MAX_DUE_BELOW_ONE
+        });
+        due.into_iter().take(most).map(|(domain, entry)| (domain.clone(), entry.policy.id.clone())).collect()
     }
 
     fn insert(&mut self, domain: String, entry: Entry) {
         self.remove(&domain);
         let bytes = entry.bytes(&domain);
         let whose = whose(&domain);
-        if self.below.get(&whose).is_some_and(|count| *count >= MAX_BELOW_ONE) {
+        let crowded = |(count, held): &(usize, usize)| *count >= MAX_BELOW_ONE || held + bytes > MAX_BYTES_BELOW_ONE;
+        while self.below.get(&whose).is_some_and(crowded) {
             let of_one = self.policies.iter().filter(|(other, _)| self::whose(other) == whose);
             let oldest = of_one.min_by_key(|(_, entry)| entry.used_s).map(|(other, _)| other.clone());
-            oldest.inspect(|oldest| self.remove(oldest));
+            let Some(oldest) = oldest else { break };
+            self.remove(&oldest);
         }
         while self.policies.len() >= MAX_POLICIES || self.bytes + bytes > MAX_BYTES {
             let oldest = self.policies.iter().min_by_key(|(_, entry)| entry.used_s).map(|(domain, _)| domain.clone());
@@ -179,17 +200,19 @@ impl Book {
             self.remove(&oldest);
         }
         self.bytes += bytes;
-        *self.below.entry(whose).or_default() += 1;
+        let (count, held) = self.below.entry(whose).or_default();
+        (*count, *held) = (*count + 1, *held + bytes);
         self.policies.insert(domain, entry);
         self.changes += 1;
     }
 
     fn remove(&mut self, domain: &str) {
         if let Some(gone) = self.policies.remove(domain) {
-            self.bytes -= gone.bytes(domain);
+            let bytes = gone.bytes(domain);
+            self.bytes -= bytes;
             let whose = whose(domain);
             match self.below.get_mut(&whose) {
-                Some(count) if *count > 1 => *count -= 1,
+                Some((count, held)) if *count > 1 => (*count, *held) = (*count - 1, *held - bytes),
                 _ => _ = self.below.remove(&whose),
             }
             self.changes += 1;
@@ -265,6 +288,28 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_first_is_refreshed_first_and_little_of_one_owner() {
+        let mut book = Book::default();
+        for n in 0..MAX_BELOW_ONE {
+            book.fetched(&format!("a{n}.hostile.example"), "1", Ok(policy("1")), NOW);
+        }
+        book.fetched("late.org", "1", Ok(StsPolicy { max_age_s: 30 * 86_400, ..policy("1") }), NOW);
+        book.fetched("soon.org", "1", Ok(StsPolicy { max_age_s: 2 * 86_400, ..policy("1") }), NOW);
+        let due: Vec<String> = book.due(100, NOW + DAY).into_iter().map(|(domain, _)| domain).collect();
+        assert_eq!((due.len(), &*due[0], &*due[due.len() - 1]), (MAX_DUE_BELOW_ONE + 2, "soon.org", "late.org"));
+    }
+
+    #[test]
+    fn a_policy_without_age_is_not_fetched_for_each_question() {
+        let mut book = Book::default();
+        let ageless = StsPolicy { max_age_s: 0, ..policy("1") };
+        book.fetched("a.example", "1", Ok(ageless.clone()), NOW);
+        assert_eq!(book.next("a.example", &id("1"), NOW + LEAST_S - 1), Next::Have(StsFound::Policy(ageless)));
+        assert_eq!(book.next("a.example", &id("1"), NOW + LEAST_S), Next::Fetch("1".into()));
+        assert_eq!(book.next("a.example", &Announced::Nothing, NOW + LEAST_S), Next::Have(StsFound::None));
+    }
+
+    #[test]
     fn what_was_kept_is_taken_up_and_what_is_old_is_not() {
         let mut book = Book::default();
         book.fetched("a.example", "1", Ok(policy("1")), NOW);
@@ -290,6 +335,10 @@ mod tests {
         }
         assert!(book.failures.len() <= MAX_FAILURES);
         let long = StsPolicy { mx: vec!["x".repeat(250); 100], ..policy("1") };
+        for n in 0..100 {
+            book.fetched(&format!("long{n}.hostile.example"), "1", Ok(long.clone()), NOW + 9_000 + n);
+        }
+        assert!(book.bytes <= 2 * MAX_BYTES_BELOW_ONE && book.entries().contains_key("honest.org"));
         for n in 0..1_000 {
             book.fetched(&format!("long{n}.org"), "1", Ok(long.clone()), NOW + 10_000 + n);
         }

@@ -24,7 +24,7 @@ use warren_wire::client::{RootsError, system_roots};
 
 use crate::{
     own::OwnAddresses,
-    reach::{Reach, SMTP_PORT},
+    reach::Reach,
     resolver::{Upstream, answer::Found},
     tls::sts::StsFailure,
 };
@@ -146,10 +146,9 @@ impl Fetcher {
         Err(last)
     }
 
-    /// The rules for MXs hold, whose port is another.
+    /// What is judged is what is dialled, port and all.
     fn judge(&self, address: IpAddr) -> Result<SocketAddr, crate::reach::Refused> {
-        let judged = self.reach.judge(SocketAddr::new(address, SMTP_PORT), &self.own.now())?;
-        Ok(SocketAddr::new(judged.ip(), self.port))
+        self.reach.judge_on(self.port, SocketAddr::new(address, self.port), &self.own.now())
     }
 
     async fn get(&self, stream: TlsStream<TcpStream>, host: &str) -> Result<String, NotHad> {

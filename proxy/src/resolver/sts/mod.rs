@@ -1,13 +1,14 @@
 //! MTA-STS (RFC 8461): what recipient domains demand of TLS, for all cells together.
 //!
 //! ```text
-//!   MX question ─▶ Policies::of(domain) ─▶ TXT _mta-sts.domain ─▶ Book::next ─┬─▶ known ──────────────────────────▶ StsFound
-//!                     (one at a time per domain)                              └─▶ Fetcher ─▶ parse ─▶ Book::fetched ─┘
+//!   MX question ─▶ Policies::of(share, domain) ─▶ TXT _mta-sts.domain ─▶ Book::next ─┬─▶ known ──────────────────────────▶ StsFound
+//!              (few of one cell, one per domain)                              └─▶ Fetcher ─▶ parse ─▶ Book::fetched ─┘
 //!                                                  mta-sts.json ◀── every few seconds, if changed
 //! ```
 //!
 //! A fetch goes on when nobody waits for it any more: the answer to the MSA is held back for a moment only, and what comes late is told then. What was fetched
-//! survives this process, because the protection of MTA-STS is in what was learnt before the attack.
+//! survives this process, because the protection of MTA-STS is in what was learnt before the attack; and what is known holds at once, whoever holds up DNS or the
+//! policy host ([`Policies::known`]).
 //!
 //! - [`record`]: the TXT record; pure. - [`book`]: what was fetched, and what to do next; pure. - [`fetch`]: HTTPS. The policy's own text is read by
 //!   [`StsPolicy::parse`].
@@ -28,7 +29,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use hickory_proto::rr::{Name, RData, RecordType};
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+};
 
 use self::{
     book::{Book, Entry, Next},
@@ -44,6 +48,8 @@ pub const FILE: &str = "mta-sts.json";
 const MAX_FILE: u64 = 64 << 20;
 /// Domains looked into at once. Beyond, a domain is taken for one without a policy unless one is known.
 const MAX_AT_ONCE: usize = 1_024;
+/// Domains looked into at once for one cell; more of it wait. Slow policy hosts that a tenant asks for hold up only its own.
+pub const MAX_OF_ONE_CELL: usize = 8;
 /// Fetches at once.
 const MAX_FETCHES: usize = 64;
 /// Fetches at once below one registrable domain: slow hosts of one owner hold up only his own.
@@ -54,13 +60,28 @@ const WRITE: Duration = Duration::from_secs(5);
 const REFRESH: Duration = Duration::from_secs(600);
 /// Most refreshed in one go.
 const REFRESH_AT_ONCE: usize = 200;
+/// Of which so many at a time: hosts that stall, each for as long as a fetch may take, do not keep the others from their turn.
+const REFRESHED_TOGETHER: usize = 16;
+
+/// Where what comes of a domain is told.
+type Told = watch::Receiver<Option<StsFound>>;
+
+/// One cell's places.
+#[derive(Debug)]
+pub struct Share(Arc<Semaphore>);
+
+impl Default for Share {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_OF_ONE_CELL)))
+    }
+}
 
 /// The policies, and the way to them. Shared by all cells.
 pub struct Policies {
     book: Mutex<Book>,
     fetcher: ArcSwap<Fetcher>,
     fetches: Semaphore,
-    under_way: Mutex<HashMap<String, watch::Receiver<Option<StsFound>>>>,
+    under_way: Mutex<HashMap<String, Told>>,
     fetching: Mutex<HashMap<crate::egress::Operator, usize>>,
     file: Option<PathBuf>,
 }
@@ -86,24 +107,16 @@ impl Policies {
         self.fetcher.store(Arc::new(fetcher));
     }
 
-    /// The policy of `domain`, as it is or as soon as it is known. Who stops waiting stops nothing.
-    pub async fn of(self: &Arc<Self>, upstream: &Upstream, domain: &str) -> StsFound {
-        let mut told = {
-            let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            match under_way.get(domain) {
-                Some(told) => told.clone(),
-                None if under_way.len() >= MAX_AT_ONCE => return self.known(domain),
-                None => {
-                    let (tell, told) = watch::channel(None);
-                    under_way.insert(domain.to_owned(), told.clone());
-                    let (this, upstream, domain) = (Arc::clone(self), upstream.clone(), domain.to_owned());
-                    tokio::spawn(async move {
-                        let over = Over { policies: &this, domain: &domain };
-                        let found = this.find(&upstream, &domain).await;
-                        drop(over);
-                        tell.send_replace(Some(found));
-                    });
-                    told
+    /// The policy of `domain`, as it is or as soon as it is known; asked for by whose `share` it is. Who stops waiting stops nothing.
+    pub async fn of(self: &Arc<Self>, share: &Share, upstream: &Upstream, domain: &str) -> StsFound {
+        let mut told = match self.joined(domain) {
+            Some(told) => told,
+            None => {
+                // Nobody else waits for this place: who asks for the same domain meanwhile has one of its own.
+                let Ok(place) = Arc::clone(&share.0).acquire_owned().await else { return self.known(domain) };
+                match self.begin(place, upstream, domain) {
+                    Some(told) => told,
+                    None => return self.known(domain),
                 }
             }
         };
@@ -112,8 +125,40 @@ impl Policies {
         found.unwrap_or_default()
     }
 
-    /// What is known without asking anybody.
-    fn known(&self, domain: &str) -> StsFound {
+    /// What is being looked into already.
+    fn joined(&self, domain: &str) -> Option<Told> {
+        self.under_way().get(domain).cloned()
+    }
+
+    /// Looks into a domain, if there is room.
+    fn begin(self: &Arc<Self>, place: OwnedSemaphorePermit, upstream: &Upstream, domain: &str) -> Option<Told> {
+        let mut under_way = self.under_way();
+        if let Some(told) = under_way.get(domain) {
+            return Some(told.clone());
+        }
+        if under_way.len() >= MAX_AT_ONCE {
+            return None;
+        }
+        let (tell, told) = watch::channel(None);
+        under_way.insert(domain.to_owned(), told.clone());
+        let (this, upstream, domain) = (Arc::clone(self), upstream.clone(), domain.to_owned());
+        tokio::spawn(async move {
+            let over = Over { policies: &this, domain: &domain };
+            let found = this.find(&upstream, &domain).await;
+            drop(over);
+            drop(place);
+            tell.send_replace(Some(found));
+        });
+        Some(told)
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<String, Told>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known without asking anybody: a policy that was fetched holds for its time (RFC 8461 §3.3).
+    #[must_use]
+    pub fn known(&self, domain: &str) -> StsFound {
         match self.book().next(domain, &Announced::Unknown, now_s()) {
             Next::Have(found) => found,
             Next::Fetch(_) => StsFound::None,
@@ -167,16 +212,24 @@ impl Policies {
     }
 
     /// Fetches again what is in use and grows old.
-    pub async fn refresh(&self, upstream: &Upstream) {
+    pub async fn refresh(self: &Arc<Self>, upstream: &Upstream) {
         let due = self.book().due(REFRESH_AT_ONCE, now_s());
+        let mut together = JoinSet::new();
         for (domain, id) in due {
-            // A changed id is a changed policy.
-            let id = match announced(upstream, &domain).await {
-                Announced::Id(new) => new,
-                Announced::Nothing | Announced::Unknown => id,
-            };
-            self.fetch(upstream, &domain, &id).await;
+            if together.len() >= REFRESHED_TOGETHER {
+                together.join_next().await;
+            }
+            let (this, upstream) = (Arc::clone(self), upstream.clone());
+            together.spawn(async move {
+                // A changed id is a changed policy.
+                let id = match announced(&upstream, &domain).await {
+                    Announced::Id(new) => new,
+                    Announced::Nothing | Announced::Unknown => id,
+                };
+                this.fetch(&upstream, &domain, &id).await;
+            });
         }
+        while together.join_next().await.is_some() {}
     }
 
     /// Writes the policies if they changed since `written`; the change that is written now.
@@ -209,7 +262,7 @@ struct Over<'a> {
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        self.policies.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(self.domain);
+        self.policies.under_way().remove(self.domain);
     }
 }
 

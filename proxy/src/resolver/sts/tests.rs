@@ -11,9 +11,12 @@ use std::{
     time::Duration,
 };
 
-use hickory_proto::rr::{
-    RData, Record, RecordType,
-    rdata::{A, MX, TXT},
+use hickory_proto::{
+    op::ResponseCode,
+    rr::{
+        RData, Record, RecordType,
+        rdata::{A, MX, TXT},
+    },
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
@@ -31,20 +34,22 @@ use tokio_rustls::TlsAcceptor;
 use warren_config::{Dnssec, Resolver};
 use warren_launcher_api::CellId;
 
-use super::{Policies, fetch::Fetcher};
+use super::{MAX_OF_ONE_CELL, Policies, Share, fetch::Fetcher, now_s};
 use crate::{
     names::{MAX_NOTE, Note},
     resolver::{
         Doors, Notes, Upstream,
         tests::{ask, authority_of, name, question, sockets},
     },
-    tls::{StsFound, StsMode, sts::StsFailure},
+    tls::{StsFound, StsMode, StsPolicy, sts::StsFailure},
 };
 
 const POLICY: &str = "version: STSv1\r\nmode: enforce\r\nmx: mx.good.example\r\nmax_age: 604800\r\n";
 const LONG: Duration = Duration::from_secs(20);
 /// What a host that drips is given.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// More slow hosts than there are fetches at a time.
+const MANY: usize = 100;
 
 fn response(head: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()).into_bytes()
@@ -52,6 +57,11 @@ fn response(head: &str, body: &str) -> Vec<u8> {
 
 fn plain(body: &str) -> Vec<u8> {
     response("200 OK\r\nContent-Type: text/plain; charset=utf-8", body)
+}
+
+/// Hosts that take a request and never answer it.
+fn slow() -> Vec<String> {
+    (0..MANY).map(|n| format!("slow{n}")).collect()
 }
 
 /// What each host answers; what is not listed drips.
@@ -102,7 +112,9 @@ impl World {
         let answers = answers();
         let mut records = Vec::new();
         let mut add = |owner: String, data| records.push(Record::from_rdata(name(&owner), 0, data));
-        for host in answers.keys().copied().chain(["drip", "inside"]) {
+        let slow = slow();
+        let slow = slow.iter().map(String::as_str);
+        for host in answers.keys().copied().chain(["drip", "inside"]).chain(slow) {
             let text = format!("v=STSv1; id={host}1;");
             add(format!("_mta-sts.{host}.example."), RData::TXT(TXT::new(vec![text])));
             let address = if host == "inside" { Ipv4Addr::new(10, 0, 0, 1) } else { Ipv4Addr::LOCALHOST };
@@ -110,11 +122,11 @@ impl World {
             add(format!("{host}.example."), RData::MX(MX::new(10, name(&format!("mx.{host}.example.")))));
         }
         add("_mta-sts.nohost.example.".into(), RData::TXT(TXT::new(vec!["v=STSv1; id=1;".into()])));
+        add("hush.example.".into(), RData::MX(MX::new(10, name("mx.hush.example."))));
         add("spf.example.".into(), RData::MX(MX::new(10, name("mx.spf.example."))));
         add("_mta-sts.spf.example.".into(), RData::TXT(TXT::new(vec!["v=spf1 -all".into()])));
         let nameserver = authority_of(records).await;
-        let config =
-            Resolver { nameservers: vec![nameserver], dnssec: Dnssec::Off, trust_anchors: None, policy_ca: None };
+        let config = Resolver { nameservers: vec![nameserver], dnssec: Dnssec::Off, trust_anchors: None };
         let directory = tempfile::tempdir().unwrap();
         let (requests, open) = (Arc::default(), watch::Sender::new(true));
         let port = host(answers, directory.path().join("ca.pem"), Arc::clone(&requests), open.subscribe()).await.port();
@@ -132,7 +144,7 @@ impl World {
     }
 
     async fn of(&self, policies: &Arc<Policies>, host: &str) -> StsFound {
-        timeout(LONG, policies.of(&self.upstream, &format!("{host}.example"))).await.unwrap()
+        timeout(LONG, policies.of(&Share::default(), &self.upstream, &format!("{host}.example"))).await.unwrap()
     }
 
     fn requests(&self) -> usize {
@@ -153,6 +165,7 @@ async fn host(
     std::fs::write(ca, issuer.pem()).unwrap();
     let key = KeyPair::generate().unwrap();
     let trusted = answers.keys().copied().chain(["drip"]).filter(|host| *host != "stranger");
+    let trusted = trusted.map(ToOwned::to_owned).chain(slow());
     let names: Vec<String> = trusted.map(|host| format!("mta-sts.{host}.example")).collect();
     let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -192,6 +205,8 @@ async fn host(
                         let _ = stream.write_all(answer).await;
                         let _ = stream.shutdown().await;
                     }
+                    // Says nothing until it is left.
+                    None if host.starts_with("slow") => _ = stream.read_u8().await,
                     None => {
                         for byte in plain(POLICY) {
                             if stream.write_all(&[byte]).await.and(stream.flush().await).is_err() {
@@ -335,4 +350,63 @@ async fn an_answer_waits_a_moment_for_a_policy_and_a_late_one_is_told_later() {
     assert_eq!(next().await, ("good.example".into(), true));
     ask(door, &mx("spf")).await;
     assert_eq!(next().await, ("spf.example".into(), false), "that there is none is told, too");
+}
+
+#[tokio::test]
+async fn a_cell_with_slow_hosts_holds_up_only_itself() {
+    let world = World::new().await;
+    let policies = world.policies_of_the_patient(10 * LONG);
+    let greedy = Arc::new(Share::default());
+    let mut waiting = tokio::task::JoinSet::new();
+    for n in 0..MANY {
+        let (policies, greedy, upstream) = (Arc::clone(&policies), Arc::clone(&greedy), world.upstream.clone());
+        waiting.spawn(async move { policies.of(&greedy, &upstream, &format!("slow{n}.example")).await });
+    }
+    while world.requests() < MAX_OF_ONE_CELL {
+        tokio::task::yield_now().await;
+    }
+    let other = Share::default();
+    let good = policies.of(&other, &world.upstream, "good.example");
+    let found = timeout(LONG, good).await.expect("the other cell has places of its own");
+    assert!(matches!(found, StsFound::Policy(_)));
+    assert_eq!(world.requests(), MAX_OF_ONE_CELL + 1);
+    // What the greedy one waits for is nothing that others have to wait for.
+    let last = format!("slow{}.example", MANY - 1);
+    let _ = timeout(Duration::from_millis(1), policies.of(&other, &world.upstream, &last)).await;
+    while world.requests() < MAX_OF_ONE_CELL + 2 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_is_known_holds_while_somebody_holds_dns_up() {
+    let world = World::new().await;
+    let socket = world.directory.path().join("names.sock");
+    let notes = UnixDatagram::bind(&socket).unwrap();
+    let policies = world.policies();
+    let policy =
+        StsPolicy { mode: StsMode::Enforce, mx: vec!["mx.hush.example".into()], max_age_s: 600, id: "1".into() };
+    policies.book().fetched("hush.example", "1", Ok(policy.clone()), now_s());
+    let mut doors = Doors::new(world.upstream.clone(), policies, Notes::new(socket));
+    let (door, udp, tcp) = sockets(None);
+    doors.open(CellId(7), 1, udp, tcp).await.unwrap();
+    ask(door, &question("hush.example.", RecordType::MX, None)).await;
+    let mut buffer = vec![0; MAX_NOTE];
+    let length = notes.try_recv(&mut buffer).expect("before the answer");
+    let Note::Sts(note) = serde_json::from_slice(&buffer[..length]).unwrap() else { panic!("another note") };
+    assert_eq!((&*note.domain, note.found), ("hush.example", StsFound::Policy(policy)));
+}
+
+#[tokio::test]
+async fn an_answer_that_the_proxy_has_to_know_about_waits_for_it() {
+    let world = World::new().await;
+    let socket = world.directory.path().join("names.sock");
+    let mut doors = Doors::new(world.upstream.clone(), world.policies(), Notes::new(socket.clone()));
+    let (door, udp, tcp) = sockets(None);
+    doors.open(CellId(7), 1, udp, tcp).await.unwrap();
+    let code = async |domain: &str| ask(door, &question(domain, RecordType::MX, None)).await.metadata.response_code;
+    assert_eq!(code("good.example.").await, ResponseCode::ServFail, "nobody told the proxy of its policy");
+    assert_eq!(code("spf.example.").await, ResponseCode::NoError, "nothing hangs on this");
+    let _notes = UnixDatagram::bind(&socket).unwrap();
+    timeout(LONG, async { while code("good.example.").await != ResponseCode::NoError {} }).await.unwrap();
 }

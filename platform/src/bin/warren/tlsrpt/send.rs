@@ -120,7 +120,9 @@ pub fn run(mut arguments: Arguments, node: &Node, folder: &Folder) -> anyhow::Re
         tell::line(&format!("{}\t{}", tell::cell(domain), tell::cell(to.join(" "))))?;
     }
     for (address, reports) in quota.full() {
-        tell::warning(&format!("{address} has had its reports of today: {reports} more that name it are not sent there"));
+        tell::warning(&format!(
+            "{address} has had its reports of today: {reports} more that name it are not sent there"
+        ));
     }
     if failed.is_empty() { Ok(()) } else { Err(tell::Several(failed).into()) }
 }

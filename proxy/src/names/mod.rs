@@ -13,92 +13,34 @@
 //! a note of its own and holds for names told before. All is bounded per cell and in cells: a tenant can ask for any number of names, and only crowds
 //! out its own. What is crowded out is never taken for "no TLSA records": a secure name without a word about them is [`TlsaFound::Failed`].
 
-use std::collections::{BTreeMap, HashMap};
+//!
+//! - [`note`]: what is told. - [`cell`]: which names the addresses of one cell have. - [`facts`]: what is known of names. All pure: time comes in.
+
+mod cell;
+mod facts;
+mod note;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use warren_launcher_api::CellId;
 
+use self::cell::Cell;
+use self::note::MAX_NAME;
 use crate::tls::{Known, StsFound, TlsaFound};
 
-/// File name of the datagram socket within the run directory.
-pub const SOCKET_NAME: &str = "names.sock";
-/// Longest datagram taken: a policy with as many MX patterns as one may have, each as long as it may be, fits.
-pub const MAX_NOTE: usize = 32 * 1024;
-/// Longest name taken: DNS has none longer.
-const MAX_NAME: usize = 255;
+pub use self::cell::{MAX_BYTES, MAX_PER_ADDRESS, MAX_PER_CELL};
+pub use self::facts::{MAX_FACTS, MAX_FACTS_BYTES};
+pub use self::note::{MAX_NOTE, NameNote, Note, SOCKET_NAME, StsNote, TlsaNote};
+
 /// Most cells remembered: more than one proxy has doors, which are descriptors.
 const MAX_CELLS: usize = 20_000;
-/// Most addresses remembered per cell.
-pub const MAX_PER_CELL: usize = 2048;
-/// Most names remembered for one address: big providers serve many domains from one.
-pub const MAX_PER_ADDRESS: usize = 32;
-/// Most MX names with TLSA records, and most domains with policies, remembered per cell.
-pub const MAX_FACTS: usize = 2048;
-/// Most bytes of either, per cell: honest ones take some hundred each.
-pub const MAX_FACTS_BYTES: usize = 256 * 1024;
 /// An MSA may dial long after it asked: it keeps what it resolved while it tries the other MXs.
 pub const KEEP: Duration = Duration::from_secs(3600);
 /// However long a TTL claims to be.
 const KEEP_AT_MOST: Duration = Duration::from_secs(86_400);
-
-/// One datagram of the resolver.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Note {
-    /// An address was given out.
-    Name(NameNote),
-    /// TLSA records of a host were looked up. Sent before the first secure [`NameNote`] of that host.
-    Tlsa(TlsaNote),
-    /// The MTA-STS policy of a domain was looked up.
-    Sts(StsNote),
-}
-
-/// One address given out by the resolver.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NameNote {
-    /// The cell that asked.
-    pub cell: CellId,
-    /// The recipient domain whose MX this is, where it was asked for.
-    pub domain: Option<String>,
-    /// The host name whose address was asked for.
-    pub mx: String,
-    /// The answer.
-    pub address: IpAddr,
-    /// Whether the whole chain of answers, from the domain's MX records to the address, was validated by DNSSEC.
-    pub secure: bool,
-    /// Time to live of the answer.
-    pub ttl_s: u32,
-}
-
-/// The TLSA records of a host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsaNote {
-    /// The cell that asked for the host.
-    pub cell: CellId,
-    /// The host name, as the MX record has it.
-    pub mx: String,
-    /// What there is at `_25._tcp.` and that name.
-    pub found: TlsaFound,
-    /// Time to live of the answer.
-    pub ttl_s: u32,
-}
-
-/// The MTA-STS policy of a recipient domain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StsNote {
-    /// The cell that asked for the domain.
-    pub cell: CellId,
-    /// The recipient domain.
-    pub domain: String,
-    /// What it announces.
-    pub found: StsFound,
-}
 
 /// One name of an address, and what is known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,22 +70,6 @@ impl Name {
 pub struct Names {
     /// By age: ids of cells only grow.
     cells: BTreeMap<CellId, Cell>,
-}
-
-#[derive(Debug, Default)]
-struct Cell {
-    addresses: HashMap<IpAddr, Vec<Told>>,
-    tlsa: Facts<TlsaFound>,
-    sts: Facts<StsFound>,
-}
-
-/// What a [`NameNote`] leaves behind.
-#[derive(Debug)]
-struct Told {
-    mx: String,
-    domain: Option<String>,
-    secure: bool,
-    until: Instant,
 }
 
 impl Names {
@@ -182,7 +108,8 @@ impl Names {
 
     /// What a recipient of `domain` is judged by in a session with `address` that was greeted under the name `dialled`: the name of one of the domain's MXs,
     /// rather that of the session, rather a secure one, rather a late one. A host whose address was asked for without any domain, such as a smart
-    /// host, speaks for all domains that have no name here. None if nobody told, or too long ago.
+    /// host, speaks for all domains that have no name here. None if nobody told, or too long ago; but where the address has as many names as are remembered, this
+    /// one may have been crowded out, and with it that it has TLSA records: then they count as unknown, and mail waits until it is asked for again.
     #[must_use]
     pub fn judge_by(
         &self,
@@ -194,11 +121,15 @@ impl Names {
     ) -> Option<Name> {
         let domain = domain.trim_end_matches('.');
         let cell = self.cells.get(&cell)?;
-        let is = |told: &&Told| told.domain.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(domain));
-        let rank = |told: &&Told| (dialled.is_none_or(|dialled| !told.mx.eq_ignore_ascii_case(dialled)), !told.secure);
+        let is = |told: &&cell::Told| told.domain.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(domain));
+        let rank =
+            |told: &&cell::Told| (dialled.is_none_or(|dialled| !told.mx.eq_ignore_ascii_case(dialled)), !told.secure);
         let best = cell.told(address, now).filter(is).min_by_key(rank);
-        let best = best.or_else(|| cell.told(address, now).filter(|told| told.domain.is_none()).min_by_key(rank))?;
-        let mut name = cell.name(best, now);
+        let best = best.or_else(|| cell.told(address, now).filter(|told| told.domain.is_none()).min_by_key(rank));
+        let mut name = match best {
+            Some(best) => cell.name(best, now),
+            None => cell.crowded_out(address, dialled, now)?,
+        };
         name.sts = cell.sts.get(domain, now).unwrap_or_default();
         Some(name)
     }
@@ -223,107 +154,12 @@ impl Names {
     }
 }
 
-impl Cell {
-    fn named(&mut self, note: NameNote, now: Instant) {
-        let address = note.address.to_canonical();
-        if self.addresses.len() >= MAX_PER_CELL && !self.addresses.contains_key(&address) {
-            make_room(&mut self.addresses, now);
-        }
-        let told = self.addresses.entry(address).or_default();
-        told.retain(|told| told.until > now && (told.mx != note.mx || told.domain != note.domain));
-        let until = now + keep(note.ttl_s);
-        told.insert(0, Told { mx: note.mx, domain: note.domain, secure: note.secure, until });
-        told.truncate(MAX_PER_ADDRESS);
-    }
-
-    fn told(&self, address: IpAddr, now: Instant) -> impl Iterator<Item = &Told> {
-        self.addresses.get(&address.to_canonical()).into_iter().flatten().filter(move |told| told.until > now)
-    }
-
-    fn name(&self, told: &Told, now: Instant) -> Name {
-        // The word about them comes before the name does: without it nobody can tell what there is, so mail waits (RFC 7672 §2.1.2).
-        let lost = || if told.secure { FAILED.clone() } else { Arc::default() };
-        Name {
-            mx: told.mx.clone(),
-            domain: told.domain.clone(),
-            secure: told.secure,
-            tlsa: self.tlsa.get(&told.mx, now).unwrap_or_else(lost),
-            sts: told.domain.as_ref().and_then(|domain| self.sts.get(domain, now)).unwrap_or_default(),
-        }
-    }
-}
-
-static FAILED: LazyLock<Arc<TlsaFound>> = LazyLock::new(|| Arc::new(TlsaFound::Failed));
-
-/// Facts by name, bounded in number and bytes: whose time is up first makes room.
-#[derive(Debug)]
-struct Facts<T> {
-    by_name: HashMap<String, Fact<T>>,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct Fact<T> {
-    what: Arc<T>,
-    bytes: usize,
-    until: Instant,
-}
-
-impl<T> Default for Facts<T> {
-    fn default() -> Self {
-        Self { by_name: HashMap::new(), bytes: 0 }
-    }
-}
-
-impl<T> Facts<T> {
-    fn insert(&mut self, name: String, what: T, bytes: usize, now: Instant, keep: Duration) {
-        self.remove(&name);
-        let bytes = bytes + name.len();
-        if bytes > MAX_FACTS_BYTES {
-            return;
-        }
-        if self.by_name.len() >= MAX_FACTS || self.bytes + bytes > MAX_FACTS_BYTES {
-            let past: Vec<String> =
-                self.by_name.iter().filter(|(_, fact)| fact.until <= now).map(|(name, _)| name.clone()).collect();
-            past.iter().for_each(|name| self.remove(name));
-        }
-        while self.by_name.len() >= MAX_FACTS || self.bytes + bytes > MAX_FACTS_BYTES {
-            let first = self.by_name.iter().min_by_key(|(_, fact)| fact.until).map(|(name, _)| name.clone());
-            let Some(first) = first else { break };
-            self.remove(&first);
-        }
-        self.bytes += bytes;
-        self.by_name.insert(name, Fact { what: Arc::new(what), bytes, until: now + keep });
-    }
-
-    fn remove(&mut self, name: &str) {
-        if let Some(gone) = self.by_name.remove(name) {
-            self.bytes -= gone.bytes;
-        }
-    }
-
-    fn get(&self, name: &str, now: Instant) -> Option<Arc<T>> {
-        let fact = self.by_name.get(name).filter(|fact| fact.until > now)?;
-        Some(Arc::clone(&fact.what))
-    }
-}
-
 fn fits(name: &str) -> bool {
     name.len() <= MAX_NAME
 }
 
 fn keep(ttl_s: u32) -> Duration {
     Duration::from_secs(ttl_s.into()).clamp(KEEP, KEEP_AT_MOST)
-}
-
-/// Drops what is past its time, else the address that has waited longest.
-fn make_room(addresses: &mut HashMap<IpAddr, Vec<Told>>, now: Instant) {
-    let last = |told: &Vec<Told>| told.iter().map(|told| told.until).max();
-    addresses.retain(|_, told| last(told).is_some_and(|until| until > now));
-    if addresses.len() >= MAX_PER_CELL {
-        let oldest = addresses.iter().min_by_key(|(_, told)| last(told)).map(|(address, _)| *address);
-        oldest.map(|address| addresses.remove(&address));
-    }
 }
 
 #[cfg(test)]
@@ -467,6 +303,38 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_that_may_have_been_crowded_out_waits() {
+        let now = Instant::now();
+        let mut names = Names::default();
+        for n in 0..=MAX_PER_ADDRESS {
+            let by = |names: &Names| names.judge_by(CELL, ip(1), "first.example", Some("mx.example"), now);
+            assert_eq!(by(&names), None, "nobody told, and {n} others are told");
+            let domain = Some(format!("{n}.example"));
+            named(&mut names, NameNote { domain, ..note("mx.example", ip(1), 60) }, now);
+            if n + 1 >= MAX_PER_ADDRESS {
+                let name = by(&names).unwrap();
+                assert_eq!((&*name.mx, name.secure, &*name.tlsa), ("mx.example", true, &TlsaFound::Failed));
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn a_cell_with_long_names_takes_no_more_memory() {
+        let now = Instant::now();
+        let mut names = Names::default();
+        for n in 0..2 * MAX_BYTES / 500 {
+            let long = format!("{n:0>250}");
+            let address = IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + u32::try_from(n % 1_000).unwrap()));
+            let long = NameNote { domain: Some(long.clone()), ..note(&long, address, 60) };
+            named(&mut names, long, now + Duration::from_micros(n as u64));
+        }
+        let cell = &names.cells[&CELL];
+        let kept: usize = cell.addresses.values().flatten().map(cell::Told::bytes).sum();
+        assert!(kept == cell.bytes && kept <= MAX_BYTES && kept > MAX_BYTES / 2, "{kept}");
+    }
+
+    #[test]
     fn records_and_policies_are_bounded_in_number_and_in_bytes() {
         let now = Instant::now();
         let mut names = Names::default();
@@ -480,14 +348,5 @@ mod tests {
         assert!(cell.tlsa.get("mx0.example.org", now).is_none(), "the oldest made room");
         let kept: usize = cell.sts.by_name.values().map(|fact| fact.bytes).sum();
         assert!(kept == cell.sts.bytes && kept <= MAX_FACTS_BYTES && kept > MAX_FACTS_BYTES / 2, "{kept}");
-    }
-
-    #[test]
-    fn the_longest_policy_fits_a_note() {
-        let longest = format!("*.{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(59));
-        let text = format!("version: STSv1\nmode: enforce\nmax_age: 60\n{}", format!("mx: {longest}\n").repeat(100));
-        let found = StsFound::Policy(StsPolicy::parse(&text, &"i".repeat(32)).unwrap());
-        let note = Note::Sts(StsNote { cell: CellId(u64::MAX), domain: "d".repeat(MAX_NAME), found });
-        assert!(serde_json::to_vec(&note).unwrap().len() <= MAX_NOTE);
     }
 }
