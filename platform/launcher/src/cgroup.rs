@@ -10,7 +10,7 @@
 mod daemons;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,9 +28,15 @@ const NEEDED: [&str; 3] = ["memory", "pids", "cpu"];
 /// Used on v1 if it is there. `cpuacct` tells who burns the processor. A user namespace refuses devices that are not of its own mounts
 /// anyway; `devices` is the second lock.
 const WANTED: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "devices"];
+/// On v2 handed down if it is there: what a tenant writes is then charged to the tenant, and where the disk's scheduler knows weights each
+/// container has its share. On v1 it does not see what is written behind.
+const IO: &str = "io";
+/// Where v2 is, if it has controllers.
+const UNIFIED: &str = "/sys/fs/cgroup";
 /// What a container has in `/dev`: null, zero, full, random, urandom, tty, and terminals of its own.
 const DEVICES: [&str; 8] =
     ["c 1:3 rw", "c 1:5 rw", "c 1:7 rw", "c 1:8 rw", "c 1:9 rw", "c 5:0 rw", "c 5:2 rw", "c 136:* rw"];
+
 /// One mounted hierarchy that we use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hierarchy {
@@ -52,10 +58,13 @@ impl Cgroups {
     /// Finds them by what the kernel says of us. `name` is the directory that holds the containers' groups.
     pub fn discover(name: &str) -> Result<Cgroups, String> {
         let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
-        Cgroups::from_text(name, &read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)
+        // Not there on v1.
+        let offered = fs::read_to_string(Path::new(UNIFIED).join("cgroup.controllers")).unwrap_or_default();
+        Cgroups::from_text(name, &read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, &offered)
     }
 
-    fn from_text(name: &str, mountinfo: &str, own: &str) -> Result<Cgroups, String> {
+    /// `offered` are the controllers that v2 has.
+    fn from_text(name: &str, mountinfo: &str, own: &str, offered: &str) -> Result<Cgroups, String> {
         let mut cgroups =
             Cgroups { name: name.to_owned(), unified: false, hierarchies: Vec::new(), unused: Vec::new() };
         for line in mountinfo.lines() {
@@ -70,23 +79,28 @@ impl Cgroups {
                     Some(path) => cgroups.add(controllers, mount, daemons::outside(path, name)),
                     None => cgroups.unused.push(mount),
                 }
-            } else if kind == "cgroup2" && mount == Path::new("/sys/fs/cgroup") {
+            } else if kind == "cgroup2" && mount == Path::new(UNIFIED) {
                 cgroups.unified = true;
                 let path =
                     own_path(own, Some("")).ok_or("/proc/self/cgroup does not show a place in the v2 hierarchy")?;
-                let controllers = NEEDED.iter().map(|name| name.to_string()).collect();
-                cgroups.add(controllers, mount, daemons::outside(path, name));
+                let offered = offered.split_whitespace().filter(|name| NEEDED.contains(name) || *name == IO);
+                cgroups.add(offered.map(str::to_owned).collect(), mount, daemons::outside(path, name));
             }
         }
-        for needed in NEEDED {
-            if !cgroups.hierarchies.iter().any(|hierarchy| hierarchy.controllers.iter().any(|name| name == needed)) {
-                return Err(format!(
-                    "no cgroup controller {needed}: mount cgroup2 at /sys/fs/cgroup, or the v1 controllers below it \
-                     (`mount -t cgroup -o {needed} {needed} /sys/fs/cgroup/{needed}`)"
-                ));
-            }
+        let has = |needed: &&str| {
+            cgroups.hierarchies.iter().any(|hierarchy| hierarchy.controllers.iter().any(|name| name == needed))
+        };
+        match NEEDED.iter().find(|needed| !has(needed)) {
+            None => Ok(cgroups),
+            Some(needed) if cgroups.unified => Err(format!(
+                "no {needed} in {UNIFIED}/cgroup.controllers: the kernel was started without this controller \
+                 (cgroup_disable={needed}, or it wants cgroup_enable={needed}), or a v1 mount holds it"
+            )),
+            Some(needed) => Err(format!(
+                "no cgroup controller {needed}: mount cgroup2 at {UNIFIED}, or the v1 controllers below it \
+                 (`mount -t cgroup -o {needed} {needed} {UNIFIED}/{needed}`)"
+            )),
         }
-        Ok(cgroups)
     }
 
     fn add(&mut self, controllers: Vec<String>, mount: PathBuf, path: &str) {
@@ -109,8 +123,8 @@ impl Cgroups {
         self.enter_daemons()
     }
 
-    /// v2: a group with processes cannot give controllers to children. If we are alone in ours, we leave it; otherwise (a shell's
-    /// session, `warren up` with its other children) the containers go below the root of the hierarchy.
+    /// v2: a group with processes cannot give controllers to children. If we are alone in ours, we leave it, as `warren up` does before it
+    /// starts us; otherwise (a shell's session) the containers go below the root of the hierarchy.
     fn find_room(&mut self) -> io::Result<()> {
         let Some(hierarchy) = self.hierarchies.first_mut() else { return Ok(()) };
         if hierarchy.own != hierarchy.mount {
@@ -286,8 +300,15 @@ fn processes(group: &Path) -> Vec<i32> {
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// Kills every process of a group. A pid is signalled only through a descriptor, checked to be still in the group once we hold it.
+/// Kills every process of a group: v2 has a file for that. On v1 a pid is signalled only through a descriptor, checked to be still in the
+/// group once we hold it.
 pub fn kill_all(group: &Path) {
+    // Opened, not made: elsewhere there is no such file (nor before Linux 5.14).
+    if let Ok(mut all) = fs::File::options().write(true).open(group.join("cgroup.kill"))
+        && all.write_all(b"1").is_ok()
+    {
+        return;
+    }
     let held: Vec<(i32, OwnedFd)> = processes(group)
         .into_iter()
         .filter_map(|pid| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?)))
@@ -316,7 +337,7 @@ mod tests {
     #[test]
     fn hybrid_gives_a_path_of_our_own_in_each_hierarchy() {
         let own = "5:memory:/a/b\n4:pids:/\n3:cpu,cpuacct:/c\n2:freezer:/\n0::/x\n";
-        let cgroups = Cgroups::from_text("warren", HYBRID, own).unwrap();
+        let cgroups = Cgroups::from_text("warren", HYBRID, own, "").unwrap();
         assert!(!cgroups.unified);
         assert_eq!(
             cgroups.parents(),
@@ -327,18 +348,23 @@ mod tests {
         assert_eq!(cgroups.mounts().count(), 4);
     }
 
+    const V2: &str = "30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+
     #[test]
     fn unified_gives_one() {
-        let mounts = "30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
-        let cgroups = Cgroups::from_text("warren", mounts, "0::/system.slice/warren.service\n").unwrap();
+        let own = "0::/system.slice/warren.service\n";
+        let cgroups = Cgroups::from_text("warren", V2, own, "cpuset cpu io memory hugetlb pids\n").unwrap();
         assert!(cgroups.unified);
         assert_eq!(cgroups.parents(), [PathBuf::from("/sys/fs/cgroup/system.slice/warren.service/warren")]);
+        assert_eq!(cgroups.hierarchies[0].controllers, ["cpu", "io", "memory", "pids"]);
     }
 
     #[test]
     fn a_missing_controller_is_named_with_the_cure() {
-        let error = Cgroups::from_text("warren", "", "").unwrap_err();
+        let error = Cgroups::from_text("warren", "", "", "").unwrap_err();
         assert!(error.contains("memory") && error.contains("mount"), "{error}");
+        let error = Cgroups::from_text("warren", V2, "0::/\n", "cpu io pids\n").unwrap_err();
+        assert!(error.contains("memory") && error.contains("cgroup_enable"), "{error}");
     }
 
     #[test]

@@ -12,11 +12,11 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use warren_launcher_api::DAEMONS_GROUP;
 
-use super::{Cgroups, Hierarchy};
+use super::{Cgroups, Hierarchy, IO};
 
 /// The highest weight of v2, a hundred times a container's: what is left by rounding is theirs.
 const WEIGHT: u32 = 10_000;
@@ -29,7 +29,7 @@ impl Cgroups {
         fs::write(group.join("cgroup.procs"), "0")?;
         if self.unified {
             for directory in [&hierarchy.own, &hierarchy.own.join(&self.name)] {
-                fs::write(directory.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
+                hand_down(directory, &hierarchy.controllers)?;
             }
             return fs::write(group.join("cpu.weight"), WEIGHT.to_string());
         }
@@ -42,7 +42,9 @@ impl Cgroups {
         if self.unified && hierarchy.own != hierarchy.mount {
             // As long as it hands controllers down nobody can enter it.
             for directory in [&hierarchy.own.join(&self.name), &hierarchy.own] {
-                let _ = fs::write(directory.join("cgroup.subtree_control"), "-memory -pids -cpu");
+                for controller in &hierarchy.controllers {
+                    let _ = fs::write(directory.join("cgroup.subtree_control"), format!("-{controller}"));
+                }
             }
         }
         // If it fails the directory stays, empty, for the next launcher.
@@ -56,6 +58,30 @@ impl Cgroups {
     }
 }
 
+/// v2: has a group give these controllers to the groups below it.
+fn hand_down(group: &Path, controllers: &[String]) -> io::Result<()> {
+    let file = group.join("cgroup.subtree_control");
+    for controller in controllers {
+        match fs::write(&file, format!("+{controller}")) {
+            Ok(()) => {}
+            Err(_) if controller == IO => {}
+            Err(error) => {
+                let text = format!("{}: +{controller}: {error}: {}", file.display(), cure(&error));
+                return Err(io::Error::new(error.kind(), text));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ResourceBusy => "the group holds processes: start Warren in one of its own",
+        io::ErrorKind::NotFound => "whoever made the group does not give it this controller (systemd: Delegate=)",
+        _ => "control groups must be writable",
+    }
+}
+
 /// A place in a hierarchy, as seen from outside the daemons' group: where we would be had we not been started in it.
 pub(super) fn outside<'a>(path: &'a str, name: &str) -> &'a str {
     let within = path.strip_suffix(DAEMONS_GROUP).and_then(|path| path.strip_suffix('/'));
@@ -66,6 +92,14 @@ pub(super) fn outside<'a>(path: &'a str, name: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_controller_that_is_needed_and_refused_is_named_with_the_cure() {
+        // No control group, and no file can be made in it.
+        let refused = hand_down(Path::new("/proc"), &["io".to_owned(), "memory".to_owned()]).unwrap_err().to_string();
+        assert!(refused.starts_with("/proc/cgroup.subtree_control: +memory: "), "{refused}");
+        assert!(refused.ends_with("(systemd: Delegate=)"), "{refused}");
+    }
 
     #[test]
     fn who_is_started_in_the_group_does_not_nest_another() {
