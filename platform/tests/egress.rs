@@ -1,6 +1,6 @@
 //! `warren egress` as a person meets it: tables, explanations, and what goes wrong. The proxy is played.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::path::Path;

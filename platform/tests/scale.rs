@@ -1,6 +1,6 @@
 //! A hundred thousand tenants, all asleep: what they cost the platform, and what a change of one of them costs.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{fmt::Write as _, fs, path::Path, sync::Arc, time::Instant};
 

@@ -1,6 +1,6 @@
 //! `warren sessions` over a database that a proxy left.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 // The session that the crate's own tests record.
 #[path = "../../crates/session/tests/common/mod.rs"]

@@ -1,6 +1,6 @@
 //! `warren tlsrpt` over what a proxy left, with a name server and a submission server of our own.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,6 +1,6 @@
 //! The table of dialogues, over sockets and real TLS. The mediator's tests play the same without.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "what cannot go on has failed, and nobody imports a test")]
 
 mod support;
 #[path = "../../crates/smtp/dialogues/table.rs"]

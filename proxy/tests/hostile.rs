@@ -1,6 +1,6 @@
 //! Peers that never stop, over sockets: what they can make the proxy hold is bounded, and others are served meanwhile.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "what cannot go on has failed, and nobody imports a test")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! `[egress]`: what it means, and what a broken one is told.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
 //! What a broken configuration is told, word for word; and what a good one means.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::path::Path;

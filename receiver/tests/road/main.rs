@@ -1,5 +1,5 @@
 //! The receiver's whole road with literal dialogues.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod attacks;
 mod world;

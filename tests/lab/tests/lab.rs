@@ -1,5 +1,5 @@
 //! The lab itself, from outside. Needs root, and `tests/lab/packages` run once.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};

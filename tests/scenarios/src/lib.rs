@@ -23,7 +23,7 @@
 //! | [`corpus`] | real mail |
 #![forbid(unsafe_code)]
 // The harness of tests: what fails here fails the test, with its place.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 pub mod beside;
 pub mod corpus;

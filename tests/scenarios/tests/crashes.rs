@@ -1,5 +1,5 @@
 //! `kill -9` of any program in the middle of traffic: whatever was acknowledged is delivered, and nothing is left behind.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;

@@ -1,5 +1,5 @@
 //! Every kind of destination that DNS can name: several MXs, none, a null MX, a failing zone, and addresses that nobody may dial.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! How MX hosts misbehave, recognised from real deliveries: an event with its evidence, and what became of the mail.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! The egress addresses of a node whose mail meets a block list.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use warren_lab::{Lab, LabConfig};
 use warren_scenarios::listing::{self, DESTINATION};

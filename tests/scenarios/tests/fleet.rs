@@ -1,5 +1,5 @@
 //! The fleet under a storm, at the edge of sleep, and after the deaths of those who look after it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::time::Duration;
 

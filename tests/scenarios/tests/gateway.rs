@@ -1,6 +1,6 @@
 //! The proxy as a gateway for other hosts, with nftables' `tproxy`, set up by the commands of `proxy/README.md`: the mail server's route leads
 //! through it, and neither side sees an address that is not the other's.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Limits: whoever reaches one is told so, whoever takes all there is, is held to it, and the others notice nothing.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::path::Path;
 use std::process::Command;

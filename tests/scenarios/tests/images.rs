@@ -1,5 +1,5 @@
 //! Images: a third one, made by the contract alone, and all of them as OCI image layouts that standard tools understand.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::path::Path;
 use std::process::Command;

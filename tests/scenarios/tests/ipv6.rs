@@ -1,5 +1,5 @@
 //! IPv6: out of a cell, out of an MTA beside the proxy, and to none of the addresses that IPv6 has for what nobody may dial.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

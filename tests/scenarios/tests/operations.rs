@@ -1,5 +1,5 @@
 //! What operators do to a node that runs: look, suspend, add, change, remove, upgrade. No mail is lost by any of it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! What operators do to a node: stop it, start it twice, reload it a hundred times, break its files.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use warren_lab::{Lab, LabConfig};
 use warren_scenarios::{Node, Setup};

@@ -1,5 +1,5 @@
 //! An unmodified Postfix from Debian as a tenant's MSA: the same life as any other, with the queue and the schedule of its own.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@
 //!
 //! Fleet, mediator and MSA are the real ones. Each visitor comes a little earlier or later than the one before, depending on whether
 //! that one found the MSA still there, so that nearly all of them come at the edge.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::io;
 use std::net::TcpListener as StdTcpListener;

@@ -1,7 +1,7 @@
 //! How real MSAs take each kind of refusal that the proxy gives: Postfix, Exim and OpenSMTPD send through it, each on its host of the lab.
 //!
 //! What must hold is asserted; the rest is the table of `docs/reactions.md`, which is what was seen here, row by row.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::fmt::Write as _;
 use std::io::Write as _;

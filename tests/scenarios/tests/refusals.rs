@@ -1,5 +1,5 @@
 //! Bad input: each ends in a precise reply or a line that says what to do, and nothing else breaks.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::process::{Command, Stdio};
 

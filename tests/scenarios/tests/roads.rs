@@ -1,5 +1,5 @@
 //! Both roads, whole: submitted mail and forwarded mail, over real servers, with every session recorded.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@
 //!        │                 └─▶ https://mta-sts.DOMAIN
 //!        └─▶ proxy ─▶ persona: takes everything, so what does not arrive was kept back
 //! ```
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The proxy beside an MTA that is there already, set up by the commands of `proxy/README.md`: a real Postfix sends through it and does
 //! not know.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};

@@ -2,7 +2,7 @@
 //!
 //! With `--once` it ends by itself, with exit status 0 only if every message was seen in its mailbox; otherwise it keeps the
 //! node running until Ctrl-C. With `--tenants N` it provisions so many more and wants all of them awake in the same moment.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
