@@ -4,7 +4,7 @@
 //! needs and no more, over connections of its own, so that a receiver gone wild shuts nobody out. Requests of one connection are answered
 //! concurrently (a recipient does not wait behind a tenant that is being woken), `AT_ONCE` at a time.
 
-use std::{collections::BTreeSet, net::TcpStream, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, net::TcpStream, os::fd::AsFd, sync::Arc};
 
 use tokio::sync::Semaphore;
 use warren_config::{Node, Recipient, Tenant};
@@ -12,7 +12,7 @@ use warren_control::{
     ApiReply, ApiRequest, CellId, Entrance, TenantName, Verdict,
     api::{Plan, Status, TenantInfo, TenantState},
 };
-use warren_daemon::Draining;
+use warren_daemon::{Accepting, Draining};
 use warren_metrics::{Format, Page};
 use warren_packet::aio::{AsyncListener, AsyncPackets};
 use warren_smtp::Mailbox;
@@ -84,6 +84,7 @@ impl Api {
     pub async fn serve(self: Arc<Self>, listener: AsyncListener, mut draining: Draining) {
         let operators = Arc::new(Semaphore::new(CONNECTIONS));
         let receivers = Arc::new(Semaphore::new(CONNECTIONS));
+        let accepting = Accepting::default();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -92,8 +93,7 @@ impl Api {
             let peer = match accepted {
                 Ok(packets) => packets,
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept on the platform's socket");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    accepting.failed(&io::Error::other(error), "platform.sock").await;
                     continue;
                 }
             };

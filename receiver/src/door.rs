@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use warren_daemon::{Backoff, Draining};
+use warren_daemon::{Accepting, Draining};
 use warren_smtp::Reply;
 
 use crate::platform::Platform;
@@ -27,6 +27,7 @@ pub struct Door {
     patience: Patience,
     guests: Arc<Guests>,
     room: Arc<Room>,
+    accepting: Arc<Accepting>,
     draining: Draining,
 }
 
@@ -43,7 +44,7 @@ impl Door {
     ) -> Self {
         let largest = settings.borrow().server.extensions.size.unwrap_or(0);
         let room = Room::of(largest.saturating_mul(LARGEST_AT_ONCE));
-        Self { settings, platform, patience, guests: Arc::default(), room, draining }
+        Self { settings, platform, patience, guests: Arc::default(), room, accepting: Arc::default(), draining }
     }
 
     /// Accepts on all listeners until draining begins, then waits for open sessions, for at most half a minute.
@@ -63,22 +64,15 @@ impl Door {
 
     async fn accept(self, listener: TcpListener, open: mpsc::Sender<()>) {
         let mut draining = self.draining.clone();
-        let mut backoff = Backoff::local();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = draining.wait() => return,
             };
             match accepted {
-                Ok((stream, client)) => {
-                    backoff.succeeded();
-                    self.enter(stream, client, open.clone());
-                }
+                Ok((stream, client)) => self.enter(stream, client, open.clone()),
                 // Out of descriptors, most likely: those that are open must end first.
-                Err(error) => {
-                    tracing::error!("accept: {error}");
-                    tokio::time::sleep(backoff.failed()).await;
-                }
+                Err(error) => self.accepting.failed(&error, "smtp").await,
             }
         }
     }

@@ -13,6 +13,11 @@ use warren_smtp::server::ServerConfig;
 
 use crate::srs::Srs;
 
+/// What a connection costs at most: itself, its message in the spool, the ways to the platform and to the MSA, and a file that is read meanwhile.
+const DESCRIPTORS_OF_A_CONNECTION: usize = 5;
+/// What the receiver itself has open, at most a quarter of all.
+const OWN_DESCRIPTORS: usize = 128;
+
 /// Room for our own Received field within the SIZE that the MSA takes.
 const TRACE_HEADROOM: u64 = 4_096;
 
@@ -41,6 +46,14 @@ pub enum SettingsError {
         /// What is wrong.
         source: io::Error,
     },
+}
+
+/// How many remote MTAs are let in: as many as configured, if there are descriptors for them. The next one is told 421, which nobody could say for lack of
+/// a descriptor.
+fn connections(configured: u32, descriptors: usize) -> usize {
+    let own = OWN_DESCRIPTORS.min(descriptors / 4);
+    let most = ((descriptors - own) / DESCRIPTORS_OF_A_CONNECTION).max(1);
+    usize::try_from(configured).unwrap_or(usize::MAX).min(most)
 }
 
 /// Everything a session needs to know; replaced as a whole at reload.
@@ -103,7 +116,7 @@ impl Settings {
             srs,
             hop_limit: node.limits.hops,
             max_targets: recipients,
-            connections: usize::try_from(node.limits.connections).unwrap_or(usize::MAX),
+            connections: connections(node.limits.connections, warren_daemon::descriptors()),
             connections_per_address: usize::try_from(node.limits.connections_per_address).unwrap_or(usize::MAX),
             own_addresses: node.egress.addresses.clone(),
             spool: own,
@@ -155,6 +168,13 @@ fn make_key(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_let_in_for_whom_there_are_no_descriptors() {
+        assert_eq!(connections(1_000, 20_000), 1_000);
+        assert_eq!(connections(1_000, 1_024), 179);
+        assert_eq!(connections(1_000, 0), 1);
+    }
 
     #[test]
     fn the_key_is_made_once_and_kept() {

@@ -19,10 +19,12 @@ mod escape;
 mod inherit;
 mod lifecycle;
 pub mod log;
+mod shortage;
 mod start;
 
 pub use backoff::{Absence, Backoff};
 pub use escape::{Escaped, escape};
 pub use inherit::{InheritError, Inherited, keep_from_children};
 pub use lifecycle::{Draining, Lifecycle, Signal};
+pub use shortage::{Accepting, Spells, descriptors};
 pub use start::{SUPERVISOR_VARIABLE, ready, run, run_witnessed};

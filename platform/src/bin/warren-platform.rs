@@ -116,7 +116,7 @@ fn start_fleet(books: &Arc<Books>) -> anyhow::Result<Handle> {
         launcher: book.node.paths.launcher_socket(),
         store: state.join("due.jsonl"),
         start_deadline: book.node.fleet.start_deadline,
-        policy: Policy::default(),
+        policy: Policy::within(warren_daemon::descriptors(), book.node.limits.connections),
         doors: Doors::default(),
         suspended: {
             let path = state.join("suspended");

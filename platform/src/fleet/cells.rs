@@ -23,7 +23,7 @@ use super::{
 
 /// Spare sockets that are kept for a cell: with pidfd and control three descriptors for each tenant that is awake, so that 5,000 of them and
 /// their clients fit into a hard limit of 20,000.
-const SPARE: usize = 1;
+pub(super) const SPARE: usize = 1;
 
 /// Somebody who wants a socket, or just to know.
 #[derive(Debug)]

@@ -2,12 +2,24 @@
 
 use std::time::Duration;
 
+use warren_config::defaults::CONNECTIONS;
+
+/// What a tenant that is awake costs the platform: its pidfd, its control channel, and the sockets that are kept for its next clients.
+const DESCRIPTORS_OF_A_TENANT: usize = 2 + super::cells::SPARE;
+/// What a client costs it: its own connection, and the one to its MSA.
+const DESCRIPTORS_OF_A_CLIENT: usize = 2;
+/// What the platform itself has open (listeners, log, store, connections to its own socket, scrapers), and what starts under way cost beyond a
+/// tenant's: at most an eighth of all.
+const OWN_DESCRIPTORS: usize = 512;
+/// The customary hard limit.
+const USUAL_DESCRIPTORS: usize = 20_000;
+
 /// What bounds the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// Starts in flight. The launcher is one thread; more than its pool of slots only queues there instead of here.
     pub parallel_starts: usize,
-    /// Containers alive. Each costs the platform four descriptors, of which a process may have 20,000.
+    /// Containers alive: as many as the program has descriptors for. See [`Policy::within`].
     pub awake: usize,
     /// Waiters of one tenant: the patience of its clients is not the node's memory.
     pub waiters_per_tenant: usize,
@@ -33,7 +45,7 @@ impl Default for Policy {
     fn default() -> Policy {
         Policy {
             parallel_starts: 8,
-            awake: 4500,
+            awake: awake(USUAL_DESCRIPTORS, CONNECTIONS),
             waiters_per_tenant: 100,
             waiters: 5000,
             backoff_first: Duration::from_millis(100),
@@ -47,7 +59,20 @@ impl Default for Policy {
     }
 }
 
+/// How many tenants may be awake with so many descriptors. Clients have half of them at most.
+fn awake(descriptors: usize, clients: u32) -> usize {
+    let own = OWN_DESCRIPTORS.min(descriptors / 8);
+    let clients = usize::try_from(clients).unwrap_or(usize::MAX).saturating_mul(DESCRIPTORS_OF_A_CLIENT);
+    ((descriptors - own - clients.min(descriptors / 2)) / DESCRIPTORS_OF_A_TENANT).max(1)
+}
+
 impl Policy {
+    /// For a platform that may have so many descriptors and serves at most so many clients at once.
+    #[must_use]
+    pub fn within(descriptors: usize, clients: u32) -> Policy {
+        Policy { awake: awake(descriptors, clients), ..Policy::default() }
+    }
+
     /// The wait after so many failures in a row: doubling.
     pub fn backoff(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(20);
@@ -62,5 +87,25 @@ impl Policy {
     /// A due time as far as it is believed.
     pub fn clamp_due(&self, due_unix_ms: u64, now_unix_ms: u64) -> u64 {
         due_unix_ms.clamp(now_unix_ms.saturating_add(self.nap_min_ms), now_unix_ms.saturating_add(self.due_max_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_customary_limit_of_descriptors_is_enough_for_five_thousand() {
+        let policy = Policy::within(20_000, CONNECTIONS);
+        assert!(policy.awake >= 5_000, "{}", policy.awake);
+        let all = policy.awake * 3 + 2 * CONNECTIONS as usize + OWN_DESCRIPTORS;
+        assert!(all <= 20_000, "{all}: the last one would have no descriptors");
+    }
+
+    #[test]
+    fn few_descriptors_are_shared_with_clients() {
+        assert_eq!(Policy::within(1_024, CONNECTIONS).awake, 128);
+        assert_eq!(Policy::within(0, CONNECTIONS).awake, 1);
+        assert!(Policy::within(usize::MAX, u32::MAX).awake > 1 << 40);
     }
 }

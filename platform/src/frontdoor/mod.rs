@@ -34,7 +34,7 @@ use tokio::{
     time::timeout,
 };
 use warren_control::{CellId, Entrance, TenantName};
-use warren_daemon::Draining;
+use warren_daemon::{Accepting, Draining};
 use warren_smtp::{Extensions, Reply};
 
 use crate::{
@@ -47,6 +47,9 @@ use counts::Welcome;
 use passwords::Verifier;
 use session::Session;
 use throttle::Throttle;
+
+/// Its own connection, and the one to its MSA.
+const DESCRIPTORS_OF_A_CLIENT: usize = 2;
 
 /// Gets connections into MSAs: the fleet, or a test's.
 pub trait Wake: Clone + Send + Sync + 'static {
@@ -90,6 +93,7 @@ pub struct FrontDoor<W> {
     counts: Arc<counts::Counts>,
     throttle: Mutex<Throttle>,
     admission: Admission,
+    accepting: Accepting,
     wake: W,
     draining: Draining,
 }
@@ -113,8 +117,10 @@ impl<W: Wake> FrontDoor<W> {
         draining: Draining,
     ) -> Arc<FrontDoor<W>> {
         let limits = &books.current().node.limits;
-        let bounds =
-            Bounds { sessions: limits.connections as usize, per_address: limits.connections_per_address as usize };
+        // Tenants that are awake have the other half: see `fleet::Policy::within`.
+        let most = warren_daemon::descriptors() / 2 / DESCRIPTORS_OF_A_CLIENT;
+        let sessions = (limits.connections as usize).min(most);
+        let bounds = Bounds { sessions, per_address: limits.connections_per_address as usize };
         Arc::new(FrontDoor {
             books,
             tls: RwLock::new(tls),
@@ -123,6 +129,7 @@ impl<W: Wake> FrontDoor<W> {
             counts: Arc::default(),
             throttle: Mutex::default(),
             admission: Admission::new(bounds),
+            accepting: Accepting::default(),
             wake,
             draining,
         })
@@ -138,11 +145,8 @@ impl<W: Wake> FrontDoor<W> {
             };
             match accepted {
                 Ok((stream, client)) => self.welcome(stream, client, listener.tls_first),
-                Err(error) => {
-                    // Out of descriptors, most likely: one that closes makes room, and trying at once would only burn time.
-                    tracing::error!(%error, "cannot accept a client");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+                // Out of descriptors, most likely: one that closes makes room, and trying at once would only burn time.
+                Err(error) => self.accepting.failed(&error, "submission").await,
             }
         }
     }
