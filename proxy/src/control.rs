@@ -4,6 +4,7 @@
 //! a picture that it took once and reads page by page, so that pages fit together however the world moves on meanwhile. Nothing of
 //! mail depends on this socket.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use warren_control::egress::{EgressReply, EgressRequest, Explain, Explained, Row};
+use warren_daemon::Accepting;
 use warren_packet::MAX_MESSAGE;
 use warren_packet::aio::{AsyncListener, AsyncPackets};
 
@@ -26,8 +28,6 @@ const PAGE: usize = MAX_MESSAGE - 1024;
 const PIECE: usize = PAGE / 6;
 /// How long an operator waits until what he did is saved.
 const SAVE_WITHIN: Duration = Duration::from_secs(5);
-/// Pause after an error of `accept` that will not go away by itself, such as a lack of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Who knows the answers. Each is had at once: nothing here waits for mail.
 pub trait Answers: Send + Sync + 'static {
@@ -81,13 +81,13 @@ impl Caller {
 pub async fn serve<A: Answers>(listener: AsyncListener, callers: Callers, answers: Arc<A>, flush: Option<Flush>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut conversations = JoinSet::new();
+    let accepting = Accepting::default();
     loop {
         while conversations.try_join_next().is_some() {}
         let peer = match listener.accept().await {
             Ok(peer) => peer,
             Err(error) => {
-                tracing::error!(%error, "cannot accept on the proxy's socket");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                accepting.failed(&io::Error::other(error), "proxy.sock").await;
                 continue;
             }
         };

@@ -3,18 +3,20 @@
 //! A door takes in only as many connections as may wait or go on ([`places`](crate::places)); the rest wait in its backlog, at the
 //! tenant's own cost. Each open door is one task that sleeps in `accept`.
 
-use std::io;
 use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::net::SendFlags;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use warren_launcher_api::{CellId, TenantName};
 use warren_session::Door;
+use warren_smtp::Reply;
 
 use crate::pace::Pace;
-use crate::places::{TenantPlaces, Ticket};
+use crate::places::{Place, TenantPlaces, Ticket};
 use crate::proxy::Proxy;
 use crate::session::{self, Arrival};
 
@@ -22,8 +24,6 @@ use crate::session::{self, Arrival};
 const BOUND_WITHIN: Duration = Duration::from_secs(10);
 /// Connections out of one cell in a second; more wait in its backlog.
 const CONNECTIONS_PER_SECOND: u32 = 100;
-/// Pause after an error of `accept` that will not go away by itself, such as a lack of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves the exit door of a cell until dropped. `tenant` becomes known when the cell is bound.
 pub async fn serve_cell(
@@ -36,29 +36,41 @@ pub async fn serve_cell(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%cell, %error, "an exit door cannot be served"),
     };
-    let places = proxy.places().of_tenant();
+    at_once(&listener);
+    let places = proxy.places().of_door();
     let mut pace = Pace::new(CONNECTIONS_PER_SECOND, Instant::now());
     loop {
-        let (stream, ticket) = accept(&listener, &places).await;
+        let (stream, place) = accept(&proxy, &listener, &places).await;
         let next = pace.took(Instant::now());
-        let (proxy, mut tenant) = (Arc::clone(&proxy), tenant.clone());
-        tokio::spawn(async move {
-            let bound = tokio::time::timeout(BOUND_WITHIN, tenant.wait_for(Option::is_some)).await;
-            let Ok(Ok(Some(tenant))) = bound.map(|bound| bound.map(|tenant| tenant.clone())) else {
-                return tracing::warn!(%cell, "a connection out of a cell that belongs to nobody");
-            };
-            // The address that was dialled is local in the cell: it is the socket's own.
-            match stream.local_addr() {
-                Ok(to) => {
-                    let arrival = Arrival { tenant, cell: Some(cell), door: Door::Cell, to };
-                    session::run(proxy, stream, arrival, ticket).await;
-                }
-                Err(error) => tracing::debug!(%cell, %error, "gone before it was looked at"),
-            }
-        });
+        match places.admit(place) {
+            Some(ticket) => drop(tokio::spawn(come_out(Arc::clone(&proxy), stream, cell, tenant.clone(), ticket))),
+            None => no_room(&proxy, &stream),
+        }
         if let Some(next) = next {
             tokio::time::sleep_until(next.into()).await;
         }
+    }
+}
+
+/// A connection out of a cell, once it is known whose that is.
+async fn come_out(
+    proxy: Arc<Proxy>,
+    stream: TcpStream,
+    cell: CellId,
+    mut tenant: watch::Receiver<Option<TenantName>>,
+    ticket: Ticket,
+) {
+    let bound = tokio::time::timeout(BOUND_WITHIN, tenant.wait_for(Option::is_some)).await;
+    let Ok(Ok(Some(tenant))) = bound.map(|bound| bound.map(|tenant| tenant.clone())) else {
+        return tracing::warn!(%cell, "a connection out of a cell that belongs to nobody");
+    };
+    // The address that was dialled is local in the cell: it is the socket's own.
+    match stream.local_addr() {
+        Ok(to) => {
+            let arrival = Arrival { tenant, cell: Some(cell), door: Door::Cell, to };
+            session::run(proxy, stream, arrival, ticket).await;
+        }
+        Err(error) => tracing::debug!(%cell, %error, "gone before it was looked at"),
     }
 }
 
@@ -71,32 +83,45 @@ pub async fn serve_fixed(
     cell: Option<CellId>,
     to: SocketAddr,
 ) {
-    let places = proxy.places().of_tenant();
+    at_once(&listener);
+    let places = proxy.places().of_door();
     loop {
-        let (stream, ticket) = accept(&listener, &places).await;
+        let (stream, place) = accept(&proxy, &listener, &places).await;
+        let Some(ticket) = places.admit(place) else {
+            no_room(&proxy, &stream);
+            continue;
+        };
         let arrival = Arrival { tenant: tenant.clone(), cell, door: Door::Redirect, to };
         tokio::spawn(session::run(Arc::clone(&proxy), stream, arrival, ticket));
     }
 }
 
-/// The next connection, once it may be taken in.
-async fn accept(listener: &TcpListener, places: &TenantPlaces) -> (TcpStream, Ticket) {
-    let ticket = places.enter().await;
+/// Replies to those who come in are small and waited for: they are sent at once. Connections have it from their listener. Failing costs speed only.
+pub(crate) fn at_once(listener: &TcpListener) {
+    let _ = SockRef::from(listener).set_tcp_nodelay(true);
+}
+
+/// The next connection, once the tenant may have one more.
+async fn accept(proxy: &Proxy, listener: &TcpListener, places: &TenantPlaces) -> (TcpStream, Place) {
+    let place = places.enter().await;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, ticket),
-            Err(error) => pause(&error).await,
+            Ok((stream, _)) => return (stream, place),
+            Err(error) => proxy.accepting().failed(&error, "exit").await,
         }
     }
 }
 
-/// After an error of `accept`: at once if it was the connection's, after a pause if it is ours.
-pub(crate) async fn pause(error: &io::Error) {
-    if !matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    ) {
-        tracing::warn!(%error, "cannot accept");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
+/// The node has no descriptors for one more session of this tenant. Its MSA tries again.
+pub(crate) fn no_room(proxy: &Proxy, stream: &TcpStream) {
+    if proxy.places().worth_a_word() {
+        tracing::warn!("too few descriptors for all sessions: tenants that have many are told 421 (LimitNOFILE=)");
     }
+    turn_away(stream, &Reply::new(421, (4, 3, 2), "too few descriptors for more sessions here; try again later"));
+}
+
+/// A few words and the end. They fit the socket's buffer, or are not said.
+pub(crate) fn turn_away(stream: &TcpStream, reply: &Reply) {
+    // Not by the runtime, which would first wait to learn that there is room.
+    let _ = rustix::net::send(stream, &reply.to_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }

@@ -1,9 +1,12 @@
-//! The addresses of this host, as the kernel has them now.
+//! This host's own: its addresses, as the kernel has them now, and the connections that the proxy itself made.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use socket2::Socket;
 
 /// How old the list may be. An address that was added becomes unreachable for tenants this much later.
 const FRESH: Duration = Duration::from_secs(2);
@@ -42,6 +45,43 @@ fn interface_addresses() -> nix::Result<HashSet<IpAddr>> {
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     });
     Ok(addresses.collect())
+}
+
+/// Where the proxy's connections to MXs come from, while there are any: a door that meets one of them was given it by mistake.
+#[derive(Debug, Default)]
+pub struct OwnLegs(Arc<Legs>);
+
+type Legs = Mutex<HashSet<SocketAddr>>;
+
+/// One of them, until dropped.
+#[derive(Debug)]
+pub struct OwnLeg(Box<(Arc<Legs>, SocketAddr)>);
+
+impl OwnLegs {
+    /// Has `connect` begin `socket`'s connection. Its port is chosen there, and nobody is told of the others meanwhile: who accepts it finds it here.
+    pub(crate) fn begin(&self, socket: &Socket, connect: impl FnOnce() -> io::Result<()>) -> io::Result<OwnLeg> {
+        let mut legs = lock(&self.0);
+        connect()?;
+        let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        legs.insert(address);
+        Ok(OwnLeg(Box::new((Arc::clone(&self.0), address))))
+    }
+
+    /// Whether `peer` is one of them.
+    pub(crate) fn has(&self, peer: SocketAddr) -> bool {
+        lock(&self.0).contains(&SocketAddr::new(peer.ip().to_canonical(), peer.port()))
+    }
+}
+
+fn lock(legs: &Legs) -> MutexGuard<'_, HashSet<SocketAddr>> {
+    legs.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for OwnLeg {
+    fn drop(&mut self) {
+        let (legs, address) = &*self.0;
+        lock(legs).remove(address);
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::watch;
+use warren_daemon::Accepting;
 use warren_launcher_api::CellId;
 use warren_session::Recorder;
 use warren_session::detect::Thresholds;
@@ -21,7 +22,7 @@ use crate::departures::Departures;
 use crate::detect::Detector;
 use crate::egress::{Policy, Rules};
 use crate::names::{MAX_NOTE, Name, Names, Note};
-use crate::own::OwnAddresses;
+use crate::own::{OwnAddresses, OwnLegs};
 use crate::places::Places;
 use crate::settings::Settings;
 use crate::standalone::Entrance;
@@ -43,6 +44,8 @@ pub struct Proxy {
     recorder: Recorder,
     tls_reports: Reporter,
     places: Places,
+    accepting: Accepting,
+    own_legs: OwnLegs,
     entrance: ArcSwapOption<Entrance>,
     draining: watch::Sender<bool>,
     started: SystemTime,
@@ -79,7 +82,9 @@ impl Proxy {
             tls: parts.tls,
             recorder: parts.recorder,
             tls_reports: parts.tls_reports,
-            places: Places::new(limits.per_tenant),
+            places: Places::new(limits.per_tenant, warren_daemon::descriptors()),
+            accepting: Accepting::default(),
+            own_legs: OwnLegs::default(),
             entrance: ArcSwapOption::empty(),
             draining: watch::Sender::new(false),
             started: SystemTime::now(),
@@ -141,6 +146,16 @@ impl Proxy {
 
     pub(crate) fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// What doors do that cannot accept.
+    pub(crate) fn accepting(&self) -> &Accepting {
+        &self.accepting
+    }
+
+    /// The connections to MXs, for doors that a wrong rule may send them to.
+    pub(crate) fn own_legs(&self) -> &OwnLegs {
+        &self.own_legs
     }
 
     /// Everything that the resolver told a cell that `address` is, the likeliest first. Notes that wait in the socket are read first: they were sent
