@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use support::{Mx, Node, Peer, address, rules};
 use tokio::net::TcpStream;
 use warren_proxy::egress::view::Health;
-use warren_proxy::egress::{Pool, Rule, Rules, View};
+use warren_proxy::egress::{Pool, Rule, Rules, View, WarmUp};
 use warren_wire::MaybeTls;
 
 type Server = Peer<MaybeTls<TcpStream>>;
@@ -171,6 +171,89 @@ async fn both_addresses_listed_and_the_first_refusal_passes() {
     assert_eq!(recorded.messages[0].class, "block_listed");
 }
 
+#[tokio::test]
+async fn after_a_failover_of_no_use_the_next_message_leaves_from_elsewhere() {
+    let mx = Mx::new().await;
+    let node = Node::by(mx.address, rules(100)).await;
+    let server = async {
+        let (mut first, _) = mx.dialled().await;
+        greets(&mut first, "out.example").await;
+        first.hears("MAIL FROM:<alice@acme.example>").await;
+        first.say(LISTED).await;
+        let (mut second, from) = mx.dialled().await;
+        assert_eq!(from, ip(10));
+        second.say("421 4.3.2 busy").await;
+        assert_eq!(second.rest().await, b"");
+        // The first went on, but its address rests: it gets no other message.
+        takes_it(&mx, 10, "out10.example").await;
+        assert_eq!(first.rest().await, b"QUIT\r\n");
+    };
+    let client = async {
+        let mut msa = node.msa().await;
+        msa.hears("220 mx ESMTP").await;
+        msa.say("EHLO msa").await;
+        msa.hears("250-mx\n250 PIPELINING").await;
+        msa.say("MAIL FROM:<alice@acme.example>").await;
+        msa.hears(LISTED).await;
+        let there = |last| {
+            node.proxy.departures().view().addresses.iter().find(|row| row.address == address(last)).unwrap().sessions
+        };
+        assert_eq!((there(9), there(10)), (1, 0), "the place is where the connection is");
+        msa.say(MESSAGE).await;
+        msa.hears("250 2.1.0 ok\n250 2.1.5 ok\n354 go").await;
+        msa.say("hello\n.").await;
+        msa.hears("250 2.0.0 queued").await;
+        msa.say("QUIT").await;
+        msa.hears("221 bye").await;
+    };
+    tokio::join!(server, client);
+    let proxy = std::sync::Arc::clone(&node.proxy);
+    let (recorded, transcript) = node.recorded().await;
+    assert_eq!(proxy.departures().view().sessions, 0, "no place is left behind");
+    assert_eq!(recorded.session.outcome.as_deref(), Some("delivered"), "{transcript}");
+}
+
+/// What is said about one account's mail while the MSA is at the next one's already.
+#[tokio::test]
+async fn an_answer_counts_for_the_account_that_it_is_about() {
+    let mx = Mx::new().await;
+    let node = Node::by(mx.address, rules(100)).await;
+    let server = async {
+        let (mut peer, _) = mx.dialled().await;
+        peer.say("220 mx ESMTP").await;
+        peer.hears("EHLO out.example").await;
+        peer.say("250-mx\n250-PIPELINING\n250 CHUNKING").await;
+        for _ in 0..3 {
+            peer.hears("MAIL FROM:<spammer@acme.example>\nRCPT TO:<bob@mx.example>\nBDAT 3 LAST").await;
+            assert_eq!(peer.exactly(3).await, b"buy");
+            peer.hears("MAIL FROM:<alice@acme.example>\nRSET").await;
+            peer.say("250 2.1.0 ok\n250 2.1.5 ok\n554 5.7.1 message rejected as spam\n250 2.1.0 ok\n250 2.0.0 reset")
+                .await;
+        }
+        peer.hears("QUIT").await;
+        peer.say("221 bye").await;
+    };
+    let client = async {
+        let mut msa = node.msa().await;
+        msa.hears("220 mx ESMTP").await;
+        msa.say("EHLO msa").await;
+        msa.hears("250-mx\n250-PIPELINING\n250 CHUNKING").await;
+        for _ in 0..3 {
+            msa.say("MAIL FROM:<spammer@acme.example>\nRCPT TO:<bob@mx.example>\nBDAT 3 LAST").await;
+            msa.send(b"buy").await;
+            msa.say("MAIL FROM:<alice@acme.example>\nRSET").await;
+            msa.hears("250 2.1.0 ok\n250 2.1.5 ok\n554 5.7.1 message rejected as spam\n250 2.1.0 ok\n250 2.0.0 reset")
+                .await;
+        }
+        msa.say("QUIT").await;
+        msa.hears("221 bye").await;
+    };
+    tokio::join!(server, client);
+    let suspect: Vec<_> =
+        node.proxy.departures().view().senders.into_iter().filter_map(|sender| sender.account).collect();
+    assert_eq!(suspect, ["spammer@acme.example"]);
+}
+
 /// Alice's mail and what is forwarded leave from pools of their own.
 fn by_account() -> Rules {
     let pool = |name: &str, last| Pool { name: name.into(), addresses: vec![address(last)] };
@@ -184,6 +267,7 @@ fn by_account() -> Rules {
                 ..Rule::default()
             },
         ],
+        warm_up: [(address(10), WarmUp { since: std::time::SystemTime::now(), daily: [5].into() })].into(),
         ..rules(100)
     }
 }
@@ -226,6 +310,9 @@ async fn mail_leaves_from_the_pool_of_its_account_and_class() {
         msa.hears("221 bye").await;
     };
     tokio::join!(server, client);
+    let view = node.proxy.departures().view();
+    let today = |last| view.destinations.iter().find(|row| row.address == address(last)).unwrap().warming;
+    assert_eq!(today(10), Some((1, 5)), "a message that was dialled again counts where it left from");
     let (recorded, transcript) = node.recorded().await;
     assert_eq!(recorded.legs.len(), 3, "{transcript}");
     assert!(recorded.legs[1].decision.contains("\"pool\":\"people\""), "{:?}", recorded.legs[1].decision);

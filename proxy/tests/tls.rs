@@ -46,6 +46,11 @@ struct Node {
 impl Node {
     /// Trusts the MX's own certificate.
     async fn towards(mx: &Mx, rules: Vec<TlsRule>) -> Self {
+        Self::asking_for(mx, rules, TlsPolicy::Opportunistic).await
+    }
+
+    /// The same, that asks for this where no rule says otherwise.
+    async fn asking_for(mx: &Mx, rules: Vec<TlsRule>, default: TlsPolicy) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(names::SOCKET_NAME);
         let notes = UnixDatagram::bind(&path).unwrap();
@@ -66,7 +71,7 @@ impl Node {
                 max_wait: PATIENCE,
                 connect_timeout: SOON,
                 deadlines: Deadlines::default(),
-                tls_rules: tls::Rules { rules, default: TlsPolicy::Opportunistic },
+                tls_rules: tls::Rules { rules, default },
             },
             policy: Policy::new(egress, None, Moment::current()),
             notes: Some(notes),
@@ -113,17 +118,26 @@ impl Node {
 
     /// The end: TLS of the last leg as recorded, and what is reported.
     async fn found(self) -> (Option<TlsFacts>, Day) {
+        let (mut sessions, day) = self.all_found().await;
+        (sessions.remove(0), day)
+    }
+
+    /// The same of all sessions, the newest first.
+    async fn all_found(self) -> (Vec<Option<TlsFacts>>, Day) {
         self.serving.abort();
         self.proxy.drain(SOON).await;
         self.recording.0.flush().await;
         self.recording.1.finish(SOON).await;
         tokio::task::spawn_blocking(|| self.reporting.finish()).await.unwrap();
         let mut reader = Reader::open(&self.directory.path().join("sessions.db")).await.unwrap();
-        let session = reader.list(&Filter::default()).await.unwrap().remove(0);
-        let leg = reader.load(&session.id).await.unwrap().legs.pop().unwrap();
+        let mut found = Vec::new();
+        for session in reader.list(&Filter::default()).await.unwrap() {
+            let leg = reader.load(&session.id).await.unwrap().legs.pop().unwrap();
+            found.push(leg.tls.map(|tls| serde_json::from_str(&tls).unwrap()));
+        }
         let folder = Folder::new(self.directory.path().join("tlsrpt"));
         let day = folder.days().unwrap().pop().unwrap();
-        (leg.tls.map(|tls| serde_json::from_str(&tls).unwrap()), folder.load(day).unwrap().unwrap())
+        (found, folder.load(day).unwrap().unwrap())
     }
 }
 
@@ -185,6 +199,49 @@ async fn what_the_resolver_told_is_known_before_the_runtime_looks() {
 }
 
 #[tokio::test]
+async fn a_recipient_without_a_domain_is_judged_by_the_default() {
+    const NOT_OFFERED: &str = "451 4.7.5 TLS policy here: the MX does not offer STARTTLS";
+    const NO_NAME: &str = "451 4.7.5 TLS policy here: the MX's name is not known";
+    for (default, secured, expected) in [
+        (TlsPolicy::Opportunistic, false, "250"),
+        (TlsPolicy::Require, false, NOT_OFFERED),
+        (TlsPolicy::Require, true, "250"),
+        (TlsPolicy::Verify, true, NO_NAME),
+    ] {
+        let mx = Mx::new().await;
+        // The connection is as good as its domain wants it.
+        let lax = TlsRule { domains: vec!["lax.example".into()], policy: TlsPolicy::Opportunistic };
+        let node = Node::asking_for(&mx, vec![lax], default).await;
+        node.serves(&["lax.example"], false).await;
+        let server = async { if secured { encrypted(&mx).await } else { plain(&mx).await } };
+        let client = async {
+            let mut msa = node.msa().await;
+            msa.hears("220 mx").await;
+            msa.say("EHLO msa").await;
+            msa.hears("250 fine").await;
+            msa.say("MAIL FROM:<a@acme.example>").await;
+            msa.hears("250 fine").await;
+            for (to, expected) in [
+                ("b@lax.example", "250"),
+                ("postmaster", expected),
+                ("b@[127.0.0.1]", expected),
+                ("b@[IPv6:::1]", expected),
+            ] {
+                msa.say(&format!("RCPT TO:<{to}>")).await;
+                let reply = msa.line().await.unwrap();
+                assert!(reply.starts_with(expected), "{default:?}, {secured}: {to}: {reply}");
+            }
+            msa.say("QUIT").await;
+            msa.hears("250 fine").await;
+        };
+        tokio::join!(server, client);
+        let (_, day) = node.found().await;
+        let reported: Vec<_> = day.domains.keys().map(String::as_str).collect();
+        assert_eq!(reported, ["lax.example"], "nobody is told about an address");
+    }
+}
+
+#[tokio::test]
 async fn each_recipient_is_judged_by_its_own_domain() {
     let mx = Mx::new().await;
     let strict = TlsRule { domains: vec!["strict.example".into()], policy: TlsPolicy::Verify };
@@ -219,6 +276,20 @@ async fn each_recipient_is_judged_by_its_own_domain() {
     let details = &moved.failure_details[0];
     assert_eq!(details.sending_mta_ip.as_deref(), Some("127.0.0.9"));
     assert_eq!(details.receiving_mx_hostname.as_deref(), Some("mx.example"));
+}
+
+#[tokio::test]
+async fn the_mx_is_asked_for_by_its_own_name_and_the_next_session_resumes() {
+    let mx = Mx::new().await;
+    let node = Node::towards(&mx, Vec::new()).await;
+    node.serves(&["customer.example"], false).await;
+    for _ in 0..2 {
+        tokio::join!(encrypted(&mx), tries(&node, &[("customer.example", "250")]));
+    }
+    let (sessions, _) = node.all_found().await;
+    let known: Vec<_> = sessions.into_iter().map(|tls| tls.map(|tls| (tls.sni, tls.resumed)).unwrap()).collect();
+    let name = || Some("mx.example".to_owned());
+    assert_eq!(known, [(name(), true), (name(), false)], "the newest first");
 }
 
 #[tokio::test]
