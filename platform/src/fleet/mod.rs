@@ -8,8 +8,9 @@
 //! ```
 //!
 //! * [`machine`] decides, without a socket or a clock; [`words`] are its events and steps, [`policy`] its numbers; its
-//!   queues and indices are in `registers`; `recent` remembers who was awake lately.
-//! * [`performer`] is the one task that carries steps out (its deeds are in `deeds`), with what it holds in `cells`, `tags`, `meter`.
+//!   how a tenant goes is in `going`, its queues and indices are in `registers`; `recent` remembers who was awake lately.
+//! * [`performer`] is the one task that carries steps out (with the launcher in `deeds`, with cells and clients in `serving`); what it holds is
+//!   in `cells`, `tags`, `meter`.
 //! * [`handle`] is what the front door and the API hold.
 //! * [`link`] is the connection to the launcher, [`cell`] that to one MSA; [`store`] remembers due times, [`clock`] waits for them.
 //!
@@ -19,6 +20,7 @@ pub mod cell;
 mod cells;
 pub mod clock;
 mod deeds;
+mod going;
 pub mod handle;
 pub mod histogram;
 pub mod link;
@@ -28,6 +30,7 @@ pub mod performer;
 pub mod policy;
 mod recent;
 mod registers;
+mod serving;
 pub mod store;
 mod tags;
 pub mod words;
@@ -35,6 +38,8 @@ pub mod words;
 pub use handle::{Changes, ColdStart, Connection, Handle, Unavailable};
 pub use performer::{Doors, Launch, Register, Setup, start};
 
+#[cfg(test)]
+mod machine_chances;
 #[cfg(test)]
 mod machine_tests;
 #[cfg(test)]
