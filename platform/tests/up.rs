@@ -8,6 +8,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,7 +16,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -163,13 +165,11 @@ fn read_lines(from: impl Read + Send + 'static, to: Sender<String>) {
     });
 }
 
-/// Waits until something holds.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(20));
-    }
+/// Waits until a process ends, held by its descriptor.
+fn wait_for_end(what: &str, process: &OwnedFd) {
+    let patience = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+    let ended = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&patience)).unwrap();
+    assert_eq!(ended, 1, "{what}: not within {PATIENCE:?}");
 }
 
 fn alive(pid: Pid) -> bool {
@@ -250,14 +250,14 @@ fn a_killed_supervisor_leaves_what_the_next_one_ends() {
     }
     let node = Node::new();
     let up = Up::start(&node);
-    let pids =
-        ["resolver", "proxy", "platform", "receiver"].map(|name| node.pid_of(&format!("warren-{name}")).unwrap());
+    let programs = ["resolver", "proxy", "platform", "receiver"].map(|name| {
+        let pid = node.pid_of(&format!("warren-{name}")).unwrap();
+        pidfd_open(pid, PidfdFlags::empty()).unwrap()
+    });
     let launcher = node.pid_of("warren-launcher").unwrap();
     up.signal(Signal::KILL);
     up.end();
-    for pid in pids {
-        eventually("programs end with their supervisor", || !alive(pid));
-    }
+    programs.iter().for_each(|program| wait_for_end("programs end with their supervisor", program));
     assert!(alive(launcher), "containers still need it");
 
     let up = Up::start(&node);
