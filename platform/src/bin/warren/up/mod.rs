@@ -19,6 +19,7 @@ pub mod crew;
 mod keeper;
 mod leftovers;
 mod prepare;
+mod priority;
 mod sockets;
 
 use std::fs::{self, File};
@@ -36,6 +37,7 @@ use warren_daemon::{Lifecycle, Signal};
 use crate::{Config, machine, tell};
 use crew::Program;
 use keeper::{Keeper, News};
+use priority::Priority;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -46,9 +48,6 @@ pub struct Arguments {
     bin_dir: Option<PathBuf>,
 }
 
-/// Nice value of the node's programs: when the processor is short, everybody's proxy goes before any tenant's container. Containers have
-/// their share as a group, so their programs' own nice values mean nothing outside.
-const PRIORITY: i32 = -10;
 /// How long a program may take to report readiness. The launcher sweeps what a killed node left before it does.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -79,9 +78,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         // It may come later, as addresses that wander do; until then mail leaves from the others.
         tell::warning(&problem);
     }
-    // The children inherit it.
-    if let Err(errno) = rustix::process::setpriority_process(None, PRIORITY) {
-        tell::warning(&format!("the node's programs get no priority over containers: {errno}"));
+    if let Err(errno) = priority::be_first() {
+        tell::warning(&format!("the node's programs get no priority: {errno}"));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(supervise(site))
@@ -164,8 +162,13 @@ async fn supervise(mut site: Site) -> anyhow::Result<()> {
     let programs = prepare::programs(&site.programs, &site.node, &users)?;
     let all = crew::all(&site, &users, &programs)?;
     let mut crew = Crew::default();
+    match Priority::lead(&site.node.cgroup.name) {
+        Ok(priority) => crew.priority = priority,
+        // Then the launcher finds another place.
+        Err(reason) => tell::warning(&format!("the containers cannot be below the node's own control group: {reason}")),
+    }
     let started = tokio::select! {
-        started = crew.start_all(all) => started.map(|()| true),
+        started = crew.start_all(all, &site.node.cgroup.name) => started.map(|()| true),
         () = drained(&mut lifecycle) => Ok(false),
     };
     if let Ok(true) = started {
@@ -182,6 +185,7 @@ async fn supervise(mut site: Site) -> anyhow::Result<()> {
             crew.stop().await;
         }
     }
+    crew.priority.into_iter().for_each(Priority::give_up);
     leftovers::remove_sockets(&site.node);
     started?;
     tell::line("warren is down")
@@ -230,18 +234,28 @@ fn summary(site: &Site) -> String {
 #[derive(Default)]
 struct Crew {
     keepers: Vec<Keeper>,
+    priority: Option<Priority>,
 }
 
 impl Crew {
-    async fn start_all(&mut self, programs: Vec<Program>) -> anyhow::Result<()> {
+    async fn start_all(&mut self, programs: Vec<Program>, node: &str) -> anyhow::Result<()> {
         for program in programs {
-            self.start(program).await?;
+            let name = program.name;
+            let pid = self.start(program).await?;
+            if name == crew::LAUNCHER && self.priority.is_none() {
+                match Priority::follow(pid, node) {
+                    Ok(priority) => self.priority = Some(priority),
+                    Err(reason) => {
+                        tell::warning(&format!("the node's programs get no priority over containers: {reason}"));
+                    }
+                }
+            }
         }
         Ok(())
     }
 
-    /// Starts one program and waits until it is ready.
-    async fn start(&mut self, program: Program) -> anyhow::Result<()> {
+    /// Starts one program and waits until it is ready; answers its pid.
+    async fn start(&mut self, program: Program) -> anyhow::Result<u32> {
         let name = program.name;
         let (sender, mut news) = mpsc::channel(8);
         let began = Instant::now();
@@ -249,7 +263,7 @@ impl Crew {
         match tokio::time::timeout(READY_DEADLINE, news.recv()).await {
             Ok(Some(News::Ready { pid })) => {
                 tell::line(&format!("{name:<16} ready  pid {pid:<8} {} ms", began.elapsed().as_millis()))?;
-                Ok(())
+                Ok(pid)
             }
             Ok(Some(News::Died { how })) => bail!("{name} did not start: {how}"),
             Ok(None) => bail!("{name} did not start"),
