@@ -15,6 +15,7 @@
 //! | [`store`] | the volume |
 //! | [`delivery`] | where mail goes out |
 //! | [`control`] | the platform's channel |
+//! | [`pid1`] | signals and panics |
 //!
 //! Promises: `250` only after the message is on stable storage; what was accepted is delivered or reported, whatever is
 //! killed when; the process costs nothing while nothing is due.
@@ -29,6 +30,7 @@ pub mod delivery;
 pub mod entrance;
 pub mod life;
 pub mod mail;
+pub mod pid1;
 pub mod store;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use warren_msa::control::Control;
 use warren_msa::delivery::{dial::Port25, dns::Door};
 use warren_msa::life::{DRAIN, Parts, Sockets, run};
+use warren_msa::pid1;
 use warren_msa::store::VOLUME;
 
 /// SIGXFSZ: writing beyond RLIMIT_FSIZE. Caught, the write fails instead of the process, and the sender hears 452.
@@ -43,24 +44,8 @@ fn main() -> ExitCode {
 
 async fn serve(started: Instant) -> std::io::Result<()> {
     let control = Control::default();
-    // PID 1 ignores SIGTERM unless it is handled.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    pid1::answers_for(&control)?;
     let _too_large = signal(SignalKind::from_raw(SIGXFSZ))?;
-    tokio::spawn({
-        let control = control.clone();
-        async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            control.drain();
-        }
-    });
-    std::panic::set_hook(Box::new({
-        let control = control.clone();
-        move |panic| control.log_at_once(&format!("panic: {panic}"))
-    }));
     let parts = Parts {
         volume: VOLUME.into(),
         resolver: Arc::new(Door::default()),

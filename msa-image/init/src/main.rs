@@ -23,8 +23,8 @@ mod traffic;
 use std::process::ExitCode;
 
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
 use warren_msa::control::Control;
+use warren_msa::pid1;
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -45,23 +45,7 @@ fn main() -> ExitCode {
 
 async fn serve() -> std::io::Result<()> {
     let control = Control::not_ready();
-    // PID 1 ignores SIGTERM unless it is handled.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn({
-        let control = control.clone();
-        async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            control.drain();
-        }
-    });
-    std::panic::set_hook(Box::new({
-        let control = control.clone();
-        move |panic| control.log_at_once(&format!("panic: {panic}"))
-    }));
+    pid1::answers_for(&control)?;
     let children = children::Children::watch()?;
     tokio::spawn(control.clone().serve(inherited()?));
     let lived = life::live(&control, &children).await;
