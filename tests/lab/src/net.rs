@@ -20,7 +20,7 @@ pub struct Namespace(OwnedFd);
 
 impl Namespace {
     /// A new, empty one.
-    fn create() -> anyhow::Result<Self> {
+    pub fn create() -> anyhow::Result<Self> {
         // A thread of its own, for a thread is what a namespace is entered by.
         let made = std::thread::spawn(|| -> anyhow::Result<OwnedFd> {
             unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
@@ -29,7 +29,7 @@ impl Namespace {
         Ok(Namespace(made.join().expect("the thread returns its errors")?))
     }
 
-    /// Its descriptor's number in the lab's pid 1: other processes reach it as `/proc/PID/fd/N`.
+    /// Its descriptor's number in this process (in a lab: pid 1): others reach it as `/proc/PID/fd/N`.
     pub fn fd(&self) -> i32 {
         self.0.as_raw_fd()
     }
@@ -89,8 +89,8 @@ fn both(address: Ipv4Addr, device: &str) -> String {
     format!("addr add {address}/24 dev {device}\naddr add {}/64 dev {device} nodad\n", map::twin(address))
 }
 
-/// Runs `ip -batch` on these commands.
-fn ip(commands: &str) -> anyhow::Result<()> {
+/// Runs `ip -batch` on these commands, in the current namespace.
+pub fn ip(commands: &str) -> anyhow::Result<()> {
     let mut child = Command::new("ip")
         .args(["-batch", "-"])
         .stdin(Stdio::piped())

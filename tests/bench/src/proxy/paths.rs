@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 
-use super::net::{MX, NODE, Namespace, node_and_mx};
+use super::net::{MX, NODE, Namespace, cell, door, node_and_mx};
 use super::sink::{BROKEN_MX, TLS_MX};
 use crate::daemon::Daemon;
 use crate::memory;
@@ -169,11 +169,11 @@ impl Paths {
     }
 
     fn haproxy(&self, home: &Path) -> anyhow::Result<Running> {
-        let cell = Namespace::cell()?;
+        let cell = cell()?;
         let mut config = "global\n  maxconn 9500\ndefaults\n  mode tcp\n  timeout connect 10s\n  timeout client 1h\n  timeout server 1h\n".to_owned();
         let mut doors = Vec::new();
         for (fd, mx) in (FIRST..).zip([MX, TLS_MX]) {
-            doors.push(cell.door(SocketAddr::from((mx, 25)))?);
+            doors.push(door(&cell, SocketAddr::from((mx, 25)))?);
             config += &format!("listen to-{mx}\n  bind fd@{fd}\n  server mx {mx}:25\n");
         }
         let file = home.join("haproxy.cfg");
@@ -185,11 +185,11 @@ impl Paths {
     }
 
     fn nginx(&self, home: &Path) -> anyhow::Result<Running> {
-        let cell = Namespace::cell()?;
+        let cell = cell()?;
         let mut doors = Vec::new();
         let mut servers = String::new();
         for mx in [MX, TLS_MX] {
-            doors.push(cell.door(SocketAddr::from((mx, 25)))?);
+            doors.push(door(&cell, SocketAddr::from((mx, 25)))?);
             servers += &format!("  server {{ listen {mx}:25; proxy_pass {mx}:25; proxy_timeout 1h; }}\n");
         }
         let home_text = home.display();
@@ -208,7 +208,7 @@ impl Paths {
 
     /// In a cell, a connection has its destination as its source address too: by it the standalone proxy tells tenants apart.
     fn warren(&self, way: Way, home: &Path, place: &Place) -> anyhow::Result<Running> {
-        let cell = Namespace::cell()?;
+        let cell = cell()?;
         let path = |name: &str| home.join(name).display().to_string();
         let tenants = [MX, TLS_MX, BROKEN_MX].map(|mx| format!("\"{mx}\" = \"bench\""));
         let record = way != Way::Unrecorded;
@@ -228,7 +228,7 @@ impl Paths {
             std::fs::create_dir_all(home.join(directory)).context("make the proxy's directories")?;
         }
         std::fs::write(home.join("etc/warren.toml"), config).context("write the configuration")?;
-        let door = cell.door(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 25)))?;
+        let door = door(&cell, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 25)))?;
         let mut command = Command::new(place.program("warren-proxy")?);
         command.arg("--config").arg(home.join("etc"));
         command.envs([("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "exit"), ("RUST_LOG", "warn")]);
