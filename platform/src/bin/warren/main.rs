@@ -82,7 +82,7 @@ enum Action {
     #[command(subcommand)]
     Tenant(tenant::Action),
     /// Show how the node is: tenants awake, cold starts, counters
-    Status(Config),
+    Status(status::Arguments),
     /// Print what the node counts, for Prometheus
     Metrics(metrics::Arguments),
     /// Submit a message file through a front door
@@ -107,7 +107,7 @@ fn main() -> ExitCode {
         Action::Plan(arguments) => plan::plan(&arguments),
         Action::Apply(arguments) => plan::apply(&arguments),
         Action::Tenant(action) => tenant::run(&action),
-        Action::Status(config) => status::run(&config),
+        Action::Status(arguments) => status::run(&arguments),
         Action::Metrics(arguments) => metrics::run(&arguments),
         Action::Send(arguments) => return send::run(&arguments),
         Action::Sessions(arguments) => sessions::run(&arguments),

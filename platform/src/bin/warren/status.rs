@@ -6,8 +6,18 @@ use warren_control::{ApiReply, ApiRequest};
 use crate::platform::{Platform, unexpected};
 use crate::{Config, tell};
 
-pub fn run(config: &Config) -> anyhow::Result<()> {
-    match Platform::connect(config)?.ask(&ApiRequest::Status { tag: 1 })? {
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: Config,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match Platform::connect(&arguments.config)?.ask(&ApiRequest::Status { tag: 1 })? {
+        ApiReply::Status { status, .. } if arguments.json => tell::line(&serde_json::to_string(&status)?),
         ApiReply::Status { status, .. } => tell::raw(&text(&status)),
         other => Err(unexpected(&other)),
     }
