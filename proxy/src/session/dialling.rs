@@ -30,8 +30,10 @@ impl Upstream<MaybeTls<TcpStream>> for Mx<'_> {
     async fn dial(&mut self) -> Result<Self::Stream, Reply> {
         let to = self.settings.reach.judge(self.arrival.to, &self.proxy.own().now()).map_err(|refused| {
             self.record.forbidden();
-            tracing::info!(session = %self.record.id(), to = %self.arrival.to, reason = %refused, "not dialled");
-            unreachable_because(format!("{} is not dialled: {refused}", self.arrival.to.ip()))
+            // As the MSA wrote it; doors are of both families.
+            let to = self.arrival.to.ip().to_canonical();
+            tracing::info!(session = %self.record.id(), %to, reason = %refused, "not dialled");
+            unreachable_because(format!("{to} is not dialled: {refused}"))
         })?;
         if std::mem::take(&mut self.leaving) {
             self.place = None;

@@ -36,12 +36,12 @@ pub fn of(folder: &Path, run: &Path, cgroup: &str, namespaces: &BTreeSet<String>
     found
 }
 
-/// The namespaces that processes in this cgroup have and we do not, as the kernel writes them (`net:[4026532001]`).
-pub fn namespaces(cgroup: &str) -> BTreeSet<String> {
+/// The namespaces that processes in this cgroup have and `warren up` with this pid has not, as the kernel writes them (`net:[4026532001]`).
+pub fn namespaces(cgroup: &str, up: u32) -> BTreeSet<String> {
     let of = |pid: &str| -> BTreeSet<String> { links(&format!("/proc/{pid}/ns")).collect() };
     let inside = processes().into_iter().filter(|(_, p)| p.cgroups.contains(&format!("/{cgroup}/")));
     let all: BTreeSet<String> = inside.flat_map(|(pid, _)| of(&pid.to_string())).collect();
-    all.difference(&of("self")).cloned().collect()
+    all.difference(&of(&up.to_string())).cloned().collect()
 }
 
 /// What keeps any of these: processes in them, open descriptors, mounts.

@@ -305,7 +305,7 @@ impl<'lab> Node<'lab> {
     }
 
     fn remember_namespaces(&self) {
-        let seen = leftovers::namespaces(&self.cgroup);
+        let seen = leftovers::namespaces(&self.cgroup, self.up.id());
         self.namespaces.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(seen);
     }
 
