@@ -8,8 +8,8 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::Context;
-use warren_lab::net::ip;
 pub use warren_lab::net::Namespace;
+use warren_lab::net::ip;
 
 use super::sink::{BROKEN_MX, TLS_MX};
 
