@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,10 @@ use jiff::Timestamp;
 use crate::day::{Day, Finding};
 use crate::folder::Folder;
 
-/// Findings that may wait for the thread.
+/// Findings that may wait for the thread: those of 32,000 sessions a second.
 const WAITING: usize = 8_192;
+/// How often the thread looks for findings. Nobody wakes it: that would cost every session a system call, and the processor a change of threads.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long findings may stand in memory only.
 pub const WRITE_EVERY: Duration = Duration::from_secs(5);
 /// Writing takes at most one part in so many of the thread's time: a large day is written less often.
@@ -70,6 +72,7 @@ impl ReporterThread {
     /// Writes what is there and ends the thread. Blocks: for a few milliseconds, or as long as the disk takes.
     pub fn finish(self) {
         if self.to.send(Said::Finish).is_ok() {
+            self.thread.thread().unpark();
             let _ = self.thread.join();
         }
     }
@@ -93,12 +96,10 @@ impl Book {
 
     fn keep(mut self, from: &Receiver<Said>) {
         loop {
-            let patience =
-                if self.changed { self.next_write.saturating_duration_since(Instant::now()) } else { WRITE_EVERY };
-            match from.recv_timeout(patience) {
+            match from.try_recv() {
                 Ok(Said::Found(finding)) => self.found(*finding, Timestamp::now()),
-                Ok(Said::Finish) | Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Said::Finish) | Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => std::thread::park_timeout(LOOK_EVERY),
             }
             if self.changed && Instant::now() >= self.next_write {
                 self.write();
