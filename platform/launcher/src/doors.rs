@@ -1,4 +1,11 @@
 //! Sockets made in a cell, for others to hold.
+//!
+//! ```text
+//!   first holder ◀── exit, questions ── made once, kept here with the cell ── the same sockets ──▶ its successor
+//! ```
+//!
+//! A door outlives its holder: whoever dials while there is none waits in its backlog, and whoever holds it next takes him in. An old holder that hangs and still
+//! has it takes nothing from the new one, because connections wait in the socket and not with those who have it.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -27,25 +34,50 @@ pub fn in_cell<T>(pidfd: &OwnedFd, home: &OwnedFd, task: impl FnOnce() -> io::Re
     result
 }
 
-/// The door that `role` holds; call it in the cell.
-///
-/// With SO_REUSEPORT, so that a door can be made anew while an earlier holder, hung or not yet gone, still has the old one. The tenant
-/// cannot join in: the kernel asks for the same user, and for a capability to bind these ports at all.
-pub fn door(role: Role) -> io::Result<Vec<OwnedFd>> {
-    match role {
-        Role::Proxy => Ok(vec![exit()?]),
-        Role::Resolver => {
-            let udp = new_socket(AddressFamily::INET, SocketType::DGRAM)?;
-            set_socket_recv_buffer_size(&udp, RESOLVER_BUFFER)?;
-            bind(&udp, &RESOLVER)?;
-            let tcp = new_socket(AddressFamily::INET, SocketType::STREAM)?;
-            set_socket_reuseaddr(&tcp, true)?;
-            bind(&tcp, &RESOLVER)?;
-            listen(&tcp, RESOLVER_BACKLOG)?;
-            Ok(vec![udp, tcp])
+/// The sockets of a cell that are made once. Two descriptors for each cell, so the TCP door of the resolver is not among them: few questions
+/// come by TCP, and with it 5,000 cells would need more than the customary limit of 20,000.
+#[derive(Default)]
+pub struct Kept {
+    exit: Option<OwnedFd>,
+    questions: Option<OwnedFd>,
+}
+
+impl Kept {
+    /// The door that `role` holds; call it in the cell.
+    ///
+    /// With SO_REUSEPORT, so that a door can be made although somebody still has one of the same address: one that an earlier launcher made, or the resolver's
+    /// TCP door. The tenant cannot join in: the kernel asks for the same user, and for a capability to bind these ports at all.
+    pub fn door(&mut self, role: Role) -> io::Result<Vec<OwnedFd>> {
+        match role {
+            Role::Proxy => Ok(vec![again(&mut self.exit, exit)?]),
+            Role::Resolver => Ok(vec![again(&mut self.questions, questions)?, questions_by_tcp()?]),
+            Role::Platform => Ok(Vec::new()),
         }
         Role::Platform => Ok(Vec::new()),
     }
+}
+
+/// The socket that is kept, or that `make` makes now.
+fn again(kept: &mut Option<OwnedFd>, make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+    match kept {
+        Some(socket) => socket.try_clone(),
+        None => kept.insert(make()?).try_clone(),
+    }
+}
+
+fn questions() -> io::Result<OwnedFd> {
+    let socket = new_socket(AddressFamily::INET, SocketType::DGRAM)?;
+    set_socket_recv_buffer_size(&socket, RESOLVER_BUFFER)?;
+    bind(&socket, &RESOLVER)?;
+    Ok(socket)
+}
+
+fn questions_by_tcp() -> io::Result<OwnedFd> {
+    let socket = new_socket(AddressFamily::INET, SocketType::STREAM)?;
+    set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &RESOLVER)?;
+    listen(&socket, RESOLVER_BACKLOG)?;
+    Ok(socket)
 }
 
 /// `[::]:25` for both families, or `0.0.0.0:25` where the kernel has no IPv6.

@@ -91,7 +91,8 @@ impl Launcher {
         let Some(cell) = self.cells.get_mut(&number) else { return };
         let status = if cell.over { ExitStatus::OverVolume } else { status };
         let (image, wanted, unbidden) = (cell.image.name.clone(), cell.wanted.take(), cell.stops.is_empty());
-        // Drops its sockets, and with them the last references to the cell.
+        // Drops its sockets and doors, and with them the last references to the cell.
+        cell.kept = crate::doors::Kept::default();
         match std::mem::replace(&mut cell.stage, Stage::Discarded) {
             Stage::Bound { tenant, .. } => {
                 crate::record::Record::remove(&self.options.run, number);

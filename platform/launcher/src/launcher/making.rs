@@ -13,7 +13,7 @@ use warren_packet::{PacketError, Packets};
 use super::ending::Removal;
 use super::holders::News;
 use super::{Cell, Launcher, Stage, log, token};
-use crate::doors;
+use crate::doors::{self, Kept};
 use crate::image::Image;
 use crate::maker::{BlankIdmap, FromMaker, ToMaker};
 
@@ -203,6 +203,7 @@ impl Launcher {
             over: false,
             wanted: None,
             doors: 0,
+            kept: Kept::default(),
             stops: Vec::new(),
         };
         self.cells.insert(cell, entry);

@@ -43,6 +43,7 @@ use warren_packet::PacketListener;
 
 use crate::arguments::Options;
 use crate::cgroup::Cgroups;
+use crate::doors::Kept;
 use crate::ids::{CellNumbers, SlotRanges};
 use crate::image::Image;
 use crate::maker::BlankIdmap;
@@ -92,8 +93,10 @@ struct Cell {
     over: bool,
     /// When its tenant was wanted; nothing of one that was found running.
     wanted: Option<Instant>,
-    /// Doors made so far.
+    /// Doors handed over so far.
     doors: u16,
+    /// Those that outlive their holders.
+    kept: Kept,
     /// Tags of `Stop` requests and who asked.
     stops: Vec<(u64, u64)>,
 }
@@ -120,6 +123,8 @@ pub struct Launcher {
     home_net: OwnedFd,
     home_mounts: OwnedFd,
     listener: PacketListener,
+    /// When to accept again: there was no descriptor for a peer.
+    accept_at: Option<Instant>,
     signals: SignalFd,
     _lock: OwnedFd,
     cgroups: Cgroups,
@@ -223,6 +228,7 @@ impl Launcher {
         self.keep_seats(now);
         self.kill_overdue(now);
         self.tell_holders();
+        self.accept_again(now);
         if self.sweep_at.is_some_and(|time| time <= now) {
             self.sweep_at = None;
             self.find_leftovers();
@@ -242,6 +248,7 @@ impl Launcher {
             self.refill_not_before.filter(|time| *time > now),
             self.surplus_due(now),
             self.sweep_at,
+            self.accept_at,
             self.ending,
         ];
         let next = next.into_iter().flatten().min().unwrap_or(tomorrow);

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::epoll;
 use rustix::process::{Signal, pidfd_send_signal};
 use warren_launcher_api::{
     CellId, CellInfo, CellUse, DueTime, Event, ImageName, LauncherError, MAX_CELLS, MAX_DUE, MAX_INSPECTED,
@@ -14,6 +16,8 @@ use super::{Launcher, Stage, log, token};
 use crate::doors;
 use crate::image::Image;
 
+/// Until peers are let in again when there was no descriptor for one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Requests served to one peer before others have their turn.
 const TURN: usize = 32;
 
@@ -30,8 +34,31 @@ impl Launcher {
                     }
                 }
                 Err(error) if error.would_block() => return,
-                Err(error) => return log(&error.to_string()),
+                Err(error) => return self.cannot_accept(&error.to_string()),
             }
+        }
+    }
+
+    /// Out of descriptors, most likely. Whoever connects waits in the backlog, which is not looked at for a moment: it stays readable.
+    fn cannot_accept(&mut self, reason: &str) {
+        if self.peers.worth_a_word(reason) {
+            log(&format!("no peer can be let in: {reason}"));
+        }
+        self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
+        self.watch_listener(epoll::EventFlags::empty());
+    }
+
+    pub(super) fn accept_again(&mut self, now: Instant) {
+        if self.accept_at.is_some_and(|time| time <= now) {
+            self.accept_at = None;
+            self.watch_listener(epoll::EventFlags::IN);
+        }
+    }
+
+    fn watch_listener(&self, flags: epoll::EventFlags) {
+        let data = epoll::EventData::new_u64(token::LISTENER);
+        if let Err(errno) = epoll::modify(&self.epoll, &self.listener, data, flags) {
+            log(&format!("epoll: {errno}"));
         }
     }
 
@@ -160,7 +187,7 @@ impl Launcher {
         let signal = if grace_ms == 0 { Signal::KILL } else { Signal::TERM };
         // It can only be gone by itself, which its pidfd will tell.
         let _ = pidfd_send_signal(pidfd, signal);
-        let at = std::time::Instant::now() + std::time::Duration::from_millis(grace_ms.into());
+        let at = Instant::now() + Duration::from_millis(grace_ms.into());
         self.kills.insert((at, number));
     }
 
@@ -233,7 +260,7 @@ impl Launcher {
         let mut status = self.counts.clone();
         status.cells = self.tenants.len() as u64;
         status.slots_ready = self.ready().count() as u64;
-        status.slots_wanted = self.slots_wanted(std::time::Instant::now()) as u64;
+        status.slots_wanted = self.slots_wanted(Instant::now()) as u64;
         let roles = [Role::Platform, Role::Proxy, Role::Resolver];
         status.holders = roles.into_iter().filter(|role| self.peers.holder(*role).is_some()).collect();
         status

@@ -23,6 +23,7 @@ use super::pool::Pools;
 use super::{Cell, Launcher, Stage, log, token};
 use crate::arguments::Options;
 use crate::cgroup::Cgroups;
+use crate::doors::Kept;
 use crate::ids::{CellNumbers, SlotRanges};
 use crate::image::{Entrance, Image};
 use crate::record::Record;
@@ -103,6 +104,7 @@ impl Launcher {
             home_net: open("/proc/self/ns/net")?,
             home_mounts: open("/proc/self/ns/mnt")?,
             listener,
+            accept_at: None,
             signals,
             _lock: lock,
             cgroups,
@@ -200,6 +202,7 @@ impl Launcher {
                 over: false,
                 wanted: None,
                 doors: 0,
+                kept: Kept::default(),
                 stops: Vec::new(),
             };
             self.cells.insert(record.cell, cell);

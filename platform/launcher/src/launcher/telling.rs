@@ -1,4 +1,4 @@
-//! News of doors to their holders. A door is made the moment it is handed over, so the launcher never holds one.
+//! News of doors to their holders. A door is made when it is handed over first, and kept for the next holder.
 
 use std::os::fd::AsFd;
 
@@ -41,7 +41,7 @@ impl Launcher {
             return self.unsaid(role, News::Door(number));
         };
         let Some(pidfd) = cell.pidfd.as_ref() else { return self.unsaid(role, News::Door(number)) };
-        match doors::in_cell(pidfd, &self.home_net, || doors::door(role)) {
+        match doors::in_cell(pidfd, &self.home_net, || cell.kept.door(role)) {
             Ok(sockets) => {
                 cell.doors = cell.doors.saturating_add(1);
                 // Ascends also from one launcher to the next.
