@@ -53,7 +53,6 @@ impl Kept {
             Role::Resolver => Ok(vec![again(&mut self.questions, questions)?, questions_by_tcp()?]),
             Role::Platform => Ok(Vec::new()),
         }
-        Role::Platform => Ok(Vec::new()),
     }
 }
 
