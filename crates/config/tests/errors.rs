@@ -427,7 +427,7 @@ fn beside_an_mta_nothing_is_verified_without_a_resolver() {
         let found = Node::load(directory.path()).err();
         found.map(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap_or_default()
     };
-    for (what, line) in [("[proxy]\ntls = \"verify\"\n", "4:7"), (rule, "5:10")] {
+    for (what, line) in [("[proxy]\ntls = \"verify\"\n", "5:7"), (rule, "6:10")] {
         let found = problems(format!("{NODE}{what}{standalone}"));
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(
