@@ -3,13 +3,13 @@
 CREATE TABLE said (
     session TEXT    NOT NULL,
     seq     INTEGER NOT NULL,         -- of the first
-    lines   TEXT    NOT NULL,         -- JSON, an array for each: [leg, at_us, dir, verb, code, enhanced, text, took_us]
+    lines   TEXT    NOT NULL,         -- JSON, an array for each: [leg, at_us, dir, verb, text, code, enhanced, took_us], without NULLs at its end
     PRIMARY KEY (session, seq)
 );
 
 -- Rows of thirty-two that follow one another.
 INSERT INTO said (session, seq, lines)
-SELECT session, min(seq), json_group_array(json_array(leg, at_us, dir, verb, code, enhanced, replace(text, char(0), char(9216)), took_us) ORDER BY seq)
+SELECT session, min(seq), json_group_array(json_array(leg, at_us, dir, verb, replace(text, char(0), char(9216)), code, enhanced, took_us) ORDER BY seq)
 FROM (SELECT *, row_number() OVER (PARTITION BY session ORDER BY seq) AS row FROM exchanges)
 GROUP BY session, seq - row, (row - 1) / 32;
 
@@ -22,8 +22,8 @@ SELECT said.session,
        line.value ->> 1     AS at_us,
        line.value ->> 2     AS dir,     -- <- -> |< |> >| <| ==
        line.value ->> 3     AS verb,    -- of a reply: the verb it answers; . ends data
-       line.value ->> 4     AS code,    -- NULL for commands
-       line.value ->> 5     AS enhanced,
-       line.value ->> 6     AS text,
+       line.value ->> 5     AS code,    -- NULL for commands
+       line.value ->> 6     AS enhanced,
+       line.value ->> 4     AS text,
        line.value ->> 7     AS took_us  -- replies of the MX: its service time
 FROM said, json_each(said.lines) AS line;

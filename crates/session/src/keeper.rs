@@ -4,6 +4,9 @@
 //! spool file, all that comes goes behind it. A batch whose fate is unknown (the store is slow) is spooled as well;
 //! writing it twice does no harm.
 
+mod losses;
+mod thread;
+
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
@@ -15,11 +18,13 @@ use tokio::{
 };
 
 use crate::{
-    Bundle, Gap, Record, RecorderSettings, SessionId, SessionStore, StoreError,
+    Bundle, Gap, RecorderSettings, SessionStore, StoreError,
     desk::PickedUp,
     recorder::{Flush, Incoming, Stats},
     spool::{Loaded, Spool, SpoolError},
 };
+use losses::losses;
+use thread::{Job, serve};
 
 /// How long frames lie on the desk, unless it becomes full: each look costs a wake-up of this thread.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
@@ -29,16 +34,6 @@ const COLLECT_EVERY: Duration = Duration::from_millis(250);
 const LEAN: usize = 256 * 1_024;
 /// Bytes appended to the spool file at once: where it is full or the disk is, what fits is safe.
 const PIECE: usize = 256 * 1_024;
-/// How often losses are complained about.
-const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
-/// How long nothing must have been lost before a gap counts as over.
-const GAP_QUIET: Duration = Duration::from_secs(1);
-
-/// Work for the store.
-enum Job {
-    Write(Arc<Bundle>),
-    Prune(SystemTime),
-}
 
 /// What the store is doing.
 struct Busy {
@@ -50,36 +45,6 @@ enum Doing {
     Pending { batch: Arc<Bundle>, spooled: bool },
     Spooled(Loaded, u64),
     Pruning,
-}
-
-/// The store's thread: it and its children, which inherit its priority, are the only ones that touch the database. It yields to everybody: under load mail comes first, and records wait in the spool file.
-fn serve<S: SessionStore>(
-    mut store: S,
-    nice: i32,
-    mut jobs: mpsc::Receiver<Job>,
-    answers: mpsc::Sender<Result<u64, StoreError>>,
-) {
-    if let Err(error) = rustix::process::nice(nice) {
-        tracing::debug!(%error, "the session database's thread keeps its priority");
-    }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return tracing::error!(%error, "no runtime for the session database"),
-    };
-    runtime.block_on(async {
-        while let Some(job) = jobs.recv().await {
-            let result = match job {
-                Job::Write(batch) => store.write(&batch).await.map(|()| 0),
-                Job::Prune(before) => store.prune(before).await,
-            };
-            if answers.send(result).await.is_err() {
-                break;
-            }
-        }
-        store.close().await;
-    });
-    // A store that hangs in a system call is left behind, not waited for.
-    runtime.shutdown_background();
 }
 
 pub(crate) struct Keeper {
@@ -409,54 +374,6 @@ impl Keeper {
         self.stats.send_modify(|stats| stats.spooled += records);
         appended
     }
-
-    fn bound_memory(&mut self, reason: &str) {
-        if self.pending.len() > self.settings.memory {
-            // The newest go: what stays is whole up to the gap.
-            let kept = self.pending.take(self.settings.memory);
-            let lost = losses(&std::mem::replace(&mut self.pending, kept));
-            self.lose(lost, reason);
-        }
-    }
-
-    /// Closes a gap when nothing is lost any more, or somebody asks.
-    fn note_losses(&mut self) {
-        let over = self.gap.as_ref().is_some_and(|(_, last)| {
-            // Whoever waits until all is safe hears of what is missing, too.
-            self.ending || !self.flushes.is_empty() || last.elapsed() >= GAP_QUIET
-        });
-        if over
-            && self.spool_failed.is_none()
-            && let Some((gap, _)) = self.gap.take()
-        {
-            // It belongs to no session: to the first that there could be.
-            let nobody = SessionId::floor(SystemTime::UNIX_EPOCH);
-            self.pending.append(&mut Bundle::of([(nobody, Record::Gap(gap))]));
-            self.oldest.get_or_insert_with(Instant::now);
-        }
-    }
-
-    fn lose(&mut self, records: u64, reason: &str) {
-        let now_us = micros(SystemTime::now());
-        let (gap, last) = self.gap.get_or_insert_with(|| {
-            (Gap { from_us: now_us, until_us: now_us, records: 0, reason: reason.to_owned() }, Instant::now())
-        });
-        gap.records += records;
-        gap.until_us = now_us;
-        *last = Instant::now();
-        self.stats.send_modify(|stats| stats.dropped += records);
-        if self.complained.is_none_or(|at| at.elapsed() >= COMPLAINT_EVERY) {
-            self.complained = Some(Instant::now());
-            let dropped = self.stats.borrow().dropped;
-            tracing::error!(reason, dropped, "session records are lost");
-        }
-    }
-}
-
-/// What is missing without these: a gap among them stands for more than itself.
-fn losses(bundle: &Bundle) -> u64 {
-    let gaps = bundle.frames().flat_map(|frame| frame.records());
-    gaps.fold(bundle.records(), |lost, record| lost + if let Record::Gap(gap) = record { gap.records - 1 } else { 0 })
 }
 
 /// Microseconds of Unix time.

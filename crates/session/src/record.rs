@@ -82,7 +82,10 @@ pub struct SessionStart {
 
 /// What becomes known of a dial of the proxy to the MX, as it does. Dials of a session are counted from 1.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a record is written down or taken apart where it is made, and never kept")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a record is written down or taken apart where it is made, and never kept"
+)]
 pub enum LegNews<'a> {
     /// It began.
     Dialled(Dialled<'a>),

@@ -21,9 +21,12 @@ use rows::Rows;
 const BUSY: Duration = Duration::from_secs(1);
 /// Longest transaction. What takes longer is given up and tried again.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// Bytes of a page in a database that is made now. Half as many pages are half as many calls; a transaction of little, which writes the ends of all
+/// tables again, is twice as much.
+const PAGE: u32 = 8_192;
 /// Pages of the write-ahead log before it is taken over into the database, 32 MiB: a page that is written again and again, the end of a table
 /// say, is taken over once.
-const CHECKPOINT_PAGES: &str = "8000";
+const CHECKPOINT_PAGES: &str = "4000";
 /// Memory for pages, in KiB. A transaction changes a few MiB; those that do not fit would be written twice.
 const CACHE_KIB: &str = "-16000";
 /// Sessions forgotten in one transaction, so that recording never waits long for it.
@@ -57,6 +60,7 @@ impl SqliteStore {
             let options = SqliteConnectOptions::new()
                 .filename(&self.path)
                 .create_if_missing(true)
+                .page_size(PAGE)
                 .journal_mode(SqliteJournalMode::Wal)
                 // A power cut may take the last transactions, never the database. Nobody's mail depends on them.
                 .synchronous(SqliteSynchronous::Normal)

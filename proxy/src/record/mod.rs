@@ -3,6 +3,7 @@
 //! Exchanges go straight to the log. Transactions are put together here: replies come in the order of the commands that were passed, so a queue tells
 //! which message and which recipient a reply is about.
 
+mod hearing;
 mod moving;
 mod words;
 
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use warren_session::detect::Answer;
 use warren_session::{Class, Dialled, Dir, Message, Outcome, Recipient, SessionLog, Timed, TlsFacts, Verdict};
 use warren_smtp::command::Verb;
-use warren_smtp::mediator::{Ending, Event, Flow, Observer, Topic};
+use warren_smtp::mediator::{Ending, Flow, Topic};
 use warren_smtp::{ForwardPath, Reply};
 use warren_wire::client::PolicyFacts;
 
@@ -411,66 +412,6 @@ impl SessionRecord {
             open.message.content_us.get_or_insert(at_us);
             open.message.size += count;
             open.id.look_at(bytes);
-        }
-    }
-}
-
-impl Observer for SessionRecord {
-    fn event(&mut self, at: Instant, event: Event<'_>) {
-        match event {
-            Event::Command { flow, topic, line } => self.command(at, flow, topic, line),
-            Event::Reply { flow, topic, reply } => self.reply(at, flow, topic, reply),
-            Event::Mail(path) => {
-                self.messages += 1;
-                let message =
-                    Message::begun(self.messages, self.leg_number(), path.to_string(), self.micros(at));
-                self.open.push_back(Open {
-                    message,
-                    recipients: Vec::new(),
-                    accepted: Vec::new(),
-                    id: MessageId::default(),
-                });
-                if let Some(asked) = self.asked.back_mut() {
-                    asked.message = self.messages;
-                }
-                for (to, reply) in std::mem::take(&mut self.early) {
-                    self.not_asked(&to, &reply, false, at);
-                }
-            }
-            Event::Rcpt(path) => {
-                if let (Some(open), Some(asked)) = (self.open.back_mut(), self.asked.back_mut())
-                    && open.recipients.len() < MAX_RECIPIENTS
-                {
-                    open.recipients.push(path.to_string());
-                    asked.recipient = u32::try_from(open.recipients.len()).unwrap_or(u32::MAX);
-                }
-            }
-            Event::Content(bytes) => self.content(at, bytes),
-            Event::ContentEnd => {
-                let at_us = self.micros(at);
-                if let Some(open) = self.open.back_mut() {
-                    open.message.sent_us = Some(at_us);
-                }
-            }
-            Event::Offered { lines, .. } => {
-                if let Some(leg) = self.leg {
-                    self.log.offered(leg.n, lines);
-                }
-            }
-            Event::Heard { bytes } => {
-                if let Some(watch) = &mut self.watch {
-                    watch.heard(at, bytes);
-                }
-            }
-            Event::Injected { bytes } => {
-                tracing::warn!(session = %self.log.id(), bytes, "dropped what the MX sent behind its 220 to STARTTLS");
-                self.failed(&format!("{bytes} bytes behind the 220 of STARTTLS dropped"));
-            }
-            Event::Pipelined { bytes } => self.noted(&format!("{bytes} bytes behind STARTTLS dropped")),
-            Event::Moving { reply, .. } => self.moving(at, reply),
-            Event::Moved { quit } => self.moved(at, quit),
-            Event::Stayed => self.stayed(at),
-            Event::Ended(ending) => self.ending = Some(ending),
         }
     }
 }

@@ -156,9 +156,14 @@ impl Said {
             self.first = seq;
         }
         self.json.push(if self.count == 0 { b'[' } else { b',' });
-        let enhanced = code.and_then(|_| enhanced(text));
-        let line = (leg, at_us, dir.notation(), verb, code, enhanced, text, took_us);
-        line.serialize(&mut serde_json::Serializer::new(&mut self.json)).expect("texts and numbers are JSON");
+        let to = &mut serde_json::Serializer::new(&mut self.json);
+        // What would be NULL at the end is left out.
+        let written = match (code, took_us) {
+            (None, None) => (leg, at_us, dir.notation(), verb, text).serialize(to),
+            (Some(_), None) => (leg, at_us, dir.notation(), verb, text, code, enhanced(text)).serialize(to),
+            _ => (leg, at_us, dir.notation(), verb, text, code, enhanced(text), took_us).serialize(to),
+        };
+        written.expect("texts and numbers are JSON");
         self.count += 1;
     }
 
