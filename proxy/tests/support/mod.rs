@@ -2,6 +2,7 @@
 //! A proxy, an MX that says what it is told to, and an MSA: all on loopback, over real sockets and real TLS.
 
 mod ends;
+mod manners;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -180,7 +181,8 @@ impl Node {
         Self::around(to, tls, &["127.0.0.0/8"], policy, PATIENCE).await
     }
 
-    async fn start(to: SocketAddr, tls: TlsPolicy, allow: &[&str], rules: Rules, patience: Duration) -> Self {
+    /// That may dial these networks.
+    pub async fn start(to: SocketAddr, tls: TlsPolicy, allow: &[&str], rules: Rules, patience: Duration) -> Self {
         let tls = warren_proxy::tls::Rules { rules: Vec::new(), default: tls };
         Self::around(to, tls, allow, Policy::new(rules, None, Moment::current()), patience).await
     }

@@ -75,8 +75,12 @@ fn at_ehlo() {
 fn at_the_greeting_of_a_leg_that_is_dialled_again_in_the_clear() {
     let mut talk = second(Talk::outbound(TlsPolicy::Opportunistic), TlsPolicy::Opportunistic);
     talk.host.legs.push_front(leg(TlsPolicy::Opportunistic));
-    talk.run("!dial\nS 220 mx\nc 220 mx\nC EHLO msa\ns EHLO out.example\nS 250-mx\nS 250 STARTTLS\ns STARTTLS\nS 220 go");
-    talk.run("!handshake fails\n!drop server\n!dial\nS 554 5.7.1 listed\n!set aside\n!dial\nS 220 mx\ns EHLO out2.example");
+    talk.run(
+        "!dial\nS 220 mx\nc 220 mx\nC EHLO msa\ns EHLO out.example\nS 250-mx\nS 250 STARTTLS\ns STARTTLS\nS 220 go",
+    );
+    talk.run(
+        "!handshake fails\n!drop server\n!dial\nS 554 5.7.1 listed\n!set aside\n!dial\nS 220 mx\ns EHLO out2.example",
+    );
     // The client has had its greeting: it waits for the answer to EHLO.
     talk.run("S 250 mx\n!quit aside\nc 250 mx\nC NOOP\ns NOOP");
 }
