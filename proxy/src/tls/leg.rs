@@ -5,7 +5,6 @@
 //!                              └─ at the end ─▶ judged: PolicyFacts of the record;  findings: the TLS report
 //! ```
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -37,7 +36,8 @@ pub enum How {
 #[derive(Debug, Default)]
 pub struct LegTls {
     how: How,
-    judged: BTreeMap<String, Judged>,
+    /// In the order of their domains. Most sessions have one, and keep it as long as they wait: no more room is made than that.
+    judged: Vec<Judged>,
 }
 
 /// Between whom a connection was.
@@ -89,7 +89,7 @@ impl LegTls {
     /// A connection that came about like this.
     #[must_use]
     pub fn new(how: How) -> Self {
-        Self { how, judged: BTreeMap::new() }
+        Self { how, judged: Vec::new() }
     }
 
     /// Whether the connection is encrypted.
@@ -101,14 +101,19 @@ impl LegTls {
     /// Judges the connection for a recipient, whose domain's requirement is this: an error refuses it. A domain that asks for the same again is not
     /// judged again.
     pub fn rcpt(&mut self, requirement: &Requirement, now: UnixTime) -> Result<(), Unmet> {
-        let unmet = match self.judged.get(&requirement.domain) {
-            Some(judged) if judged.requirement == *requirement => judged.unmet.clone(),
-            _ => self.judge(requirement, now),
+        let unmet = match self.place_of(&requirement.domain) {
+            Ok(place) if self.judged[place].requirement == *requirement => self.judged[place].unmet.clone(),
+            place => self.judge(requirement, place, now),
         };
         unmet.filter(|unmet| unmet.binding).map_or(Ok(()), Err)
     }
 
-    fn judge(&mut self, requirement: &Requirement, now: UnixTime) -> Option<Unmet> {
+    /// Where a domain stands, or is to stand.
+    fn place_of(&self, domain: &str) -> Result<usize, usize> {
+        self.judged.binary_search_by(|judged| judged.requirement.domain.as_str().cmp(domain))
+    }
+
+    fn judge(&mut self, requirement: &Requirement, place: Result<usize, usize>, now: UnixTime) -> Option<Unmet> {
         let channel = match &self.how {
             How::Tls(chain) => Channel::Tls(chain),
             How::NotOffered => Channel::NotOffered,
@@ -116,12 +121,21 @@ impl LegTls {
             How::NotTried => Channel::NotTried,
         };
         let unmet = judge(requirement, channel, now).err();
-        let known = self.judged.contains_key(&requirement.domain);
         // What one message's sender asked for says nothing about the domain.
-        if requirement.source != Source::RequireTls && (known || self.judged.len() < MAX_DOMAINS) {
-            let tried = requirement.demand != Demand::Off && !matches!(self.how, How::NotTried);
-            let judged = Judged { requirement: requirement.clone(), unmet: unmet.clone(), tried };
-            self.judged.insert(requirement.domain.clone(), judged);
+        if requirement.source == Source::RequireTls {
+            return unmet;
+        }
+        let tried = requirement.demand != Demand::Off && !matches!(self.how, How::NotTried);
+        let judged = || Judged { requirement: requirement.clone(), unmet: unmet.clone(), tried };
+        match place {
+            Ok(place) => self.judged[place] = judged(),
+            Err(place) if self.judged.len() < MAX_DOMAINS => {
+                if self.judged.is_empty() {
+                    self.judged.reserve_exact(1);
+                }
+                self.judged.insert(place, judged());
+            }
+            Err(_) => {}
         }
         unmet
     }
@@ -144,6 +158,6 @@ impl LegTls {
 
     /// What was found, by domain.
     pub fn judged(&self) -> impl Iterator<Item = &Judged> {
-        self.judged.values()
+        self.judged.iter()
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn added(
     count: u64,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Vec<Added>> {
-    let ways = [Way::Direct, Way::Haproxy, Way::Nginx, Way::Warren]
+    let ways = [Way::Direct, Way::Haproxy, Way::Nginx, Way::Warren, Way::Unrecorded]
         .into_iter()
         .filter(|way| *way == Way::Direct || wanted(way));
     let mut times: Vec<(Way, Vec<f64>, Vec<f64>)> = ways.map(|way| (way, vec![], vec![])).collect();
@@ -104,7 +104,7 @@ pub(super) fn idle(
 ) -> anyhow::Result<Vec<Idle>> {
     let mut rows = Vec::new();
     for (tls, mx) in [(false, MX), (true, TLS_MX)] {
-        for way in [Way::Haproxy, Way::Nginx, Way::Warren].into_iter().filter(&wanted) {
+        for way in [Way::Haproxy, Way::Nginx, Way::Warren, Way::Unrecorded].into_iter().filter(&wanted) {
             interrupt.check()?;
             // The first sessions bring what is there for all.
             sessions(paths, way, mx, 50, 500)?;

@@ -53,6 +53,8 @@ impl FromStr for Shape {
 pub struct Plan {
     shapes: Vec<Shape>,
     ways: Vec<Way>,
+    /// They were asked for by name.
+    named: bool,
     runs: usize,
     warm_up: u64,
     millis: u64,
@@ -81,13 +83,13 @@ impl Plan {
         let ways = [Way::Direct, Way::Haproxy, Way::Nginx, Way::Warren, Way::Unrecorded, Way::Stalled, Way::Postfix];
         let ways = ways.into_iter().filter(wanted).collect();
         let (runs, warm_up, millis) = if options.quick { (1, 100, 300) } else { (options.runs, 300, options.millis) };
-        Plan { shapes, ways, runs, warm_up, millis }
+        Plan { shapes, ways, named: !options.ways.is_empty(), runs, warm_up, millis }
     }
 
     fn has(&self, way: Way, shape: &Shape) -> bool {
         let compared = shape.bytes == 10 * KIB && !shape.tls && RECORDED.contains(&(shape.connections, shape.mails));
         match way {
-            Way::Unrecorded | Way::Stalled | Way::Postfix => compared,
+            Way::Unrecorded | Way::Stalled | Way::Postfix => compared || self.named,
             _ => true,
         }
     }
