@@ -50,7 +50,8 @@ impl Quota {
 
     fn room(&self, domain: &str, address: &str) -> bool {
         let Some((address, whose)) = foreign(domain, address) else { return true };
-        let less = |counted: &HashMap<String, u32>, name: &str, most| counted.get(name).is_none_or(|count| *count < most);
+        let less =
+            |counted: &HashMap<String, u32>, name: &str, most| counted.get(name).is_none_or(|count| *count < most);
         less(&self.addresses, &address, MAX_TO_ADDRESS) && less(&self.domains, &whose, MAX_TO_DOMAIN)
     }
 
@@ -89,7 +90,10 @@ mod tests {
         }
         assert_eq!(got, MAX_TO_ADDRESS as usize - 10);
         assert_eq!(quota.full().collect::<Vec<_>>(), [("victim@bank.example", 5_000 - got as u64)]);
-        assert_eq!(quota.admit("x.example", vec!["victim@bank.example".into(), "a@other.example".into()]), ["a@other.example"]);
+        assert_eq!(
+            quota.admit("x.example", vec!["victim@bank.example".into(), "a@other.example".into()]),
+            ["a@other.example"]
+        );
     }
 
     #[test]
