@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cold_start`] | how long a sleeping tenant's banner takes, beside crun and runc |
 //! | [`density`] | what a tenant that is awake costs, and thousands of them |
+//! | [`neighbour`] | how much later mail arrives while other tenants take all they can get |
 //! | [`fleet`] | what tenants that sleep cost the platform, and a reload among them |
 //! | [`launcher`], [`daemon`] | a launcher of our own, asked to wake tenants; other programs |
 //! | [`proxy`] | mails through the proxy, beside HAProxy, nginx and a shared relay |
@@ -23,6 +24,7 @@ mod interrupt;
 mod launcher;
 mod memory;
 mod msa;
+mod neighbour;
 mod place;
 mod proxy;
 mod report;
@@ -47,6 +49,8 @@ enum What {
     Density(density::Options),
     /// The platform's memory, and the time of a reload that touches one tenant, with many tenants that sleep
     Fleet(fleet::Options),
+    /// From submission to the MX's mailbox, with and without tenants beside who take all they can get
+    Neighbour(neighbour::Options),
     /// Mails a second, processor time, latency and memory of the proxy, beside HAProxy, nginx and a shared relay
     Proxy(proxy::Options),
     /// The load of `proxy`
@@ -80,6 +84,7 @@ fn measure(command: What) -> anyhow::Result<()> {
         What::ColdStart(options) => cold_start::run(&options, &interrupt),
         What::Density(options) => density::run(&options, &interrupt),
         What::Fleet(options) => fleet::run(&options, &interrupt),
+        What::Neighbour(options) => neighbour::run(&options, &interrupt),
         What::Proxy(options) => proxy::run(&options, &interrupt),
         What::ProxySender(_) | What::ProxySink(_) => unreachable!("they ran above"),
     }

@@ -164,17 +164,11 @@ enum Turn {
 
 impl<'a> Load<'a> {
     fn new(options: &'a Options) -> anyhow::Result<Self> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-            .with_no_client_auth();
         Ok(Load {
             options,
             poll: epoll::create(CreateFlags::CLOEXEC).context("epoll")?,
             body: message(options.bytes),
-            tls: Arc::new(tls),
+            tls: Arc::new(believing()?),
             sessions: Vec::new(),
             free: Vec::new(),
             begun: 0,
@@ -390,7 +384,17 @@ fn message(bytes: usize) -> Vec<u8> {
     text
 }
 
-/// The benchmark's own sink needs no proof of who it is.
+/// TLS with whoever answers: it is the benchmark's own sink, or node.
+pub fn believing() -> anyhow::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth())
+}
+
+/// Asks for no proof of who it is.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 
