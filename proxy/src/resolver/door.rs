@@ -81,7 +81,7 @@ pub struct Shared {
     questions: Semaphore,
     prefetches: Arc<Semaphore>,
     /// Descriptors for doors and connections.
-    room: Arc<Room>,
+    pub(super) room: Arc<Room>,
     accepting: Accepting,
 }
 

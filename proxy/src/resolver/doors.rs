@@ -59,6 +59,13 @@ impl Doors {
         Self { shared: Arc::new(shared), open: HashMap::new() }
     }
 
+    /// As in a process that has only so many for doors and connections.
+    #[cfg(test)]
+    pub(super) fn of_few_descriptors(&mut self, descriptors: usize) {
+        let shared = Arc::get_mut(&mut self.shared).expect("no door is open");
+        shared.room = Arc::new(crate::places::Room::new(descriptors, 1));
+    }
+
     /// A handle to change what all doors ask.
     #[must_use]
     pub fn asking(&self) -> Asking {

@@ -429,6 +429,29 @@ async fn an_older_generation_replaces_nothing_and_a_closed_door_is_closed() {
     assert_eq!(world.doors.count(), 0);
 }
 
+#[tokio::test]
+async fn connections_of_many_cells_leave_room_for_the_next() {
+    let mut world = World::new(authority().await).await;
+    world.doors.close_all().await;
+    world.doors.of_few_descriptors(100);
+    let mut open = Vec::new();
+    for n in 0..10 {
+        let (address, udp, tcp) = sockets(None);
+        world.doors.open(CellId(100 + n), 1, udp, tcp).await.unwrap();
+        for _ in 0..door::MAX_CONNECTIONS {
+            open.push(TcpStream::connect(address).await.unwrap());
+        }
+    }
+    let asked = question("bare.example.", RecordType::A, None);
+    // Of the last crowd one was let in; who was not has been closed.
+    assert_eq!(ask_tcp(&mut open[9 * door::MAX_CONNECTIONS], &asked).await.answers.len(), 1);
+    assert_eq!(timeout(LONG, open.last_mut().unwrap().read(&mut [0])).await.unwrap().unwrap_or(0), 0);
+    let (address, udp, tcp) = sockets(None);
+    world.doors.open(CellId(110), 1, udp, tcp).await.unwrap();
+    let mut next = TcpStream::connect(address).await.unwrap();
+    assert_eq!(ask_tcp(&mut next, &asked).await.answers.len(), 1);
+}
+
 /// The silence of one nameserver must not hold a thread: thousands of doors share few.
 #[tokio::test]
 async fn many_doors_fit_one_process() {
