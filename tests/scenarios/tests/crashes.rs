@@ -13,6 +13,9 @@ use warren_scenarios::{Node, Setup, Tenant};
 /// Acknowledged messages between one kill and the next.
 const BETWEEN: usize = 3;
 
+/// Every program is killed so often: each time at another moment of what it does.
+const ROUNDS: usize = 3;
+
 fn setup() -> Setup {
     let acme = Tenant::new("acme", "alice").forward("info", &["erin@plain.example"]);
     Setup { tenants: vec![acme, Tenant::globex()], retry: Duration::from_secs(2), ..Setup::default() }
@@ -76,7 +79,7 @@ fn every_acknowledged_message_survives_every_kill() {
                     .then_some(())
             });
         };
-        for program in [
+        let programs = [
             "warren-msa",
             "warren-proxy",
             "warren-resolver",
@@ -84,7 +87,8 @@ fn every_acknowledged_message_survives_every_kill() {
             "warren-platform",
             "maker",
             "warren-launcher",
-        ] {
+        ];
+        for program in programs.iter().cycle().take(ROUNDS * programs.len()) {
             flows(&format!("before kill -9 of {program}"));
             node.kill(program);
             flows(&format!("after kill -9 of {program}"));

@@ -54,13 +54,10 @@ fn a_tarpit_of_one_tenant_does_not_delay_another() {
         beside[SAMPLES / 2],
         beside[SAMPLES - 1]
     );
-    // One mail through the tarpit takes tens of seconds. Waiting behind even one would show; noise of a busy machine does not.
-    let bound = quiet[SAMPLES / 2] * 5 + Duration::from_secs(2);
-    assert!(
-        beside[SAMPLES / 2] < bound,
-        "median {:?} beside a backlog, {:?} without",
-        beside[SAMPLES / 2],
-        quiet[SAMPLES / 2]
-    );
+    // One mail through the tarpit takes tens of seconds. A single one that waits behind it would show; noise of a busy machine does not.
+    for (what, place) in [("median", SAMPLES / 2), ("slowest", SAMPLES - 1)] {
+        let bound = quiet[place] * 5 + Duration::from_secs(2);
+        assert!(beside[place] < bound, "{what} {:?} beside a backlog, {:?} without", beside[place], quiet[place]);
+    }
     node.stop();
 }
