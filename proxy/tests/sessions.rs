@@ -80,9 +80,7 @@ async fn opportunistic_tls_that_fails_is_followed_by_a_dial_in_the_clear() {
     let node = Node::towards(mx.address, TlsPolicy::Opportunistic).await;
     let server = async {
         let (mut peer, first) = mx.dialled().await;
-        peer.say("220 mx").await;
-        peer.hears("EHLO out.example").await;
-        peer.say("250-mx\n250 STARTTLS").await;
+        peer.greets("250-mx\n250 STARTTLS").await;
         peer.hears("STARTTLS").await;
         peer.say("220 go").await;
         // The head of the ClientHello.
@@ -91,19 +89,13 @@ async fn opportunistic_tls_that_fails_is_followed_by_a_dial_in_the_clear() {
         peer.rest().await;
         let (mut peer, second) = mx.dialled().await;
         assert_eq!(first, second, "the budget of that address has a place for it");
-        peer.say("220 mx").await;
-        peer.hears("EHLO out.example").await;
-        peer.say("250-mx\n250-SIZE 5\n250 STARTTLS").await;
-        peer.hears("QUIT").await;
-        peer.say("221 bye").await;
+        peer.greets("250-mx\n250-SIZE 5\n250 STARTTLS").await;
+        peer.is_left().await;
     };
     let client = async {
         let mut msa = node.msa().await;
-        msa.hears("220 mx").await;
-        msa.say("EHLO msa").await;
-        msa.hears("250-mx\n250 SIZE 5").await;
-        msa.say("QUIT").await;
-        msa.hears("221 bye").await;
+        msa.is_greeted("250-mx\n250 SIZE 5").await;
+        msa.leaves().await;
     };
     tokio::join!(server, client);
     let (recorded, transcript) = node.recorded().await;
@@ -118,25 +110,19 @@ async fn replies_injected_behind_the_220_are_never_believed() {
     let node = Node::towards(mx.address, TlsPolicy::Opportunistic).await;
     let server = async {
         let (mut peer, _) = mx.dialled().await;
-        peer.say("220 mx").await;
-        peer.hears("EHLO out.example").await;
-        peer.say("250-mx\n250 STARTTLS").await;
+        peer.greets("250-mx\n250 STARTTLS").await;
         peer.hears("STARTTLS").await;
         // One segment: an attacker in the middle cannot speak TLS, but could speak before it.
         peer.send(b"220 go\r\n250-evil\r\n250 AUTH PLAIN\r\n").await;
         let mut peer = peer.accept_tls(&mx.tls).await;
         peer.hears("EHLO out.example").await;
         peer.say("250-mx\n250 SIZE 7").await;
-        peer.hears("QUIT").await;
-        peer.say("221 bye").await;
+        peer.is_left().await;
     };
     let client = async {
         let mut msa = node.msa().await;
-        msa.hears("220 mx").await;
-        msa.say("EHLO msa").await;
-        msa.hears("250-mx\n250 SIZE 7").await;
-        msa.say("QUIT").await;
-        msa.hears("221 bye").await;
+        msa.is_greeted("250-mx\n250 SIZE 7").await;
+        msa.leaves().await;
     };
     tokio::join!(server, client);
     let (recorded, transcript) = node.recorded().await;
@@ -149,18 +135,14 @@ async fn a_truncated_message_is_never_completed() {
     let node = Node::towards(mx.address, TlsPolicy::Off).await;
     let server = async {
         let (mut peer, _) = mx.dialled().await;
-        peer.say("220 mx").await;
-        peer.hears("EHLO out.example").await;
-        peer.say("250 mx").await;
+        peer.greets("250 mx").await;
         peer.hears("MAIL FROM:<a@b.example>\nRCPT TO:<c@d.example>\nDATA").await;
         peer.say("250 ok\n250 ok\n354 go").await;
         assert_eq!(peer.rest().await, b"half of it\r\n", "no end of data, no QUIT");
     };
     let client = async {
         let mut msa = node.msa().await;
-        msa.hears("220 mx").await;
-        msa.say("EHLO msa").await;
-        msa.hears("250 mx").await;
+        msa.is_greeted("250 mx").await;
         msa.say("MAIL FROM:<a@b.example>\nRCPT TO:<c@d.example>\nDATA").await;
         msa.hears("250 ok\n250 ok\n354 go").await;
         msa.say("half of it").await;
@@ -262,14 +244,8 @@ async fn a_large_message_streams_through_unchanged() {
     let content: Vec<u8> = (0..SIZE / 64).flat_map(|n| format!("{n:<62}\r\n").into_bytes()).collect();
     let server = async {
         let (mut peer, _) = mx.dialled().await;
-        peer.say("220 mx").await;
-        peer.hears("EHLO out.example").await;
-        peer.say("250-mx\n250 STARTTLS").await;
-        peer.hears("STARTTLS").await;
-        peer.say("220 go").await;
-        let mut peer = peer.accept_tls(&mx.tls).await;
-        peer.hears("EHLO out.example").await;
-        peer.say("250-mx\n250-PIPELINING\n250 CHUNKING").await;
+        peer.greets("250-mx\n250 STARTTLS").await;
+        let mut peer = peer.starts_tls(&mx.tls, "250-mx\n250-PIPELINING\n250 CHUNKING").await;
         peer.hears("MAIL FROM:<>\nRCPT TO:<c@d.example>\nDATA").await;
         peer.say("250 ok\n250 ok\n354 go").await;
         let came = peer.exactly(content.len() + 3).await;
@@ -278,14 +254,11 @@ async fn a_large_message_streams_through_unchanged() {
         peer.hears(&format!("MAIL FROM:<>\nRCPT TO:<c@d.example>\nBDAT {} LAST", content.len())).await;
         assert!(peer.exactly(content.len()).await == content);
         peer.say("250 ok\n250 ok\n250 queued again").await;
-        peer.hears("QUIT").await;
-        peer.say("221 bye").await;
+        peer.is_left().await;
     };
     let client = async {
         let mut msa = node.msa().await;
-        msa.hears("220 mx").await;
-        msa.say("EHLO msa").await;
-        msa.hears("250-mx\n250-PIPELINING\n250 CHUNKING").await;
+        msa.is_greeted("250-mx\n250-PIPELINING\n250 CHUNKING").await;
         msa.say("MAIL FROM:<>\nRCPT TO:<c@d.example>\nDATA").await;
         msa.hears("250 ok\n250 ok\n354 go").await;
         msa.send(&content).await;
@@ -294,8 +267,7 @@ async fn a_large_message_streams_through_unchanged() {
         msa.say(&format!("MAIL FROM:<>\nRCPT TO:<c@d.example>\nBDAT {} LAST", content.len())).await;
         msa.send(&content).await;
         msa.hears("250 ok\n250 ok\n250 queued again").await;
-        msa.say("QUIT").await;
-        msa.hears("221 bye").await;
+        msa.leaves().await;
     };
     tokio::join!(server, client);
     let (recorded, _) = node.recorded().await;
@@ -310,16 +282,12 @@ async fn tls_that_is_required_and_not_offered_is_421() {
     let node = Node::towards(mx.address, TlsPolicy::Require).await;
     let server = async {
         let (mut peer, _) = mx.dialled().await;
-        peer.say("220 mx").await;
-        peer.hears("EHLO out.example").await;
-        peer.say("250 mx").await;
+        peer.greets("250 mx").await;
         peer.hears("QUIT").await;
     };
     let client = async {
         let mut msa = node.msa().await;
-        msa.hears("220 mx").await;
-        msa.say("EHLO msa").await;
-        msa.hears("421 4.7.4 TLS is required and the server does not offer it").await;
+        msa.is_greeted("421 4.7.4 TLS is required and the server does not offer it").await;
         assert_eq!(msa.line().await, None);
     };
     tokio::join!(server, client);
@@ -335,9 +303,7 @@ async fn draining_lets_the_message_finish() {
     let (asked, drain) = tokio::sync::oneshot::channel::<()>();
     let server = async {
         let (mut peer, _) = mx.dialled().await;
-        peer.say("220 mx").await;
-        peer.hears("EHLO out.example").await;
-        peer.say("250 mx").await;
+        peer.greets("250 mx").await;
         peer.hears("MAIL FROM:<>\nRCPT TO:<c@d.example>\nDATA").await;
         peer.say("250 ok\n250 ok\n354 go").await;
         peer.hears("x\n.").await;
@@ -346,9 +312,7 @@ async fn draining_lets_the_message_finish() {
     };
     let client = async {
         let mut msa = node.msa().await;
-        msa.hears("220 mx").await;
-        msa.say("EHLO msa").await;
-        msa.hears("250 mx").await;
+        msa.is_greeted("250 mx").await;
         msa.say("MAIL FROM:<>\nRCPT TO:<c@d.example>\nDATA").await;
         msa.hears("250 ok\n250 ok\n354 go").await;
         asked.send(()).unwrap();
