@@ -103,8 +103,8 @@ impl Reader {
             None => (Vec::new(), rest),
         };
         let value: f64 = rest.strip_prefix(' ').and_then(|value| value.parse().ok()).ok_or("not a number")?;
-        if family.kind != Kind::Gauge && !(value >= 0.0) {
-            return Err("a negative count");
+        if family.kind != Kind::Gauge && (value.is_nan() || value < 0.0) {
+            return Err("not a count");
         }
         if !self.series.insert((suffix, labels.clone())) {
             return Err("a number that was there before");
@@ -218,7 +218,8 @@ mod tests {
         assert_eq!(refused("a 1\n"), "a number without a family");
         assert_eq!(refused(&format!("{family}a_total 1")), "a line without an end");
         assert_eq!(refused(&format!("{family}b_total 1\n")), "a number of another family");
-        assert_eq!(refused(&format!("{family}a_total -1\n")), "a negative count");
+        assert_eq!(refused(&format!("{family}a_total -1\n")), "not a count");
+        assert_eq!(refused(&format!("{family}a_total NaN\n")), "not a count");
         assert_eq!(refused(&format!("{family}a_total one\n")), "not a number");
         assert_eq!(refused(&format!("{family}a_total 1 1700000000\n")), "not a number");
         assert_eq!(refused(&format!("{family}a_total 1\na_total 2\n")), "a number that was there before");
