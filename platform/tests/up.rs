@@ -3,7 +3,7 @@
 //! Needs root, as the supervisor does. Each program of the node is a copy of this test, running [`program`] by way of
 //! `warren_daemon`, so that readiness, inherited sockets, signals and the end with the supervisor are the real ones.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

@@ -1,6 +1,6 @@
 //! When descriptors are short: crowds are told so, others are served, nobody else is blamed, and it is over when some are free again.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "what cannot go on has failed, and nobody imports a test")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! What the recipients' domains ask of TLS, asked in whole sessions: real handshakes, notes of a resolver, a refusal for each recipient, reports.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
