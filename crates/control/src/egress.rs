@@ -1,7 +1,7 @@
 //! The proxy's socket: what `warren egress` may ask, and its metrics.
 //!
-//! Packets on `$run/proxy.sock`, for root; the platform may ask for metrics, and nothing else. A connection has one question under way at a time: every request gets exactly one reply, in
-//! order. Texts that a peer chose are told as they are; whoever shows them escapes them.
+//! Packets on `$run/proxy.sock`, for root; the platform may ask for metrics, and nothing else. A connection has one question under way at a
+//! time: every request gets exactly one reply, in order. Texts that a peer chose are told as they are; whoever shows them escapes them.
 
 use std::net::IpAddr;
 
