@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_thread_name_spaces};
 use warren_launcher_api::{CellId, Limits, VOLUME_PATH};
 
 use crate::layout;
@@ -28,8 +28,7 @@ pub fn mount_volume(volume: &Volume, idmap: BlankIdmap, base: u32, pidfd: &Owned
     move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::MOUNT)
         .map_err(|errno| step("enter the container's mounts")(errno.into()))?;
     let moved = move_mount(&tree, c"", CWD, VOLUME_PATH, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
-    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Mount))
-        .map_err(|errno| step("leave the container's mounts")(errno.into()))?;
+    crate::sys::return_home(home, LinkNameSpaceType::Mount);
     moved.map_err(|errno| step("mount the volume")(errno.into()))
 }
 
@@ -44,6 +43,7 @@ pub fn probe_idmapped_mounts(directory: &Path) -> Result<(), String> {
             "the file system of {} cannot do idmapped mounts ({error}): put --state on ext4, xfs or btrfs",
             directory.display()
         ),
+        Some(libc::ENOSYS) => "the kernel has no idmapped mounts: Linux 5.15 or newer is needed".to_owned(),
         _ => format!("idmapped mount of {}: {error}", directory.display()),
     })
 }

@@ -15,7 +15,7 @@ use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, listen, socket_with,
     sockopt::{set_ipv6_v6only, set_socket_recv_buffer_size, set_socket_reuseaddr, set_socket_reuseport},
 };
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_thread_name_spaces};
 use warren_launcher_api::Role;
 
 /// Connections that wait for the proxy, per cell. A tenant can fill it, so it is small; its MSA waits and tries again.
@@ -30,7 +30,7 @@ const RESOLVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 53), 5
 pub fn in_cell<T>(pidfd: &OwnedFd, home: &OwnedFd, task: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::NETWORK)?;
     let result = task();
-    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
+    crate::sys::return_home(home, LinkNameSpaceType::Network);
     result
 }
 

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The child is born in the control group given (Linux 5.7); libc's constant does not fit its own type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -161,6 +162,16 @@ pub fn idmap_mount(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>, conten
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Back into a namespace of our own, from a tenant's. Whoever cannot come back must not go on: what it would open next would be the
+/// tenant's. The next launcher adopts what runs.
+pub fn return_home(home: &OwnedFd, kind: LinkNameSpaceType) {
+    if let Err(errno) = move_into_link_name_space(home.as_fd(), Some(kind)) {
+        // Not `eprintln`, which panics when nobody reads.
+        let _ = writeln!(io::stderr(), "warren-launcher: cannot leave a tenant's namespace: {errno}");
+        std::process::abort();
+    }
 }
 
 /// Closes every descriptor from 3 on. To be called first in `main`, when nothing in the program owns a descriptor yet.

@@ -75,9 +75,7 @@ impl Launcher {
 
     /// Kills children of ours that belong to no cell: helpers and inits that a dead maker had begun.
     pub(super) fn kill_strangers(&self) {
-        let children =
-            fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
-        for pid in children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()) {
+        for pid in process::children() {
             let ours = [self.maker_pid(), self.watcher_pid()].contains(&Some(pid));
             if !ours && !self.cells.values().any(|cell| cell.pid == pid) {
                 // Our own child, not reaped yet: its number cannot be another's.

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll;
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use warren_launcher_api::{CellId, ExitStatus, ImageName, LauncherError, WOKEN_TCP_SOCKETS};
 use warren_packet::{PacketError, Packets};
 
@@ -22,6 +22,12 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// A surplus of slots is ended one by one, so often.
 const SHRINK: Duration = Duration::from_secs(5);
+
+/// A maker that is told to end by the end of its socket has so long for what it is at.
+const LAST_WORD: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+/// And one that has not answered for so long is stuck. Making a container takes a hundredth of a second, on a machine that is overloaded a hundred
+/// times as long.
+const STUCK: Duration = Duration::from_secs(30);
 
 /// After a maker's death its half-made container may go on for a moment.
 const SWEEP_AGAIN: Duration = Duration::from_millis(500);
@@ -179,6 +185,9 @@ impl Launcher {
     /// Gives the maker its next job: first the dead (quick, and a tenant may wait for it), then those who wait, then the pool.
     pub(super) fn give_job(&mut self, now: Instant) {
         self.shrink(now);
+        if self.job.is_some() && self.job_until.is_some_and(|until| until <= now) {
+            self.maker_died(&format!("has not answered for {} s", STUCK.as_secs()), false);
+        }
         if self.job.is_some() || self.maker.is_none() {
             return;
         }
@@ -213,6 +222,7 @@ impl Launcher {
     fn ask_maker(&mut self, job: Job, request: &ToMaker) {
         let Some(maker) = &self.maker else { return };
         self.job = Some(job);
+        self.job_until = Some(Instant::now() + STUCK);
         if let Err(error) = maker.tell(request) {
             self.maker_died(&format!("does not listen ({error})"), false);
         }
@@ -326,7 +336,12 @@ impl Launcher {
             epoll::add(&self.epoll, &pidfd, epoll::EventData::new_u64(token::CELL | number.0), epoll::EventFlags::IN);
         let cell_pidfd = cell.pidfd.insert(pidfd);
         cell.stage = Stage::Discarded;
-        watched.map_err(|errno| format!("epoll: {errno}"))?;
+        if let Err(errno) = watched {
+            // Nobody would hear of its end: it is waited for at once.
+            self.discard(number);
+            self.cell_exited(number);
+            return Err(format!("epoll: {errno}"));
+        }
         let sockets = doors::in_cell(cell_pidfd, &self.home_net, || doors::sockets(WOKEN_TCP_SOCKETS, 1));
         match sockets {
             Ok(sockets) if self.ending.is_none() => {
@@ -361,9 +376,16 @@ impl Launcher {
 
     /// Ends the maker for good.
     pub(super) fn end_maker(&mut self) {
-        if let Some(maker) = self.maker.take() {
-            drop(maker.packets);
-            let mut child = maker.child;
+        if let Some(Maker { mut child, packets }) = self.maker.take() {
+            drop(packets);
+            let pidfd = Pid::from_raw(child.id() as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+            let ended = pidfd.is_some_and(|pidfd| {
+                poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&LAST_WORD)).is_ok_and(|ended| ended > 0)
+            });
+            if !ended {
+                // Whatever it is at, nobody wants it any more.
+                let _ = child.kill();
+            }
             let _ = child.wait();
         }
     }

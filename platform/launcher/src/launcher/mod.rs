@@ -152,6 +152,8 @@ pub struct Launcher {
     maker_not_before: Option<Instant>,
     /// The one thing the maker is doing.
     job: Option<Job>,
+    /// When it must be done.
+    job_until: Option<Instant>,
     reaps: VecDeque<CellId>,
     refill_not_before: Option<Instant>,
     refill_backoff: Duration,
@@ -247,6 +249,7 @@ impl Launcher {
             self.watcher_not_before.filter(|time| *time > now && self.watcher.is_none()),
             self.refill_not_before.filter(|time| *time > now),
             self.surplus_due(now),
+            self.job_until.filter(|_| self.job.is_some()),
             self.sweep_at,
             self.accept_at,
             self.ending,

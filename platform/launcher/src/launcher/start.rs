@@ -127,6 +127,7 @@ impl Launcher {
             maker_backoff: Duration::ZERO,
             maker_not_before: None,
             job: None,
+            job_until: None,
             reaps: VecDeque::new(),
             refill_not_before: None,
             refill_backoff: Duration::ZERO,

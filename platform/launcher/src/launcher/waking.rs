@@ -118,16 +118,21 @@ impl Launcher {
         watch.note(if wake.from_slot { "queue" } else { "create" });
         match self.bind(slot, &wake, &mut watch) {
             Ok(sockets) => {
+                // The program that starts now has the processor for itself; the next slot can wait that long.
+                self.refill_not_before = self.refill_not_before.max(Some(Instant::now() + REFILL_PAUSE));
+                let event = Event::Woken { tag: wake.tag, cell: slot, slot: wake.from_slot, stages: watch.stages };
+                let pidfd = self.pidfd(slot).and_then(|pidfd| pidfd.try_clone_to_owned().ok());
+                let Some(pidfd) = pidfd else {
+                    // It runs, and nobody can be told of it: it goes as any container goes.
+                    self.end_gracefully(slot, 0);
+                    return self
+                        .wake_failed(&wake, LauncherError::Start { reason: "no descriptor is left".to_owned() });
+                };
                 if wake.from_slot {
                     self.counts.woken_from_slot += 1;
                 } else {
                     self.counts.woken_without_slot += 1;
                 }
-                // The program that starts now has the processor for itself; the next slot can wait that long.
-                self.refill_not_before = self.refill_not_before.max(Some(Instant::now() + REFILL_PAUSE));
-                let event = Event::Woken { tag: wake.tag, cell: slot, slot: wake.from_slot, stages: watch.stages };
-                let pidfd = self.pidfd(slot).and_then(|pidfd| pidfd.try_clone_to_owned().ok());
-                let Some(pidfd) = pidfd else { return log("no descriptor left for a pidfd") };
                 // Control first, then TCP: the reverse of how they were made.
                 let (tcp, control) = sockets.split_at(sockets.len() - 1);
                 let mut descriptors = vec![pidfd.as_fd()];

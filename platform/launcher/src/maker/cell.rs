@@ -60,7 +60,7 @@ impl Cell {
 fn within<T>(there: &OwnedFd, home: &OwnedFd, task: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network))?;
     let result = task();
-    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
+    crate::sys::return_home(home, LinkNameSpaceType::Network);
     result
 }
 

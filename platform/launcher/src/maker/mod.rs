@@ -23,17 +23,16 @@ mod seccomp;
 pub use bundle::standalone as bundle;
 pub use cell::BlankIdmap;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind_recursive,
-    mount_change, move_mount, open_tree, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, unmount,
 };
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use serde::{Deserialize, Serialize};
@@ -42,8 +41,6 @@ use warren_packet::Packets;
 
 use crate::cgroup::Cgroups;
 use crate::image::{Entrance, Image};
-use crate::sys::Content;
-use cell::Cell;
 use seat::{Seat, Tools};
 
 /// To the maker.
@@ -154,7 +151,11 @@ pub fn run() -> io::Result<()> {
     let home: OwnedFd = File::open("/proc/self/ns/net")?.into();
     let tools = Tools { run: &run, groups: &groups, home: &home, filters: &filters };
     let mut seats: BTreeMap<CellId, Seat> = BTreeMap::new();
+    let mut containers = BTreeSet::new();
+    // What a seat had begun when it failed is our child, too, and is ended by its control group.
+    let mut strays = false;
     while let Some((request, _)) = receive(&socket)? {
+        strays = strays && reap_strays(|pid| containers.contains(&pid) || seats.values().any(|seat| seat.is(pid)));
         match request {
             ToMaker::Begin { .. } => return Err(io::Error::other("begun twice")),
             ToMaker::Seat { cell } => {
@@ -165,7 +166,7 @@ pub fn run() -> io::Result<()> {
             }
             ToMaker::Make { cell, base, mut image } => {
                 image.rootfs = view.path_of(&image.rootfs);
-                let seat = match seats.remove(&cell) {
+                let seat = match seats.remove(&cell).filter(Seat::is_taken) {
                     Some(seat) => Ok(seat),
                     None => sit(cell, &tools, &mut handed, &mut seats),
                 };
@@ -176,16 +177,19 @@ pub fn run() -> io::Result<()> {
                     .and_then(|seat| seat.make(base, image).map_err(|error| error.to_string()))
                 {
                     Ok((pid, descriptors)) => {
+                        containers.insert(pid);
                         let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
                         socket.send(&FromMaker::Made { cell, pid }, &borrowed).map_err(io::Error::other)?;
                     }
                     Err(reason) => {
+                        strays = true;
                         let answer = FromMaker::MakeFailed { cell, reason };
                         socket.send(&answer, &[]).map_err(io::Error::other)?;
                     }
                 }
             }
             ToMaker::Reap { cell, pid } => {
+                containers.remove(&pid);
                 let answer = FromMaker::Reaped { cell, status: reap(pid) };
                 socket.send(&answer, &[]).map_err(io::Error::other)?;
             }
@@ -203,40 +207,19 @@ fn receive(socket: &Packets) -> io::Result<Option<(ToMaker, Vec<OwnedFd>)>> {
     socket.recv().map_err(io::Error::other)
 }
 
+/// Reaps children that nobody asks for; says whether some still live.
+fn reap_strays(is_known: impl Fn(i32) -> bool) -> bool {
+    let children = crate::process::children();
+    let strays = children.into_iter().filter(|pid| !is_known(*pid)).filter_map(Pid::from_raw);
+    strays.filter(|pid| matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(None))).count() > 0
+}
+
 fn reap(pid: i32) -> ExitStatus {
     let Some(pid) = Pid::from_raw(pid) else { return ExitStatus::Unknown };
     match waitpid(Some(pid), WaitOptions::empty()) {
         Ok(Some((_, status))) => crate::process::exit_status(status),
         // Not ours: it was made by an earlier maker.
         _ => ExitStatus::Unknown,
-    }
-}
-
-/// The root of an image with users of its own, mounted over itself for as long as a container is made from it: the files of its ids 0 to
-/// 1,023 are those of the same ids in the container. (Other images own nothing in theirs.)
-struct OwnedRoot<'a> {
-    rootfs: &'a Path,
-}
-
-impl OwnedRoot<'_> {
-    fn of<'a>(image: &'a Image, cell: &Cell) -> io::Result<Option<OwnedRoot<'a>>> {
-        if image.entrance != Entrance::Own {
-            return Ok(None);
-        }
-        let rootfs = image.rootfs.as_path();
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let tree = open_tree(CWD, rootfs, flags)?;
-        crate::sys::idmap_mount(tree.as_fd(), cell.user.as_fd(), Content::Programs)
-            .map_err(|error| io::Error::new(error.kind(), format!("map ids of {}: {error}", rootfs.display())))?;
-        move_mount(&tree, c"", CWD, rootfs, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-        Ok(Some(OwnedRoot { rootfs }))
-    }
-}
-
-impl Drop for OwnedRoot<'_> {
-    fn drop(&mut self) {
-        // The container has its own copy; at worst one mount more is seen by nobody but us.
-        let _ = unmount(self.rootfs, UnmountFlags::DETACH);
     }
 }
 

@@ -15,15 +15,20 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use serde::{Deserialize, Serialize};
 use warren_launcher_api::CellId;
 use warren_packet::Packets;
 
 use super::cell::Cell;
-use super::{BlankIdmap, Handed, OwnedRoot, container};
+use super::{BlankIdmap, Handed, container};
 use crate::cgroup::Groups;
 use crate::image::{Entrance, Image};
+use crate::sys::Content;
 
 /// What all containers are made with.
 pub struct Tools<'a> {
@@ -54,6 +59,7 @@ enum Answer {
 /// A process in the groups of a cell, seen by the maker.
 pub struct Seat {
     pid: Pid,
+    pidfd: OwnedFd,
     /// Until it is forgotten, or told to end.
     packets: Option<Packets>,
 }
@@ -64,7 +70,7 @@ impl Seat {
         let group = tools.groups.birthplace(cell).map_err(doing("make a control group"))?;
         let (ours, its) = Packets::pair().map_err(io::Error::other)?;
         let mut ours = Some(ours);
-        let (pid, _) = crate::sys::clone(0, group.as_ref().map(AsFd::as_fd), || {
+        let (pid, pidfd) = crate::sys::clone(0, group.as_ref().map(AsFd::as_fd), || {
             others();
             // Held by us, it would never be closed.
             drop(ours.take());
@@ -80,7 +86,17 @@ impl Seat {
             };
             i32::from(told.is_err() || made.is_err())
         })?;
-        Ok(Seat { pid, packets: ours })
+        Ok(Seat { pid, pidfd, packets: ours })
+    }
+
+    /// Somebody sits there: it has not died meanwhile.
+    pub fn is_taken(&self) -> bool {
+        matches!(waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(None))
+    }
+
+    /// This process is the seat's.
+    pub fn is(&self, pid: i32) -> bool {
+        self.pid.as_raw_nonzero().get() == pid
     }
 
     /// In another child of the maker's: closes what is this seat's.
@@ -96,6 +112,16 @@ impl Seat {
         packets.send(&Order { base, image }, &[]).map_err(io::Error::other)?;
         // Meanwhile, on another processor; the waiting init has no copy.
         let idmap = BlankIdmap::new().map_err(doing("make idmap"));
+        // Its end alone does not close the socket: what it has begun may hold the other one.
+        let mut heard = [PollFd::new(packets, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
+        while let Err(errno) = poll(&mut heard, None) {
+            if errno != Errno::INTR {
+                return Err(errno.into());
+            }
+        }
+        if heard[0].revents().is_empty() {
+            return Err(gone());
+        }
         let (answer, mut descriptors) = packets.recv().map_err(io::Error::other)?.ok_or_else(gone)?;
         match (answer, descriptors.pop()) {
             (Answer::Made { pid }, Some(pidfd)) => {
@@ -123,13 +149,27 @@ impl Order {
         let parts = Cell::new(base, image.entrance, tools.home).map_err(doing("make cell"))?;
         handed.set(&parts.entrances).map_err(doing("hand entrances over"))?;
         let filter = &tools.filters[usize::from(image.entrance == Entrance::Own)];
-        let owned = OwnedRoot::of(&image, &parts)?;
+        if image.entrance == Entrance::Own {
+            own_root(&image, &parts)?;
+        }
         let pid =
             container::create(tools.run, cell, &image, &parts, filter.clone()).map_err(doing("create container"))?;
-        drop(owned);
         let process = Pid::from_raw(pid).ok_or_else(|| io::Error::other("libcontainer gave no pid"))?;
         Ok((pid, pidfd_open(process, PidfdFlags::empty()).map_err(|errno| doing("open pidfd")(errno.into()))?))
     }
+}
+
+/// The root of an image with users of its own, mounted over itself: the files of its ids 0 to 1,023 are those of the same ids in the
+/// container. (Other images own nothing in theirs.) In a mount namespace of the seat's, so that it goes with it, however that ends: two mounts
+/// on one another cannot both be mapped, and the image would be of no use to the next seat.
+fn own_root(image: &Image, cell: &Cell) -> io::Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    let rootfs = image.rootfs.as_path();
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, rootfs, flags)?;
+    crate::sys::idmap_mount(tree.as_fd(), cell.user.as_fd(), Content::Programs)
+        .map_err(|error| io::Error::new(error.kind(), format!("map ids of {}: {error}", rootfs.display())))?;
+    Ok(move_mount(&tree, c"", CWD, rootfs, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 fn doing(what: &'static str) -> impl Fn(io::Error) -> io::Error {

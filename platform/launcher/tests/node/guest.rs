@@ -27,6 +27,10 @@ extern "C" fn on_term(_: c_int) {
 }
 
 fn main() {
+    // An image that listens itself: only whether it runs is of interest.
+    while std::env::args().nth(1).as_deref() == Some("waits") {
+        std::thread::park();
+    }
     if std::env::args().nth(1).as_deref() != Some("stubborn") {
         // SAFETY: the handler only calls _exit.
         unsafe { signal(15, on_term) };
