@@ -7,10 +7,13 @@
 mod program;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 
 use nix::sys::signal::Signal;
 use program::{FIRST, Node, SECOND, ip, until};
 use warren_control::egress::{EgressReply, EgressRequest, HealthState, Row};
+use warren_metrics::{Page, parse};
 
 fn rest(address: &str, destination: Option<&str>) -> EgressRequest {
     EgressRequest::Rest { address: ip(address), destination: destination.map(str::to_owned) }
@@ -98,5 +101,32 @@ fn a_configuration_that_is_broken_at_reload_changes_nothing() {
         })
     };
     until("the name is in force", || name().as_deref() == Some("out1.example.net"));
+    proxy.end();
+}
+
+/// What a scraper is told there, if anything.
+fn scraped(port: u16) -> Option<Page> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    parse(answer.split_once("\r\n\r\n")?.1).ok()
+}
+
+#[test]
+fn a_standalone_proxy_answers_scrapers_itself() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let node = Node::new(&format!("[metrics]\nlisten = \"127.0.0.1:{port}\""));
+    let proxy = node.start();
+    proxy.changes(&rest(FIRST, None));
+    let mut page = None;
+    until("scrapers are answered", || {
+        page = scraped(port);
+        page.is_some()
+    });
+    let page = page.unwrap();
+    let rested = |address| page.value("warren_egress_address_rested", &[("address", address)]);
+    assert_eq!((rested(FIRST), rested(SECOND)), (Some(1.0), Some(0.0)));
+    assert_eq!(page.value("warren_up", &[("program", "proxy")]), Some(1.0));
     proxy.end();
 }
