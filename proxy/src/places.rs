@@ -9,7 +9,7 @@
 //! Nobody is refused for being one too many of a tenant: MSAs take that for a failure of the MX. A tenant has as many connections waiting as it may have
 //! sessions, so its crowd costs the node a bounded number of descriptors. Who may go on when is the [egress policy's](crate::egress) to say.
 //!
-//! Many tenants' crowds may cost more descriptors than the process has. The node's [`Room`] counts them, and refuses while there is still one to refuse with. Its
+//! Many tenants' crowds may cost more descriptors than the process has. The node's `Room` counts them, and refuses while there is still one to refuse with. Its
 //! last quarter is divided among all tenants equally, and let nobody in who has his part or more. So crowds are refused first, and however many there are, the
 //! next tenant finds a place.
 

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_secs(60);
 const BETWEEN: usize = 5;
 
 /// Dials an MX out of a cell, as the cell's MSA would, and hears its greeting.
-fn greeted(cell: &PathBuf) -> std::io::Result<String> {
+fn greeted(cell: &Path) -> std::io::Result<String> {
     let mx: SocketAddr = ([198, 51, 100, 31], 25).into();
     inside(cell, || {
         let stream = TcpStream::connect_timeout(&mx, LONG)?;
