@@ -8,7 +8,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::FromRawFd;
-use std::os::unix::net::UnixListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc;
 use std::time::Duration;
 
 const VOLUME: &str = "/var/spool/warren";
@@ -25,7 +27,19 @@ fn main() {
     if std::env::args().len() > 1 {
         return;
     }
-    let control = std::thread::spawn(control);
+    let (told, settings) = mpsc::channel();
+    let control = std::thread::spawn(move || control(told));
+    let tenant = settings.recv().unwrap_or_default();
+    // Whoever can be met at such a name shares a network namespace. Somebody outside says when all are there.
+    let meeting = |who: &str| std::os::unix::net::SocketAddr::from_abstract_name(format!("warren-probe/{who}")).expect("a name");
+    let _meet_me = UnixListener::bind_addr(&meeting(&tenant));
+    let _ = fs::write(format!("{VOLUME}/there"), &tenant);
+    for _ in 0..1000 {
+        if fs::exists(format!("{VOLUME}/go")).unwrap_or(false) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let mut report = String::new();
     let mut say = |name: &str, outcome: String| report.push_str(&format!("{name}: {}\n", outcome.replace('\n', " ")));
 
@@ -51,6 +65,10 @@ fn main() {
     say("interfaces", interfaces.join(" "));
     say("abstract sockets", read("/proc/net/unix").lines().filter_map(|l| l.split_whitespace().nth(7)).collect::<Vec<_>>().join(" "));
 
+    for who in ["hostile", "accomplice", "node", "host"] {
+        say(&format!("meet {who}"), result(UnixStream::connect_addr(&meeting(who))));
+    }
+
     // Sockets of other kinds.
     for (name, domain, kind, protocol) in
         [("raw", 2, 3, 1), ("raw6", 10, 3, 58), ("packet", 17, 3, 0), ("netlink route", 16, 3, 0), ("netlink audit", 16, 3, 9), ("netlink netfilter", 16, 3, 12), ("netlink uevent", 16, 3, 15), ("netlink generic", 16, 3, 16), ("vsock", 40, 1, 0), ("alg", 38, 5, 0), ("bluetooth", 31, 3, 0)]
@@ -71,6 +89,8 @@ fn main() {
         ("seccomp", n(317, 277)), ("sethostname", n(170, 161)), ("settimeofday", n(164, 170)), ("syslog", n(103, 116)),
         ("reboot", n(169, 142)), ("swapon", n(167, 224)), ("quotactl", n(179, 60)), ("fanotify_init", n(300, 262)),
         ("name_to_handle_at", n(303, 264)), ("mlockall", n(151, 230)), ("sched_setscheduler", n(144, 119)), ("process_madvise", 440),
+        ("shmget", n(29, 194)), ("msgget", n(68, 186)), ("semget", n(64, 190)), ("mq_open", n(240, 180)), ("kcmp", n(312, 272)),
+        ("pidfd_open", 434), ("sched_setattr", n(314, 274)), ("ioprio_set", n(251, 30)), ("acct", n(163, 89)), ("fsconfig", 431),
     ] {
         // SAFETY: null arguments; the kernel validates them.
         say(&format!("call {name}"), errno(unsafe { syscall(number, 0, 0, 0, 0, 0) }));
@@ -79,13 +99,29 @@ fn main() {
     unsafe {
         say("unshare user", errno(unshare(0x1000_0000) as i64));
         say("unshare net", errno(unshare(0x4000_0000) as i64));
+        say("unshare cgroup", errno(unshare(0x0200_0000) as i64));
         say("clone user", errno(syscall(n(56, 220), 0x1000_0000_u64 | 17, 0, 0, 0, 0)));
-        say("mount", errno(mount(c"none".as_ptr(), c"/tmp".as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null()) as i64));
+        // With flags in memory, where no filter sees them: clone_args of 64 bytes.
+        let arguments = [0x1000_0000_u64, 0, 0, 0, 17, 0, 0, 0];
+        say("clone3 user", errno(syscall(435, arguments.as_ptr(), 64)));
+        say("memfd", errno(syscall(n(319, 279), c"program".as_ptr(), 0)));
+        // A software clock of this process, the most harmless there is: perf_event_attr of 112 bytes.
+        let mut attributes = [0_u64; 14];
+        attributes[0] = 112 << 32 | 1;
+        say("perf event", errno(syscall(n(298, 241), attributes.as_ptr(), 0, -1, -1, 0)));
+        for kind in [c"tmpfs", c"proc", c"sysfs", c"cgroup", c"cgroup2", c"overlay", c"mqueue"] {
+            let name = kind.to_string_lossy();
+            say(&format!("mount {name}"), errno(mount(c"none".as_ptr(), c"/tmp".as_ptr(), kind.as_ptr(), 0, std::ptr::null()) as i64));
+        }
         say("setuid 0", errno(setuid(0) as i64));
     }
 
     // Files.
-    for path in ["/owned", "/warren-msa", "/etc/resolv.conf", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/dev/owned"] {
+    for path in [
+        "/owned", "/warren-msa", "/etc/resolv.conf", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/dev/owned",
+        "/sys/fs/cgroup/release_agent", "/sys/fs/cgroup/memory/release_agent", "/sys/fs/cgroup/cgroup.procs",
+        "/sys/kernel/uevent_helper", "/proc/sys/kernel/modprobe", "/proc/sys/kernel/hotplug",
+    ] {
         say(&format!("write {path}"), result(fs::OpenOptions::new().write(true).create(true).open(path)));
     }
     // Its own program, which is everybody's (CVE-2019-5736), and programs of its own.
@@ -102,7 +138,10 @@ fn main() {
     say("raise open files", errno(raise_open_files()));
     say("write own oom_score_adj", result(fs::write("/proc/self/oom_score_adj", "-1000")));
     say("write volume", result(fs::write(format!("{VOLUME}/own"), b"x")));
-    for path in ["/proc/kcore", "/proc/kallsyms-owned", "/proc/keys", "/sys", "/dev/mem", "/dev/kmsg", "/var/lib/warren", "/run"] {
+    for path in [
+        "/proc/kcore", "/proc/kallsyms", "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/sysvipc/shm", "/proc/sys/kernel/core_pattern",
+        "/sys", "/dev/mem", "/dev/kmsg", "/var/lib/warren", "/run",
+    ] {
         say(&format!("read {path}"), result(fs::read_dir(path).map(|_| ()).or_else(|_| fs::File::open(path).map(|_| ()))));
     }
     let pids = fs::read_dir("/proc").map(|d| d.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok()).map(|p| p.to_string()).collect::<Vec<_>>());
@@ -113,6 +152,12 @@ fn main() {
     }
     say("uid_map", read("/proc/self/uid_map").split_whitespace().collect::<Vec<_>>().join(" "));
     say("mounts", read("/proc/self/mountinfo").lines().filter_map(|l| l.split_whitespace().nth(4)).collect::<Vec<_>>().join(" "));
+    let kinds = read("/proc/self/mountinfo");
+    let mut kinds: Vec<&str> = kinds.lines().filter_map(|l| l.split_once(" - ")?.1.split(' ').next()).collect();
+    kinds.sort();
+    kinds.dedup();
+    say("file systems", kinds.join(" "));
+    say("control groups", read("/proc/self/cgroup").lines().filter_map(|l| l.rsplit(':').next()).filter(|path| *path != "/").collect::<Vec<_>>().join(" "));
     let open: Vec<String> = fs::read_dir("/proc/self/fd").map(|d| d.flatten().filter_map(|e| Some(fs::read_link(e.path()).ok()?.display().to_string())).collect()).unwrap_or_default();
     say("descriptors", open.join(" "));
     say("siblings", fs::read_dir(format!("{VOLUME}/..")).map(|d| d.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")).unwrap_or_default());
@@ -124,8 +169,8 @@ fn main() {
     let _ = control.join();
 }
 
-/// Plays an MSA that is ready, until the platform lets go.
-fn control() {
+/// Plays an MSA that is ready, until the platform lets go; says whose it is.
+fn control(told: mpsc::Sender<String>) {
     let own = std::env::var("LISTEN_FDS").is_ok_and(|count| count == "1");
     // SAFETY: the last inherited descriptor is the control listener: 5, or 3 for an image that listens itself.
     let listener = unsafe { UnixListener::from_raw_fd(if own { 3 } else { 5 }) };
@@ -133,6 +178,8 @@ fn control() {
     let mut lines = BufReader::new(&stream);
     let mut line = String::new();
     let _ = lines.read_line(&mut line);
+    let tenant = line.split_once("\"tenant\":\"").and_then(|(_, rest)| rest.split('"').next());
+    let _ = told.send(tenant.unwrap_or_default().to_owned());
     let _ = (&stream).write_all(b"\"Ready\"\n");
     let entrance = if own {
         let Ok(entrance) = TcpListener::bind("127.0.0.1:587") else { return };
