@@ -14,7 +14,7 @@
 //! out its own. What is crowded out is never taken for "no TLSA records": a secure name without a word about them is [`TlsaFound::Failed`].
 
 //!
-//! - [`note`]: what is told. - [`cell`]: which names the addresses of one cell have. - [`facts`]: what is known of names. All pure: time comes in.
+//! - `note`: what is told. - `cell`: which names the addresses of one cell have. - `facts`: what is known of names. All pure: time comes in.
 
 mod cell;
 mod facts;
