@@ -268,7 +268,7 @@ async fn a_full_disk_loses_records_loudly() {
 async fn a_spool_file_has_a_bound() {
     let dir = tempfile::tempdir().unwrap();
     let store = Moody { store: SqliteStore::new(database(dir.path())), mood: Arc::default(), hang: false };
-    let settings = RecorderSettings { memory: 10, spool_bytes: 1_000_000, ..hasty(dir.path()) };
+    let settings = RecorderSettings { memory: 10, batch: 100_000, spool_bytes: 1_000_000, ..hasty(dir.path()) };
     let (recorder, _thread) = Recorder::start(store, settings).unwrap();
     for n in 0..600 {
         noops(&recorder, SessionId::at(moment(n), 1), 100);
