@@ -67,9 +67,7 @@ fn filter(text: Option<&str>) -> (EnvFilter, Option<String>) {
     match text.map(|text| (text, with(text))) {
         None => (default(), None),
         Some((_, Ok(filter))) => (filter, None),
-        Some((text, Err(error))) => {
-            (default(), Some(format!("{FILTER_VARIABLE}={text}: {error}; logging at info")))
-        }
+        Some((text, Err(error))) => (default(), Some(format!("{FILTER_VARIABLE}={text}: {error}; logging at info"))),
     }
 }
 
