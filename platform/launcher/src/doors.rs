@@ -12,8 +12,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, bind, listen, socket_with,
-    sockopt::{set_ipv6_v6only, set_socket_recv_buffer_size, set_socket_reuseaddr, set_socket_reuseport},
+    AddressFamily, SocketFlags, SocketType, bind, getpeername, listen, socket_with,
+    sockopt::{
+        set_ipv6_v6only, set_socket_recv_buffer_size, set_socket_reuseaddr, set_socket_reuseport, socket_acceptconn,
+        socket_type,
+    },
 };
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_thread_name_spaces};
 use warren_launcher_api::Role;
@@ -56,11 +59,20 @@ impl Kept {
     }
 }
 
-/// The socket that is kept, or that `make` makes now.
+/// The socket that is kept, or that `make` makes now. What an earlier holder shut or connected serves nobody any more.
 fn again(kept: &mut Option<OwnedFd>, make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
     match kept {
-        Some(socket) => socket.try_clone(),
-        None => kept.insert(make()?).try_clone(),
+        Some(socket) if is_open(socket) => socket.try_clone(),
+        _ => kept.insert(make()?).try_clone(),
+    }
+}
+
+/// Whether it still takes whoever comes: a stream listens, datagrams come from anybody.
+fn is_open(socket: &OwnedFd) -> bool {
+    if socket_type(socket) == Ok(SocketType::STREAM) {
+        socket_acceptconn(socket) == Ok(true)
+    } else {
+        getpeername(socket).is_err()
     }
 }
 
@@ -112,4 +124,46 @@ pub fn sockets(tcp: usize, control: usize) -> io::Result<Vec<OwnedFd>> {
     let tcp = (0..tcp).map(|_| make(AddressFamily::INET));
     let control = (0..control).map(|_| make(AddressFamily::UNIX));
     tcp.chain(control).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::net::{Shutdown, SocketAddrV4, connect, shutdown};
+
+    use super::*;
+
+    fn listener() -> io::Result<OwnedFd> {
+        let socket = new_socket(AddressFamily::INET, SocketType::STREAM)?;
+        bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+        listen(&socket, 1)?;
+        Ok(socket)
+    }
+
+    fn datagrams() -> io::Result<OwnedFd> {
+        let socket = new_socket(AddressFamily::INET, SocketType::DGRAM)?;
+        bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+        Ok(socket)
+    }
+
+    fn number(socket: impl AsFd) -> u64 {
+        rustix::fs::fstat(socket).unwrap().st_ino
+    }
+
+    #[test]
+    fn a_door_is_kept_unless_a_holder_has_spoilt_it() {
+        for (make, spoil) in [
+            (listener as fn() -> io::Result<OwnedFd>, (|door| shutdown(door, Shutdown::Both)) as fn(&OwnedFd) -> _),
+            (datagrams, |door| connect(door, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 53))),
+        ] {
+            let mut kept = None;
+            let first = again(&mut kept, make).unwrap();
+            assert_eq!(number(&first), number(again(&mut kept, make).unwrap()));
+            spoil(&first).unwrap();
+            let other = again(&mut kept, make).unwrap();
+            assert_ne!(number(&first), number(&other));
+            assert_eq!(number(&other), number(again(&mut kept, make).unwrap()));
+        }
+    }
 }

@@ -108,6 +108,13 @@ async fn start(arguments: Arguments, diary: Diary) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The machine's, in bytes (`MemTotal` of /proc/meminfo); where nobody tells, memory bounds nothing.
+fn memory() -> u64 {
+    let about = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = about.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
+    total.map_or(u64::MAX, |kib: u64| kib.saturating_mul(1024))
+}
+
 fn start_fleet(books: &Arc<Books>) -> anyhow::Result<Handle> {
     let book = books.current();
     let state = book.node.paths.own("platform");
@@ -116,7 +123,7 @@ fn start_fleet(books: &Arc<Books>) -> anyhow::Result<Handle> {
         launcher: book.node.paths.launcher_socket(),
         store: state.join("due.jsonl"),
         start_deadline: book.node.fleet.start_deadline,
-        policy: Policy::within(warren_daemon::descriptors(), book.node.limits.connections),
+        policy: Policy::within(warren_daemon::descriptors(), book.node.limits.connections, memory()),
         doors: Doors::default(),
         suspended: {
             let path = state.join("suspended");

@@ -13,13 +13,15 @@ const DESCRIPTORS_OF_A_CLIENT: usize = 2;
 const OWN_DESCRIPTORS: usize = 512;
 /// The customary hard limit.
 const USUAL_DESCRIPTORS: usize = 20_000;
+/// What a tenant that is awake and does little takes of the machine's memory, in bytes, everything counted: 1.1 MiB, and some to spare.
+const MEMORY_OF_A_TENANT: u64 = 3 << 19;
 
 /// What bounds the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// Starts in flight. The launcher is one thread; more than its pool of slots only queues there instead of here.
     pub parallel_starts: usize,
-    /// Containers alive: as many as the program has descriptors for. See [`Policy::within`].
+    /// Containers alive: as many as there are descriptors and memory for. See [`Policy::within`].
     pub awake: usize,
     /// Waiters of one tenant: the patience of its clients is not the node's memory.
     pub waiters_per_tenant: usize,
@@ -67,10 +69,12 @@ fn awake(descriptors: usize, clients: u32) -> usize {
 }
 
 impl Policy {
-    /// For a platform that may have so many descriptors and serves at most so many clients at once.
+    /// For a platform that may have so many descriptors, serves at most so many clients at once, and runs on a machine with so much memory, in
+    /// bytes: those who are awake may have half of it.
     #[must_use]
-    pub fn within(descriptors: usize, clients: u32) -> Policy {
-        Policy { awake: awake(descriptors, clients), ..Policy::default() }
+    pub fn within(descriptors: usize, clients: u32, memory: u64) -> Policy {
+        let room = usize::try_from(memory / 2 / MEMORY_OF_A_TENANT).unwrap_or(usize::MAX).max(1);
+        Policy { awake: awake(descriptors, clients).min(room), ..Policy::default() }
     }
 
     /// The wait after so many failures in a row: doubling.
@@ -96,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_customary_limit_of_descriptors_is_enough_for_five_thousand() {
-        let policy = Policy::within(20_000, CONNECTIONS);
+        let policy = Policy::within(20_000, CONNECTIONS, 24 << 30);
         assert!(policy.awake >= 5_000, "{}", policy.awake);
         let all = policy.awake * 3 + 2 * CONNECTIONS as usize + OWN_DESCRIPTORS;
         assert!(all <= 20_000, "{all}: the last one would have no descriptors");
@@ -104,8 +108,14 @@ mod tests {
 
     #[test]
     fn few_descriptors_are_shared_with_clients() {
-        assert_eq!(Policy::within(1_024, CONNECTIONS).awake, 128);
-        assert_eq!(Policy::within(0, CONNECTIONS).awake, 1);
-        assert!(Policy::within(usize::MAX, u32::MAX).awake > 1 << 40);
+        assert_eq!(Policy::within(1_024, CONNECTIONS, u64::MAX).awake, 128);
+        assert_eq!(Policy::within(0, CONNECTIONS, u64::MAX).awake, 1);
+        assert!(Policy::within(usize::MAX, u32::MAX, u64::MAX).awake > 1 << 40);
+    }
+
+    #[test]
+    fn little_memory_bounds_them_too() {
+        assert_eq!(Policy::within(524_288, CONNECTIONS, 6 << 30).awake, 2_048);
+        assert_eq!(Policy::within(524_288, CONNECTIONS, 0).awake, 1);
     }
 }

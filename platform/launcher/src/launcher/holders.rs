@@ -1,6 +1,7 @@
 //! News of doors for one holder: in order, numbered, a bounded number of them unacknowledged.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
 
 use warren_launcher_api::{CellId, MAX_UNACKNOWLEDGED};
 
@@ -22,6 +23,8 @@ pub struct Holder {
     acknowledged: u64,
     waiting: VecDeque<News>,
     has: BTreeSet<CellId>,
+    /// Not before then: there was no descriptor for the last one.
+    pub pause: Option<Instant>,
 }
 
 impl Holder {
@@ -58,12 +61,24 @@ impl Holder {
         Some((self.sent, news))
     }
 
+    /// The same, unless it is to be left alone for now.
+    pub fn next_unless_paused(&mut self) -> Option<(u64, News)> {
+        if self.pause.is_some() { None } else { self.next() }
+    }
+
     /// What was taken last could not be said: its number is free again.
     pub fn unsaid(&mut self, news: News) {
         self.sent -= 1;
         if let News::Door(cell) = news {
             self.has.remove(&cell);
         }
+    }
+
+    /// What was taken last could not be said now; it is the next again, after `until`.
+    pub fn later(&mut self, news: News, until: Instant) {
+        self.unsaid(news);
+        self.waiting.push_front(news);
+        self.pause = Some(until);
     }
 
     /// Everything up to this number was dealt with. Answers false if no such number was said.
@@ -96,5 +111,26 @@ mod tests {
         holder.tell(News::Gone(CellId(1)));
         assert_eq!(holder.next(), Some((2, News::Gone(CellId(1)))));
         assert_eq!(holder.next(), None);
+    }
+
+    #[test]
+    fn what_could_not_be_said_is_said_later_and_in_order() {
+        let mut holder = Holder::new([CellId(1), CellId(2)].into_iter());
+        let (_, news) = holder.next().unwrap();
+        let until = Instant::now();
+        holder.later(news, until);
+        assert_eq!(holder.pause, Some(until));
+        holder.tell(News::Bound(CellId(1)));
+        let told: Vec<_> = std::iter::from_fn(|| holder.next()).collect();
+        assert_eq!(
+            told,
+            [(1, News::Door(CellId(1))), (2, News::Door(CellId(2))), (3, News::Bound(CellId(1)))],
+            "the number that was free again is used again"
+        );
+        let mut holder = Holder::new([CellId(1)].into_iter());
+        let (_, news) = holder.next().unwrap();
+        holder.later(news, until);
+        holder.tell(News::Gone(CellId(1)));
+        assert_eq!(holder.next(), None, "it ended meanwhile");
     }
 }

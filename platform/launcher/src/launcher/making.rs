@@ -121,7 +121,7 @@ impl Launcher {
         if !reaped {
             // It has gone wrong or is about to go; either way it can only be gone already.
             let _ = maker.child.kill();
-            let _ = maker.child.wait();
+            reap_within(&mut maker.child, LAST_WORD);
         }
         if self.ending.is_none() || !self.cells.is_empty() {
             log(&format!("the maker {how}; starting another"));
@@ -378,15 +378,11 @@ impl Launcher {
     pub(super) fn end_maker(&mut self) {
         if let Some(Maker { mut child, packets }) = self.maker.take() {
             drop(packets);
-            let pidfd = Pid::from_raw(child.id() as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-            let ended = pidfd.is_some_and(|pidfd| {
-                poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&LAST_WORD)).is_ok_and(|ended| ended > 0)
-            });
-            if !ended {
+            if !reap_within(&mut child, LAST_WORD) {
                 // Whatever it is at, nobody wants it any more.
                 let _ = child.kill();
+                reap_within(&mut child, LAST_WORD);
             }
-            let _ = child.wait();
         }
     }
 
@@ -394,4 +390,13 @@ impl Launcher {
     pub(super) fn pidfd(&self, cell: CellId) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.cells.get(&cell)?.pidfd.as_ref().map(|pidfd| pidfd.as_fd())
     }
+}
+
+/// Takes the child's end, if it comes in this time. One that the kernel does not let go yet is told by SIGCHLD later: nobody waits for it here.
+fn reap_within(child: &mut Child, patience: Timespec) -> bool {
+    let pidfd = Pid::from_raw(child.id() as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let ended = pidfd.is_some_and(|pidfd| {
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience)).is_ok_and(|ended| ended > 0)
+    });
+    ended && child.wait().is_ok()
 }

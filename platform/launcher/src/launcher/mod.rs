@@ -252,6 +252,7 @@ impl Launcher {
             self.job_until.filter(|_| self.job.is_some()),
             self.sweep_at,
             self.accept_at,
+            self.holders.values().filter_map(|holder| holder.pause).min(),
             self.ending,
         ];
         let next = next.into_iter().flatten().min().unwrap_or(tomorrow);

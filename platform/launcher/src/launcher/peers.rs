@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::io::Errno;
 use warren_launcher_api::{Event, Request, Role};
 use warren_packet::Packets;
 
@@ -144,6 +146,35 @@ impl Peers {
             descriptors.iter().map(|descriptor| descriptor.try_clone_to_owned()).collect();
         peer.waiting.push_back(Waiting { json, descriptors: copies.map_err(|error| error.to_string())? });
         watch(epoll, &peer.packets, token, epoll::EventFlags::IN | epoll::EventFlags::OUT)
+    }
+
+    /// Says something by `until`, after all that waits; nothing of it is copied.
+    pub fn send_now(
+        &self,
+        id: u64,
+        event: &Event,
+        descriptors: &[BorrowedFd<'_>],
+        until: Instant,
+    ) -> Result<(), String> {
+        let Some(peer) = self.peers.get(&id) else { return Ok(()) };
+        let json = serde_json::to_vec(event).map_err(|error| error.to_string())?;
+        loop {
+            if !peer.waiting.is_empty() {
+                return Err("does not read".to_owned());
+            }
+            match peer.packets.send_encoded(&json, descriptors) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.would_block() => {}
+                Err(error) => return Err(error.to_string()),
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+            match poll(&mut [PollFd::new(&peer.packets, PollFlags::OUT)], Some(&left)) {
+                Ok(0) => return Err("does not read".to_owned()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.to_string()),
+            }
+        }
     }
 
     /// The peer reads again.

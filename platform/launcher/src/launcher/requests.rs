@@ -12,12 +12,14 @@ use warren_launcher_api::{
 };
 
 use super::holders::Holder;
-use super::{Launcher, Stage, log, token};
+use super::{Cell, Launcher, Stage, log, token};
 use crate::doors;
 use crate::image::Image;
 
 /// Until peers are let in again when there was no descriptor for one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// For the platform to take a whole list of cells.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
 /// Requests served to one peer before others have their turn.
 const TURN: usize = 32;
 
@@ -212,32 +214,38 @@ impl Launcher {
         }
     }
 
+    /// Page after page, each when the one before was taken: copies of all pidfds at once would need as many descriptors again. Nothing else is
+    /// done meanwhile, so what is said between is not taken for a part of the list; whoever does not read it is dropped.
     fn list(&mut self, id: u64, tag: u64) {
-        let mut all = Vec::new();
-        for (number, cell) in &self.cells {
-            if let (Stage::Bound { tenant, started_unix_ms }, Some(pidfd), true) =
-                (&cell.stage, &cell.pidfd, cell.is_alive())
-                && let Ok(pidfd) = pidfd.try_clone()
-            {
-                let info = CellInfo {
-                    cell: *number,
-                    tenant: tenant.clone(),
-                    image: cell.image.name.clone(),
-                    started_unix_ms: *started_unix_ms,
-                };
-                all.push((info, pidfd));
-            }
-        }
+        let bound = |cell: &Cell| matches!(cell.stage, Stage::Bound { .. }) && cell.is_alive();
+        let all: Vec<CellId> = self.cells.iter().filter(|(_, cell)| bound(cell)).map(|(id, _)| *id).collect();
         if all.is_empty() {
             return self.say(id, &Event::Cells { tag, cells: Vec::new(), more: false }, &[]);
         }
+        let until = Instant::now() + LIST_PATIENCE;
         let parts = all.chunks(MAX_CELLS);
         let last = parts.len() - 1;
         for (number, part) in parts.enumerate() {
-            let cells = part.iter().map(|(info, _)| info.clone()).collect();
-            let pidfds: Vec<_> = part.iter().map(|(_, pidfd)| pidfd.as_fd()).collect();
-            self.say(id, &Event::Cells { tag, cells, more: number < last }, &pidfds);
+            let (cells, pidfds) = part.iter().filter_map(|id| self.listed(*id)).unzip();
+            let event = Event::Cells { tag, cells, more: number < last };
+            let pidfds: Vec<BorrowedFd<'_>> = pidfds;
+            let said = self.peers.send_now(id, &event, &pidfds, until);
+            if let Err(reason) = said {
+                return self.drop_peer(id, &format!("its list of cells: {reason}"));
+            }
         }
+    }
+
+    fn listed(&self, number: CellId) -> Option<(CellInfo, BorrowedFd<'_>)> {
+        let cell = self.cells.get(&number)?;
+        let (Stage::Bound { tenant, started_unix_ms }, Some(pidfd)) = (&cell.stage, &cell.pidfd) else { return None };
+        let info = CellInfo {
+            cell: number,
+            tenant: tenant.clone(),
+            image: cell.image.name.clone(),
+            started_unix_ms: *started_unix_ms,
+        };
+        Some((info, pidfd.as_fd()))
     }
 
     fn inspect(&self, cells: Vec<CellId>) -> Vec<CellUse> {

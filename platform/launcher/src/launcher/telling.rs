@@ -1,12 +1,16 @@
 //! News of doors to their holders. A door is made when it is handed over first, and kept for the next holder.
 
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use warren_launcher_api::{CellId, Event, Role};
 
-use super::holders::News;
+use super::holders::{Holder, News};
 use super::{Launcher, log};
 use crate::doors;
+
+/// Until a door is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 impl Launcher {
     /// Adds news for every holder.
@@ -18,9 +22,16 @@ impl Launcher {
 
     /// Says what may be said now.
     pub(super) fn tell_holders(&mut self) {
+        let now = Instant::now();
         for role in [Role::Proxy, Role::Resolver] {
+            if let Some(holder) = self.holders.get_mut(&role) {
+                if holder.pause.is_some_and(|until| until > now) {
+                    continue;
+                }
+                holder.pause = None;
+            }
             while let Some(peer) = self.peers.holder(role).filter(|peer| self.peers.is_flowing(*peer)) {
-                let Some((seq, news)) = self.holders.get_mut(&role).and_then(|holder| holder.next()) else { break };
+                let Some((seq, news)) = self.holders.get_mut(&role).and_then(Holder::next_unless_paused) else { break };
                 match news {
                     News::Door(cell) => self.tell_door(peer, role, seq, cell),
                     News::Bound(cell) => {
@@ -51,9 +62,12 @@ impl Launcher {
                 self.say(peer, &Event::Door { seq, cell: number, generation, tenant }, &borrowed);
             }
             Err(error) => {
-                // A container that died just now has no cell to enter; its end will be told.
-                log(&format!("no {role:?} door in cell {number}: {error}"));
-                self.unsaid(role, News::Door(number));
+                // A container that died just now has no cell to enter, and its end will be told. Otherwise there are too few descriptors for a
+                // moment, and its tenant waits for this door.
+                log(&format!("no {role:?} door in cell {number} yet: {error}"));
+                if let Some(holder) = self.holders.get_mut(&role) {
+                    holder.later(News::Door(number), Instant::now() + PAUSE);
+                }
             }
         }
     }
