@@ -1,4 +1,4 @@
-//! Who may connect to the socket, and how often.
+//! Who may connect to the socket, how often, and what they are told.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod node;
@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use node::Node;
-use rustix::process::Uid;
+use rustix::process::{Pid, Resource, Rlimit, Uid, prlimit};
 use warren_launcher_api::{Event, Request, Role, VERSION};
 use warren_packet::Packets;
 
@@ -58,4 +58,26 @@ fn nobody_takes_the_places_of_others() {
         welcome(&connect_as(64_003, &node, 1)[0], Role::Resolver)
     });
     assert!(again);
+}
+
+#[test]
+fn a_list_is_whole_though_there_is_no_descriptor_left() {
+    let node = Node::new(0);
+    let mut platform = node.platform();
+    let names = ["acme", "globex", "initech"];
+    let awake: Vec<_> = names.iter().map(|name| platform.wake(name)).collect();
+    let launcher = node.pid();
+    let open: Vec<u64> = fs::read_dir(format!("/proc/{launcher}/fd"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    // The lowest that is free: whatever it opens now, it cannot.
+    let none = (0..).find(|number| !open.contains(number));
+    let before = prlimit(Pid::from_raw(launcher), Resource::Nofile, Rlimit { current: none, maximum: Some(20_000) });
+    let listed = platform.list();
+    prlimit(Pid::from_raw(launcher), Resource::Nofile, before.unwrap()).unwrap();
+    let mut listed: Vec<String> = listed.iter().map(|(info, _)| info.tenant.to_string()).collect();
+    listed.sort();
+    assert_eq!(listed, names);
+    drop(awake);
 }
