@@ -2,13 +2,13 @@
 //!
 //! Root may ask anything, the platform for metrics, by the kernel's word on the peer; others are shown the door. A connection has one question under way at a time, and
 //! a picture that it took once and reads page by page, so that pages fit together however the world moves on meanwhile. Nothing of
-//! mail depends on this socket.
+//! mail depends on this socket. Each kind of caller has places of its own, so that neither can keep the other out.
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use warren_control::egress::{EgressReply, EgressRequest, Explain, Explained, Row};
@@ -18,8 +18,12 @@ use warren_packet::aio::{AsyncListener, AsyncPackets};
 
 use crate::egress_store::Flush;
 
-/// Connections at once: an operator has one, and the platform another.
-const CONNECTIONS: usize = 16;
+/// Connections of operators at once: each has one.
+const OPERATORS: usize = 16;
+/// Connections of the platform at once: it has one, and the last may not be closed yet.
+const SCRAPERS: usize = 2;
+/// How long a page of metrics is told again, so that nobody keeps the proxy busy with it.
+const FRESH: Duration = Duration::from_secs(1);
 /// How long a connection may be silent, or leave an answer untaken, before its place is somebody else's.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes of rows in one page: a packet less its frame.
@@ -75,11 +79,52 @@ impl Caller {
     }
 }
 
+/// Places for connections, by who has them.
+#[derive(Debug)]
+struct Places {
+    operators: Arc<Semaphore>,
+    scrapers: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self { operators: Arc::new(Semaphore::new(OPERATORS)), scrapers: Arc::new(Semaphore::new(SCRAPERS)) }
+    }
+
+    /// One for this caller, if there is one.
+    fn take(&self, caller: Caller) -> Option<OwnedSemaphorePermit> {
+        let places = match caller {
+            Caller::Operator => &self.operators,
+            Caller::Scraper => &self.scrapers,
+        };
+        Arc::clone(places).try_acquire_owned().ok()
+    }
+}
+
+/// The page of metrics that was told last, whoever asked.
+#[derive(Debug, Default)]
+struct Told(Mutex<Option<(Instant, Arc<str>)>>);
+
+impl Told {
+    /// The page as of now, or of a moment ago.
+    async fn page(&self, now: Instant, answers: &impl Answers) -> Arc<str> {
+        let mut last = self.0.lock().await;
+        if let Some((at, page)) = &*last
+            && now.saturating_duration_since(*at) < FRESH
+        {
+            return Arc::clone(page);
+        }
+        let page = Arc::from(answers.metrics());
+        *last = Some((now, Arc::clone(&page)));
+        page
+    }
+}
+
 /// Answers until dropped.
 ///
 /// What was done by hand is saved by `flush` before it is said to be done.
 pub async fn serve<A: Answers>(listener: AsyncListener, callers: Callers, answers: Arc<A>, flush: Option<Flush>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (places, told) = (Places::new(), Arc::new(Told::default()));
     let mut conversations = JoinSet::new();
     let accepting = Accepting::default();
     loop {
@@ -104,13 +149,13 @@ pub async fn serve<A: Answers>(listener: AsyncListener, callers: Callers, answer
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!("too many connections to the proxy's socket");
+        let Some(place) = places.take(caller) else {
+            tracing::warn!(?caller, "too many connections to the proxy's socket");
             continue;
         };
-        let (answers, flush) = (Arc::clone(&answers), flush.clone());
+        let (answers, told, flush) = (Arc::clone(&answers), Arc::clone(&told), flush.clone());
         conversations.spawn(async move {
-            converse(&peer, caller, &*answers, flush.as_ref()).await;
+            converse(&peer, caller, &*answers, &told, flush.as_ref()).await;
             drop(place);
         });
     }
@@ -120,10 +165,10 @@ pub async fn serve<A: Answers>(listener: AsyncListener, callers: Callers, answer
 #[derive(Debug, Default)]
 struct Kept {
     picture: Vec<Row>,
-    metrics: String,
+    metrics: Arc<str>,
 }
 
-async fn converse(peer: &AsyncPackets, caller: Caller, answers: &impl Answers, flush: Option<&Flush>) {
+async fn converse(peer: &AsyncPackets, caller: Caller, answers: &impl Answers, told: &Told, flush: Option<&Flush>) {
     let mut kept = Kept::default();
     loop {
         let request = match timeout(SILENCE, peer.recv::<EgressRequest>()).await {
@@ -135,7 +180,7 @@ async fn converse(peer: &AsyncPackets, caller: Caller, answers: &impl Answers, f
             Ok(Err(error)) => return tracing::warn!(%error, "a request at the proxy's socket is not understood"),
             Err(_) => return tracing::debug!("silence at the proxy's socket"),
         };
-        let mut reply = answer(answers, &mut kept, request);
+        let mut reply = answer(answers, told, &mut kept, request).await;
         if let (EgressReply::Done { changes }, Some(flush)) = (&mut reply, flush)
             && !flush.now(SAVE_WITHIN).await
         {
@@ -150,7 +195,7 @@ async fn converse(peer: &AsyncPackets, caller: Caller, answers: &impl Answers, f
     }
 }
 
-fn answer(answers: &impl Answers, kept: &mut Kept, request: EgressRequest) -> EgressReply {
+async fn answer(answers: &impl Answers, told: &Told, kept: &mut Kept, request: EgressRequest) -> EgressReply {
     let done = |result| match result {
         Ok(changes) => EgressReply::Done { changes },
         Err(reason) => EgressReply::Refused { reason },
@@ -168,12 +213,12 @@ fn answer(answers: &impl Answers, kept: &mut Kept, request: EgressRequest) -> Eg
         }
         EgressRequest::Metrics { from } => {
             if from == 0 {
-                kept.metrics = answers.metrics();
+                kept.metrics = told.page(Instant::now(), answers).await;
             }
             let (text, more) = piece(&kept.metrics, from);
             let text = text.to_owned();
             if !more {
-                kept.metrics = String::new();
+                kept.metrics = Arc::default();
             }
             EgressReply::Metrics { text, more }
         }
@@ -329,6 +374,41 @@ mod tests {
         let metrics = ask(&client, &EgressRequest::Metrics { from: 0 }).await;
         assert_eq!(metrics, Some(EgressReply::Metrics { text: "2\u{1b}é".into(), more: false }));
         assert_eq!(ask(&client, &EgressRequest::Snapshot { from: 0 }).await, None);
+    }
+
+    #[test]
+    fn the_places_of_one_caller_are_not_the_others() {
+        let places = Places::new();
+        let scrapers: Vec<_> = std::iter::from_fn(|| places.take(Caller::Scraper)).collect();
+        assert_eq!(scrapers.len(), SCRAPERS);
+        assert!(places.take(Caller::Operator).is_some(), "scrapers keep the operator out");
+        let operators: Vec<_> = std::iter::from_fn(|| places.take(Caller::Operator)).collect();
+        assert_eq!(operators.len(), OPERATORS);
+        drop(scrapers);
+        assert!(places.take(Caller::Scraper).is_some(), "operators keep the scraper out");
+    }
+
+    #[tokio::test]
+    async fn a_scraper_too_many_is_shown_the_door() {
+        let callers = Callers { operator: own_user() + 1, scraper: Some(own_user()) };
+        let (directory, first) = served(Known(Mutex::new((1, 1))), callers);
+        let mut there = vec![AsyncPackets::new(first).unwrap()];
+        let more = || AsyncPackets::connect(directory.path().join("proxy.sock")).unwrap();
+        there.extend((1..SCRAPERS).map(|_| more()));
+        for client in &there {
+            assert!(ask(client, &EgressRequest::Metrics { from: 0 }).await.is_some());
+        }
+        assert!(!matches!(more().recv::<EgressReply>().await, Ok(Some(_))));
+    }
+
+    #[tokio::test]
+    async fn a_page_is_told_again_for_a_second() {
+        let (told, known, start) = (Told::default(), Known(Mutex::new((1, 1))), Instant::now());
+        let mut pages = Vec::new();
+        for ms in [0, 999, 1_000, 1_500] {
+            pages.push(told.page(start + Duration::from_millis(ms), &known).await.to_string());
+        }
+        assert_eq!(pages, ["2\u{1b}é", "2\u{1b}é", "3\u{1b}é", "3\u{1b}é"]);
     }
 
     #[tokio::test]
