@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
+use warren_daemon::Accepting;
 
 use crate::{Format, Page};
 
@@ -25,8 +26,6 @@ use crate::{Format, Page};
 const HEAD: usize = 8 << 10;
 /// How long a page is told again.
 const FRESH: Duration = Duration::from_secs(1);
-/// Pause after an error of `accept` that will not go away by itself, such as a lack of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What scrapers may take.
 #[derive(Debug, Clone, Copy)]
@@ -56,14 +55,14 @@ pub async fn serve<S: Source>(listener: TcpListener, source: S) {
 async fn serve_within<S: Source>(listener: TcpListener, source: S, bounds: Bounds) {
     let places = Arc::new(Semaphore::new(bounds.connections));
     let desk = Arc::new(Desk { source, bounds, last: Mutex::new(None) });
+    let accepting = Accepting::default();
     loop {
         // Whoever finds no place waits in the kernel's queue, which is bounded as well.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::error!(%error, "cannot accept a scraper of metrics");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                accepting.failed(&error, "metrics").await;
                 continue;
             }
         };
