@@ -55,6 +55,7 @@ fn probed(more: impl FnOnce(&Path), look: impl FnOnce(&BTreeMap<&str, &str>, &st
     let [hostile, accomplice] = volumes.each_ref().map(|volume| read(volume, "report"));
     for (report, own) in [(&accomplice, "accomplice"), (&hostile, "hostile")] {
         let said = lines(report);
+        assert_eq!(said["go"], "ok", "{own} did not wait until all could be met");
         for who in ["hostile", "accomplice", "node", "host"] {
             let outcome = said[format!("meet {who}").as_str()];
             assert_eq!(outcome == "ok", who == own, "{own} meets {who}: {outcome}");
