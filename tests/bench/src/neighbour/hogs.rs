@@ -58,6 +58,15 @@ pub fn without_limits() -> String {
     format!("[limits]\n{much}")
 }
 
+/// Says when dropped that it is over, however that came: a scope ends when its threads do.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// What the hogs need.
 #[derive(Clone, Copy)]
 pub struct Sty<'a> {
@@ -73,6 +82,7 @@ impl Sty<'_> {
         let programs: Vec<&str> = names.iter().copied().filter(|name| PROGRAMS.contains(name)).collect();
         let over = AtomicBool::new(false);
         let done = std::thread::scope(|scope| {
+            let end = Over(&over);
             let keeper = scope.spawn(|| self.keep_awake(&programs, &over));
             if names.contains(&SENDER) {
                 let client = self.lab.namespace("client").context("the lab has no client")?;
@@ -84,7 +94,7 @@ impl Sty<'_> {
             // They have come to their limits, or to their pace.
             std::thread::park_timeout(Duration::from_secs(1));
             let done = work();
-            over.store(true, Ordering::Relaxed);
+            drop(end);
             keeper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             done
         });
