@@ -154,7 +154,8 @@ pub async fn serve(proxy: Arc<Proxy>, listener: net::TcpListener, visitors: Arc<
                 continue;
             }
         };
-        if proxy.own_legs().has(from) {
+        let destination = destination(&stream, standalone.mode);
+        if destination.as_ref().is_ok_and(|(_, to)| proxy.own_legs().has(from, *to)) {
             // Each would be dialled again, from another port, without end.
             tracing::error!(
                 %from,
@@ -179,9 +180,9 @@ pub async fn serve(proxy: Arc<Proxy>, listener: net::TcpListener, visitors: Arc<
             no_room(&proxy, &stream);
             continue;
         };
-        let (proxy, tenant, cell, mode) = (Arc::clone(&proxy), tenant.clone(), visitor.cell, standalone.mode);
+        let (proxy, tenant, cell) = (Arc::clone(&proxy), tenant.clone(), visitor.cell);
         tokio::spawn(async move {
-            match destination(&stream, mode) {
+            match destination {
                 Ok((door, to)) => session::run(proxy, stream, Arrival { tenant, cell, door, to }, ticket).await,
                 Err(error) => {
                     tracing::warn!(%error, "a connection that nftables did not send here");
