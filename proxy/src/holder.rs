@@ -6,7 +6,8 @@
 //! ```
 //!
 //! While the launcher is away, doors stay open and what goes through them goes on. It makes all doors anew for a new connection, and the sockets
-//! of before would be in their way (the kernel would share connections out among both), so they are closed first.
+//! of before would be in their way (the kernel would share connections out among both), so they are closed first: at its Welcome, because a connection
+//! alone tells of no launcher. Somebody else may hold its listening socket while it is gone.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -66,7 +67,6 @@ pub(crate) async fn hold<const N: usize, H: Holder<N>>(holder: &mut H, socket: &
     loop {
         let lost = match AsyncPackets::connect(socket) {
             Ok(packets) => {
-                holder.close_all().await;
                 let welcome = || {
                     backoff.succeeded();
                     absence.over();
@@ -97,6 +97,7 @@ async fn converse<const N: usize, H: Holder<N>>(
         let (event, descriptors): (Event, Vec<OwnedFd>) = packets.recv().await?.ok_or(Lost::Closed)?;
         let through = match event {
             Event::Welcome { version: VERSION } => {
+                holder.close_all().await;
                 welcome();
                 continue;
             }

@@ -22,11 +22,17 @@ use warren_proxy::workers::Workers;
 const SOON: Duration = Duration::from_secs(10);
 const CELL: CellId = CellId(7);
 
-/// A launcher's end of the connection, past Hello and Welcome.
-async fn welcomed(listener: &AsyncListener) -> AsyncPackets {
+/// A launcher's end of the connection, past Hello.
+async fn connected(listener: &AsyncListener) -> AsyncPackets {
     let packets = timeout(SOON, listener.accept()).await.expect("the proxy connects").unwrap();
     let (hello, _): (Request, _) = timeout(SOON, packets.recv()).await.unwrap().unwrap().unwrap();
     assert_eq!(hello, Request::Hello { role: Role::Proxy, version: VERSION });
+    packets
+}
+
+/// The same, past Welcome.
+async fn welcomed(listener: &AsyncListener) -> AsyncPackets {
+    let packets = connected(listener).await;
     packets.send(&Event::Welcome { version: VERSION }, &[]).await.unwrap();
     packets
 }
@@ -108,6 +114,14 @@ async fn a_launcher_that_comes_back_makes_the_doors_anew() {
 
     drop(launcher);
     TcpStream::connect(at).await.expect("without a launcher mail goes on");
+    // The listening socket outlives the launcher: who connects to it is not welcomed by anybody, or by another version.
+    let nobody = connected(&listener).await;
+    TcpStream::connect(at).await.expect("a connection alone closes no door");
+    drop(nobody);
+    let other = connected(&listener).await;
+    other.send(&Event::Welcome { version: VERSION + 1 }, &[]).await.unwrap();
+    assert!(timeout(SOON, other.recv::<Request>()).await.unwrap().unwrap().is_none(), "it is left");
+    TcpStream::connect(at).await.expect("nor does a launcher that is not understood");
     let launcher = welcomed(&listener).await;
     let (second, at) = door();
     tell(&launcher, &Event::Door { seq: 1, cell: CELL, generation: 2, tenant: acme }, Some(&second), 1).await;

@@ -398,7 +398,14 @@ async fn doors_come_from_the_launcher_and_survive_it() {
         let (hello, _): (Request, _) = connection.recv().await.unwrap().unwrap();
         assert_eq!(hello, Request::Hello { role: Role::Resolver, version: VERSION });
         connection.send(&Event::Welcome { version: VERSION }, &[]).await.unwrap();
-        // The same address again: the earlier door is closed by now.
+        // The same address again: the earlier door is closed with the Welcome.
+        let in_use = |at| std::net::UdpSocket::bind(at).is_err() || std::net::TcpListener::bind(at).is_err();
+        let closed = async {
+            while address.is_some_and(in_use) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(LONG, closed).await.unwrap();
         let (door, udp, tcp) = sockets(address);
         address = Some(door);
         let event = Event::Door { seq: 1, cell: CELL, generation: 1, tenant: None };
