@@ -254,6 +254,68 @@ async fn an_answer_counts_for_the_account_that_it_is_about() {
     assert_eq!(suspect, ["spammer@acme.example"]);
 }
 
+/// One sender is suspect, the other is not; the MSA is at the other's message already when the first one's is refused.
+#[tokio::test]
+async fn whether_a_suspect_is_refused_is_not_asked_of_the_next_message() {
+    const SUSPECT: &str = "spammer@acme.example";
+    const CLEAN: &str = "SRS0=m=t=x.example=y@acme.example";
+    for (first, second, moves) in [(SUSPECT, CLEAN, false), (CLEAN, SUSPECT, true)] {
+        let mx = Mx::new().await;
+        let node = Node::by(mx.address, rules(100)).await;
+        let both = format!(
+            "MAIL FROM:<{first}>\nRCPT TO:<bob@mx.example>\nRSET\nMAIL FROM:<{second}>\nRCPT TO:<bob@mx.example>"
+        );
+        let refused = format!("{LISTED}\n503 5.5.1 MAIL first\n250 2.0.0 reset\n250 2.1.0 ok\n250 2.1.5 ok");
+        let taken = "250 2.1.0 ok\n250 2.1.5 ok\n250 2.0.0 reset\n250 2.1.0 ok\n250 2.1.5 ok";
+        let spam = format!("MAIL FROM:<{SUSPECT}>\nRCPT TO:<bob@mx.example>\nBDAT 3 LAST");
+        let called = "250 2.1.0 ok\n250 2.1.5 ok\n554 5.7.1 message rejected as spam";
+        let server = async {
+            let (mut peer, _) = mx.dialled().await;
+            peer.say("220 mx ESMTP").await;
+            peer.hears("EHLO out.example").await;
+            peer.say("250-mx\n250-PIPELINING\n250 CHUNKING").await;
+            for _ in 0..3 {
+                peer.hears(&spam).await;
+                assert_eq!(peer.exactly(3).await, b"buy");
+                peer.say(called).await;
+            }
+            peer.hears(&both).await;
+            peer.say(&refused).await;
+            let mut last = peer;
+            if moves {
+                let (mut other, from) = mx.dialled().await;
+                assert_eq!(from, ip(10));
+                other.say("220 mx ESMTP").await;
+                other.hears("EHLO out10.example").await;
+                other.say("250-mx\n250-PIPELINING\n250 CHUNKING").await;
+                other.hears(&both).await;
+                other.say(taken).await;
+                last = other;
+            }
+            last.hears("QUIT").await;
+            last.say("221 bye").await;
+        };
+        let client = async {
+            let mut msa = node.msa().await;
+            msa.hears("220 mx ESMTP").await;
+            msa.say("EHLO msa").await;
+            msa.hears("250-mx\n250-PIPELINING\n250 CHUNKING").await;
+            for _ in 0..3 {
+                msa.say(&spam).await;
+                msa.send(b"buy").await;
+                msa.hears(called).await;
+            }
+            msa.say(&both).await;
+            msa.hears(if moves { taken } else { &refused }).await;
+            msa.say("QUIT").await;
+            msa.hears("221 bye").await;
+        };
+        tokio::join!(server, client);
+        let (recorded, transcript) = node.recorded().await;
+        assert_eq!(recorded.legs.len(), if moves { 2 } else { 1 }, "{transcript}");
+    }
+}
+
 /// Alice's mail and what is forwarded leave from pools of their own.
 fn by_account() -> Rules {
     let pool = |name: &str, last| Pool { name: name.into(), addresses: vec![address(last)] };

@@ -1,7 +1,7 @@
 //! What the mediator asks: may this MAIL leave from here, this recipient over this TLS; and after a refusal, is there another address?
 
 use rustls_pki_types::UnixTime;
-use warren_smtp::command::Command;
+use warren_smtp::command::{Command, Verb};
 use warren_smtp::mediator::{Judgement, Leg, Policy, TlsPolicy, Topic};
 use warren_smtp::{ForwardPath, Host, Mailbox, Reply, ReversePath};
 
@@ -69,7 +69,12 @@ impl Policy for Mx<'_> {
             self.learn(leg.egress, whose, What::Reply { stage, verdict: &verdict, code: reply.code, text: &text });
         }
         let Some(mut place) = self.place.take() else { return false };
-        let moved = place.fail_over(&self.ask());
+        // Of a leg that is opened, nothing was said of a message yet: it is for the one that the MSA is at.
+        let whose = match topic {
+            Topic::Command(Verb::Mail | Verb::Rcpt) => self.turns.refused(topic),
+            _ => &self.sender.whose,
+        };
+        let moved = place.fail_over(&self.ask_for(whose));
         self.place = Some(place);
         moved
     }

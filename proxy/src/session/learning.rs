@@ -106,7 +106,7 @@ impl Mx<'_> {
             self.report(connection);
         }
         if let Some(mut place) = self.place.take() {
-            place.moved(&self.ask());
+            place.moved(&self.ask_for(self.turns.next().unwrap_or(&self.sender.whose)));
             self.place = Some(place);
         }
     }

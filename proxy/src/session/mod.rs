@@ -188,12 +188,17 @@ impl<'a> Mx<'a> {
         self.names.first().map(|name| name.mx.as_str())
     }
 
-    /// What this session asks of the egress policy.
+    /// What this session asks of the egress policy, for the message that the MSA is at.
     fn ask(&self) -> Ask<'_> {
+        self.ask_for(&self.sender.whose)
+    }
+
+    /// The same, for a message.
+    fn ask_for<'b>(&'b self, whose: &'b Whose) -> Ask<'b> {
         Ask {
             tenant: &self.arrival.tenant,
-            account: self.sender.whose.account.as_deref(),
-            class: self.sender.whose.class,
+            account: whose.account.as_deref(),
+            class: whose.class,
             operator: &self.operator,
             mx: self.arrival.to.ip().to_canonical(),
         }

@@ -61,6 +61,11 @@ impl Turns {
         }
     }
 
+    /// Whose MAIL is said again next.
+    pub(super) fn next(&self) -> Option<&Whose> {
+        self.again.front()
+    }
+
     /// The leg is set aside.
     pub(super) fn set_aside(&mut self) -> Owed {
         self.again.clear();
@@ -118,6 +123,7 @@ mod tests {
             assert_eq!(of(turns.refused(refused)), "a");
             let owed = turns.set_aside();
             turns.moved(owed, Some(refused));
+            assert_eq!(turns.next().map(of), Some("a"));
             for _ in said_again.chars() {
                 turns.asked(&whose("c"));
             }
