@@ -40,6 +40,9 @@ impl Keeper {
     }
 
     pub(super) fn lose(&mut self, records: u64, reason: &str) {
+        if records == 0 {
+            return;
+        }
         let now_us = micros(SystemTime::now());
         let (gap, last) = self.gap.get_or_insert_with(|| {
             (Gap { from_us: now_us, until_us: now_us, records: 0, reason: reason.to_owned() }, Instant::now())
@@ -59,5 +62,7 @@ impl Keeper {
 /// What is missing without these: a gap among them stands for more than itself.
 pub(super) fn losses(bundle: &Bundle) -> u64 {
     let gaps = bundle.frames().flat_map(|frame| frame.records());
-    gaps.fold(bundle.records(), |lost, record| lost + if let Record::Gap(gap) = record { gap.records - 1 } else { 0 })
+    gaps.fold(bundle.records(), |lost, record| {
+        lost + if let Record::Gap(gap) = record { gap.records.saturating_sub(1) } else { 0 }
+    })
 }
