@@ -35,6 +35,9 @@ const LEAN: usize = 256 * 1_024;
 /// Bytes appended to the spool file at once: where it is full or the disk is, what fits is safe.
 const PIECE: usize = 256 * 1_024;
 
+/// How long the store is left alone that could not bring its schema up to date: each attempt writes all of the database again.
+const SCHEMA_PAUSE: Duration = Duration::from_secs(3_600);
+
 /// What the store is doing.
 struct Busy {
     since: Instant,
@@ -293,6 +296,9 @@ impl Keeper {
                     self.put_back(batch);
                 }
                 self.failed(&error.to_string());
+                if error.was_much_work() {
+                    self.pause = Some((Instant::now() + SCHEMA_PAUSE, SCHEMA_PAUSE));
+                }
             }
         }
     }

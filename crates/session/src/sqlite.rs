@@ -11,12 +11,15 @@ use std::{
 
 use sqlx::{
     ConnectOptions, Connection, SqliteConnection,
+    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use crate::{Bundle, SessionId, SessionStore, StoreError};
 use rows::Rows;
 
+/// The schema, and all that led to it.
+static SCHEMA: Migrator = sqlx::migrate!();
 /// How long to wait for another writer, a person with a shell for example.
 const BUSY: Duration = Duration::from_secs(1);
 /// Longest transaction. What takes longer is given up and tried again.
@@ -37,6 +40,8 @@ const PRUNE_SESSIONS: i64 = 500;
 pub struct SqliteStore {
     path: PathBuf,
     open: Option<Open>,
+    /// Bytes that a folder's disk has room for.
+    free: fn(&Path) -> Option<u64>,
 }
 
 #[derive(Debug)]
@@ -50,7 +55,7 @@ impl SqliteStore {
     /// A store in the file `path`, which is opened, and made where missing, with the first write.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, open: None }
+        Self { path, open: None, free }
     }
 
     async fn connection(&mut self) -> Result<&mut SqliteConnection, StoreError> {
@@ -70,7 +75,8 @@ impl SqliteStore {
                 .disable_statement_logging();
             let mut connection =
                 options.connect().await.map_err(|source| StoreError::Open { path: self.path.clone(), source })?;
-            sqlx::migrate!()
+            self.look_for_room(&mut connection).await?;
+            SCHEMA
                 .run_direct(None, &mut connection, false)
                 .await
                 .map_err(|source| StoreError::Migrate { path: self.path.clone(), source: Box::new(source) })?;
@@ -78,6 +84,21 @@ impl SqliteStore {
             self.open = Some(Open { connection, file });
         }
         Ok(&mut self.open.as_mut().expect("opened above").connection)
+    }
+
+    /// An older schema's tables are written anew, into the log and from there into the file, before what they took is free.
+    async fn look_for_room(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+        let applied = sqlx::query_scalar::<_, Option<i64>>("SELECT max(version) FROM _sqlx_migrations WHERE success");
+        // An error: there is no schema yet, or what comes next has the same.
+        let Ok(Some(applied)) = applied.fetch_one(connection).await else { return Ok(()) };
+        if SCHEMA.iter().all(|migration| migration.version <= applied) {
+            return Ok(());
+        }
+        let needed = size(&self.path).saturating_mul(2);
+        match self.path.parent().and_then(self.free) {
+            Some(free) if free < needed => Err(StoreError::NoRoom { path: self.path.clone(), needed, free }),
+            _ => Ok(()),
+        }
     }
 
     /// Runs one piece of work within the deadline; after a failure the next one begins with a fresh connection.
@@ -102,6 +123,20 @@ impl SqliteStore {
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// The size of a database, with what still is in its log.
+fn size(path: &Path) -> u64 {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    [path, Path::new(&log)].iter().filter_map(|file| std::fs::metadata(file).ok()).map(|meta| meta.len()).sum()
+}
+
+/// `None`: nobody knows, and it is tried.
+fn free(folder: &Path) -> Option<u64> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 impl SessionStore for SqliteStore {
@@ -152,4 +187,49 @@ async fn prune(connection: &mut SqliteConnection, before: SessionId) -> Result<u
     let forgotten = sqlx::query("DELETE FROM sessions WHERE id <= ?").bind(&last).execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(forgotten.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_older_schema_waits_for_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions.db");
+        let mut store = SqliteStore::new(path.clone());
+        store.write(&Bundle::default()).await.unwrap();
+        let connection = store.connection().await.unwrap();
+        sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 3").execute(connection).await.unwrap();
+        store.close().await;
+        let needed = 2 * std::fs::metadata(&path).unwrap().len();
+
+        let mut store = SqliteStore { free: |_| Some(10), ..SqliteStore::new(path.clone()) };
+        let error = store.write(&Bundle::default()).await.unwrap_err();
+        assert!(matches!(error, StoreError::NoRoom { free: 10, .. }) && !error.was_much_work(), "{error}");
+        assert!(error.to_string().contains(&format!("takes {needed} bytes of free disk space")), "{error}");
+
+        // It is tried where there is room. Here the tables are there already.
+        let mut store = SqliteStore::new(path.clone());
+        let error = store.write(&Bundle::default()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Migrate { .. }) && error.was_much_work(), "{error}");
+        let mut shell = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+        for statement in ["DROP VIEW exchanges", "DROP TABLE said"] {
+            sqlx::query(statement).execute(&mut shell).await.unwrap();
+        }
+        let _writes = shell.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let error = store.write(&Bundle::default()).await.unwrap_err();
+        assert!(!error.was_much_work(), "who waits for another writer did nothing yet: {error}");
+    }
+
+    #[tokio::test]
+    async fn a_schema_that_is_up_to_date_needs_no_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions.db");
+        for _ in 0..2 {
+            let mut store = SqliteStore { free: |_| Some(0), ..SqliteStore::new(path.clone()) };
+            store.write(&Bundle::default()).await.unwrap();
+            store.close().await;
+        }
+    }
 }

@@ -37,6 +37,18 @@ pub enum StoreError {
         /// What the database says.
         source: Box<sqlx::migrate::MigrateError>,
     },
+    /// Bringing the schema up to date would fill the disk, and come to nothing.
+    #[error(
+        "the schema of {path} is to be brought up to date, which takes {needed} bytes of free disk space, and there are {free}: make room, or move the file away"
+    )]
+    NoRoom {
+        /// Its file.
+        path: PathBuf,
+        /// Bytes that have to be free.
+        needed: u64,
+        /// Bytes that are.
+        free: u64,
+    },
     /// A transaction failed.
     #[error("cannot {action}: {source}")]
     Transaction {
@@ -48,4 +60,20 @@ pub enum StoreError {
     /// A transaction did not end in time.
     #[error("the database did not answer within {0:?}")]
     TooSlow(std::time::Duration),
+}
+
+impl StoreError {
+    /// Whether the next attempt does all that this one did, and that is much: it should come much later.
+    pub(crate) fn was_much_work(&self) -> bool {
+        matches!(self, Self::Migrate { source, .. } if !is_busy(source))
+    }
+}
+
+/// Whether somebody else writes to the database at the moment.
+fn is_busy(error: &sqlx::migrate::MigrateError) -> bool {
+    use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
+    let (Execute(error) | ExecuteMigration(error, _)) = error else { return false };
+    // SQLITE_BUSY, whatever it says beyond.
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
 }
