@@ -7,26 +7,66 @@
 //! ```
 //!
 //! Without this proof, the records of a wildcard could be passed off as those of any name below it, with a signature that is right. hickory-dns 0.26 takes
-//! every such proof by NSEC for forged (its pull request 3812), so it is judged here. NSEC3 is the library's.
+//! every such proof by NSEC for forged (its pull request 3812), so it is judged here. So is that by NSEC3 (RFC 5155 §8.8): the library takes a parent's word,
+//! and where an answer has aliases, too, may look for the wrong name.
 
 use hickory_proto::{
     dnssec::{
         Proof,
-        rdata::{DNSSECRData, NSEC, RRSIG},
+        rdata::{DNSSECRData, NSEC, NSEC3, RRSIG},
     },
     rr::{Name, RData, Record, RecordType},
 };
+
+/// Iterations of NSEC3 beyond which what is proven counts as insecure (RFC 9276 §3.2).
+pub(super) const ITERATIONS: u16 = 100;
+/// Iterations beyond which nothing is hashed at all, and so nothing proven.
+pub(super) const MOST_ITERATIONS: u16 = 500;
 
 /// Whether a record of `authorities`, all of whose proofs the library has set, shows that `name` is none of the zone of `signer`, and that the closest name to
 /// it that is one has `labels` labels.
 #[must_use]
 pub fn proven(name: &Name, labels: u8, signer: &Name, authorities: &[Record]) -> bool {
     authorities.iter().filter_map(|record| Some((&record.name, nsec(record)?))).any(|(owner, nsec)| {
-        signed_by(owner, signer, authorities) && denies(name, owner, nsec) && {
+        signed_by(owner, RecordType::NSEC, signer, authorities) && denies(name, owner, nsec) && {
             let exists = common(name, owner).max(common(name, nsec.next_domain_name()));
             exists == usize::from(labels)
         }
     })
+}
+
+/// The same by NSEC3, where only the hash of the one name that would be closer is denied; and whether that makes the answer secure: it does not where
+/// unsigned delegations are left out, or more iterations are asked for than count (RFC 9276 §3.2). None if it is not proven.
+#[must_use]
+pub fn proven_hashed(name: &Name, labels: u8, signer: &Name, authorities: &[Record]) -> Option<bool> {
+    let closer = name.trim_to(usize::from(labels) + 1);
+    let covering =
+        authorities.iter().filter_map(|record| Some((&record.name, nsec3(record)?))).find(|(owner, nsec3)| {
+            *signer == owner.base_name()
+                && signer.zone_of(&closer)
+                && signed_by(owner, RecordType::NSEC3, signer, authorities)
+                && covers(&closer, owner, nsec3)
+        });
+    covering.map(|(_, nsec3)| !nsec3.opt_out() && nsec3.iterations() <= ITERATIONS)
+}
+
+/// Whether a record that denies is the word of the zone `signer`, and speaks of that zone only.
+pub(super) fn word_of(signer: &Name, record: &Record, authorities: &[Record]) -> bool {
+    let about = match &record.data {
+        RData::DNSSEC(DNSSECRData::NSEC(nsec)) => signer.zone_of(nsec.next_domain_name()),
+        RData::DNSSEC(DNSSECRData::NSEC3(_)) => *signer == record.name.base_name(),
+        RData::SOA(_) => *signer == record.name,
+        _ => false,
+    };
+    about && signed_by(&record.name, record.record_type(), signer, authorities)
+}
+
+/// An NSEC3 record that is validated.
+pub(super) fn nsec3(record: &Record) -> Option<&NSEC3> {
+    match &record.data {
+        RData::DNSSEC(DNSSECRData::NSEC3(nsec3)) if record.proof == Proof::Secure => Some(nsec3),
+        _ => None,
+    }
 }
 
 /// An NSEC record that is validated.
@@ -46,10 +86,10 @@ pub(super) fn rrsig(record: &Record) -> Option<&RRSIG> {
 }
 
 /// Whether it is this zone's own word. A parent's NSEC says nothing about names of its child.
-fn signed_by(owner: &Name, signer: &Name, authorities: &[Record]) -> bool {
+fn signed_by(owner: &Name, covered: RecordType, signer: &Name, authorities: &[Record]) -> bool {
     authorities.iter().filter(|record| record.name == *owner).filter_map(rrsig).any(|rrsig| {
         let input = rrsig.input();
-        input.type_covered == RecordType::NSEC && input.signer_name == *signer
+        input.type_covered == covered && input.signer_name == *signer
     })
 }
 
@@ -63,6 +103,27 @@ fn denies(name: &Name, owner: &Name, nsec: &NSEC) -> bool {
     let next = nsec.next_domain_name();
     // The last record of a zone leads back to its first name.
     owner < name && (name < next || (next <= owner && next.zone_of(name)))
+}
+
+/// Whether the hash of `name` lies between that of an NSEC3 record's owner and the next.
+fn covers(name: &Name, owner: &Name, nsec3: &NSEC3) -> bool {
+    if nsec3.iterations() > MOST_ITERATIONS {
+        return false;
+    }
+    let Ok(hash) = nsec3.hash_algorithm().hash(nsec3.salt(), name, nsec3.iterations()) else { return false };
+    let Some(owner) = owner.iter().next() else { return false };
+    let (hash, next) = (base32(hash.as_ref()), base32(nsec3.next_hashed_owner_name()));
+    let owner = owner.to_ascii_lowercase();
+    // The last record leads back to the first.
+    if owner < next { owner < hash && hash < next } else { owner < hash || hash < next }
+}
+
+/// As a label (RFC 5155 §3.3), in lower case: the order is that of the bytes.
+fn base32(bytes: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+    let bit = |n: usize| bytes.get(n / 8).is_some_and(|byte| byte >> (7 - n % 8) & 1 == 1);
+    let digit = |first: usize| (first..first + 5).fold(0, |digit, n| digit << 1 | usize::from(bit(n)));
+    (0..bytes.len() * 8).step_by(5).map(|first| DIGITS[digit(first)]).collect()
 }
 
 /// How many labels two names share, from the right.

@@ -19,7 +19,10 @@ use hickory_resolver::{
 };
 use tokio::task::JoinSet;
 
-use super::response::{Denial, Response};
+use super::{
+    expansion::MOST_ITERATIONS,
+    response::{Denial, Response},
+};
 use crate::resolver::watch::{Seen, Stance, look};
 
 /// How long one nameserver has for one question.
@@ -28,6 +31,8 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 const RETRIES: usize = 1;
 /// Sets of records whose validation is remembered, for all cells together: some 10 MB. The library's own bound is a million.
 const VALIDATIONS: usize = 16_384;
+/// Longest time for which it is: the TTL that the first answer had is nobody's signed word.
+const VALIDATED: Duration = Duration::from_secs(3_600);
 
 type Servers = RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>;
 
@@ -55,7 +60,11 @@ impl Asking {
         let pool = NameServerPool::from_config(named, context, TokioRuntimeProvider::default());
         let servers = RetryDnsHandle::new(pool, RETRIES);
         let validating = stance.validate.then(|| {
-            DnssecDnsHandle::with_trust_anchor(servers.clone(), Arc::clone(anchors)).validation_cache_size(VALIDATIONS)
+            DnssecDnsHandle::with_trust_anchor(servers.clone(), Arc::clone(anchors))
+                .validation_cache_size(VALIDATIONS)
+                .positive_validation_ttl(Duration::ZERO..=VALIDATED)
+                // Between two different limits it takes anybody's word unseen for insecure. So it looks, and whether many count as secure is for `response` to say.
+                .nsec3_iteration_limits(Some(MOST_ITERATIONS), Some(MOST_ITERATIONS))
         });
         Ok(Self { servers, validating })
     }
@@ -90,9 +99,7 @@ fn read(asked: &Name, validated: bool, answered: Result<DnsResponse, NetError>) 
     };
     let response = match answered {
         Ok(response) => of(response.into_message(), denial),
-        Err(NetError::Dns(DnsError::Nsec { response, proof, .. })) => {
-            of(response.into_message(), Denial::Unproven(proof))
-        }
+        Err(NetError::Dns(DnsError::Nsec { response, .. })) => of(response.into_message(), Denial::Unproven),
         // Validated, it comes as a response.
         Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords { soa, response_code, .. }))) if !validated => Response {
             asked: asked.clone(),
@@ -118,12 +125,16 @@ pub(super) fn server(address: SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, vec![on_port(ConnectionConfig::udp()), on_port(ConnectionConfig::tcp())])
 }
 
+/// Where it is.
+pub(super) fn address(server: &NameServerConfig) -> SocketAddr {
+    SocketAddr::new(server.ip, server.connections.first().map_or(53, |connection| connection.port))
+}
+
 /// Looks at all of them.
 pub(super) async fn look_at(servers: &[NameServerConfig]) -> Vec<Seen> {
     let mut looks = JoinSet::new();
     for (n, server) in servers.iter().enumerate() {
-        let port = server.connections.first().map_or(53, |connection| connection.port);
-        let address = SocketAddr::new(server.ip, port);
+        let address = address(server);
         looks.spawn(async move { (n, look(address).await) });
     }
     let mut seen = vec![Seen::Silent; servers.len()];

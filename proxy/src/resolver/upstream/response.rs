@@ -6,18 +6,19 @@
 //!                                 └─ nothing: proven, insecure, or neither: bogus
 //! ```
 //!
-//! hickory-dns validates each record, and most proofs that something is not there. Two things it leaves to us. Proofs by NSEC that an answer was made from
-//! a wildcard it takes for forged ([`expansion`](super::expansion)). And where all of the authority section is insecure, it asks for no proof at all, whoever's records those
+//! hickory-dns validates each record, and most proofs that something is not there. Three things it leaves to us. That an answer was made from a wildcard, it
+//! judges wrongly ([`expansion`](super::expansion)). Where all of the authority section is insecure, it asks for no proof at all, whoever's records those
 //! are: a stranger's unsigned SOA would make any signed record disappear. So a word of absence counts as insecure only if the records that excuse it
-//! stand above the name.
+//! stand above the name. And it does not ask whose word a proof is: `evil.aaa NSEC zzz.zz`, well signed, lies around everybody's names. So all of a proof
+//! has to be of one zone above the name.
 
 use hickory_proto::{
-    dnssec::{Proof, rdata::DNSSECRData},
+    dnssec::Proof,
     op::ResponseCode,
-    rr::{Name, RData, Record, RecordType},
+    rr::{Name, Record, RecordType},
 };
 
-use super::expansion::{nsec, proven, rrsig};
+use super::expansion::{ITERATIONS, nsec, nsec3, proven, proven_hashed, rrsig, word_of};
 
 /// A response, with the library's proofs in its records.
 #[derive(Debug, Clone)]
@@ -41,8 +42,8 @@ pub enum Denial {
     NotJudged,
     /// It has no objection.
     Accepted,
-    /// It is not proven; this is what it comes to.
-    Unproven(Proof),
+    /// It is not proven.
+    Unproven,
 }
 
 /// What there is of a name.
@@ -110,58 +111,52 @@ impl Response {
     /// The wildcard that validated records at `name` were made from, if they were.
     fn expanded(&self, name: &Name, kind: RecordType) -> Option<Expanded> {
         let covered = self.records(name, kind).first()?.record_type();
-        let signatures = self.answers.iter().filter(|record| record.name == *name).filter_map(|record| {
-            let RData::DNSSEC(DNSSECRData::RRSIG(any)) = &record.data else { return None };
-            (any.input().type_covered == covered).then_some((any.input(), rrsig(record).is_some()))
-        });
-        let all: Vec<_> = signatures.collect();
-        let (input, _) = all.iter().find(|(input, used)| *used && input.num_labels < name.num_labels())?;
-        Some(Expanded {
-            labels: input.num_labels,
-            signer: input.signer_name.clone(),
-            // The library may have looked at another than the one that holds.
-            ambiguous: all.iter().any(|(other, _)| other.num_labels != input.num_labels),
-        })
+        let used =
+            self.answers.iter().filter(|record| record.name == *name).filter_map(rrsig).map(|rrsig| rrsig.input());
+        let mut made = used.filter(|input| input.type_covered == covered && input.num_labels < name.num_labels());
+        made.next().map(|input| Expanded { labels: input.num_labels, signer: input.signer_name.clone() })
     }
 
     /// Whether it is proven that no name closer than the wildcard exists; an error if it is neither that nor insecure.
     fn nothing_closer(&self, name: &Name, expanded: &Expanded) -> Result<bool, Bogus> {
-        let hashed = self.authorities.iter().any(|record| {
-            record.proof == Proof::Secure && matches!(&record.data, RData::DNSSEC(DNSSECRData::NSEC3(_)))
-        });
-        let plain = self.authorities.iter().any(|record| nsec(record).is_some());
-        match self.denial {
-            _ if plain => {
-                proven(name, expanded.labels, &expanded.signer, &self.authorities).then_some(true).ok_or(Bogus)
-            }
-            Denial::Accepted if hashed && !expanded.ambiguous => Ok(true),
-            // Opt-out, or more iterations than are counted.
-            Denial::Unproven(Proof::Insecure) if hashed && !expanded.ambiguous => Ok(false),
-            _ => Err(Bogus),
+        let Expanded { labels, signer } = expanded;
+        if proven(name, *labels, signer, &self.authorities) {
+            return Ok(true);
         }
+        proven_hashed(name, *labels, signer, &self.authorities).ok_or(Bogus)
     }
 
     fn absence(&self) -> Result<(Here, bool), Bogus> {
         let secure = match self.denial {
-            Denial::NotJudged | Denial::Unproven(Proof::Insecure) => false,
-            Denial::Unproven(_) => return Err(Bogus),
-            Denial::Accepted => {
-                let proves = |record: &Record| {
-                    let denies = matches!(&record.data, RData::DNSSEC(DNSSECRData::NSEC(_) | DNSSECRData::NSEC3(_)));
-                    denies && record.proof == Proof::Secure
-                };
-                let proven = self.authorities.iter().any(proves);
-                if !proven && self.excused_by_a_stranger() {
-                    return Err(Bogus);
-                }
-                proven
-            }
+            Denial::NotJudged => false,
+            Denial::Unproven => return Err(Bogus),
+            Denial::Accepted if self.denying().next().is_some() => self.denied()?,
+            Denial::Accepted if self.excused_by_a_stranger() => return Err(Bogus),
+            Denial::Accepted => false,
         };
         let soa = self.authorities.iter().find(|record| record.record_type() == RecordType::SOA).cloned();
         Ok(match self.code {
             ResponseCode::NXDomain => (Here::NoName(soa), secure),
             _ => (Here::NoData(soa), secure),
         })
+    }
+
+    /// What is validated and denies something.
+    fn denying(&self) -> impl Iterator<Item = &Record> {
+        self.authorities.iter().filter(|record| nsec(record).is_some() || nsec3(record).is_some())
+    }
+
+    /// Whether what the library holds to be proven absent is secure; an error unless all of the proof is the word of one zone above the name, whose SOA record
+    /// says which. A parent can be that zone: the library lets it deny nothing at or below a cut of its own.
+    fn denied(&self) -> Result<bool, Bogus> {
+        let mut soas = self.authorities.iter().filter(|record| record.record_type() == RecordType::SOA);
+        let zone = &soas.clone().next().ok_or(Bogus)?.name;
+        let theirs = |record| word_of(zone, record, &self.authorities);
+        // Signatures of records that nobody asked for would tell the library of a wildcard.
+        if !(soas.all(theirs) && self.denying().all(theirs) && zone.zone_of(&self.asked) && self.answers.is_empty()) {
+            return Err(Bogus);
+        }
+        Ok(self.denying().filter_map(nsec3).all(|nsec3| nsec3.iterations() <= ITERATIONS))
     }
 
     /// Whether the library asked for no proof, because all of the authority section is insecure, and none of that is above the name.
@@ -177,7 +172,6 @@ impl Response {
 struct Expanded {
     labels: u8,
     signer: Name,
-    ambiguous: bool,
 }
 
 fn here(records: Vec<Record>, kind: RecordType) -> Here {
@@ -190,7 +184,16 @@ fn here(records: Vec<Record>, kind: RecordType) -> Here {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hickory_proto::rr::rdata::{A, CNAME, SOA};
+    use hickory_proto::{
+        dnssec::{
+            Algorithm, Nsec3HashAlgorithm,
+            rdata::{DNSSECRData, NSEC, NSEC3, RRSIG, SigInput},
+        },
+        rr::{
+            RData, SerialNumber,
+            rdata::{A, CNAME, SOA},
+        },
+    };
 
     fn name(text: &str) -> Name {
         Name::from_ascii(text).unwrap()
@@ -227,10 +230,7 @@ mod tests {
         // The library looked for the zone's delegation itself.
         assert_eq!(first(Vec::new(), Denial::Accepted), Ok((Here::NoName(None), false)));
         assert_eq!(first(Vec::new(), Denial::NotJudged), Ok((Here::NoName(None), false)));
-        assert_eq!(first(Vec::new(), Denial::Unproven(Proof::Insecure)), Ok((Here::NoName(None), false)));
-        for proof in [Proof::Bogus, Proof::Indeterminate] {
-            assert_eq!(first(vec![soa("example.", Proof::Insecure)], Denial::Unproven(proof)), Err(Bogus));
-        }
+        assert_eq!(first(vec![soa("example.", Proof::Insecure)], Denial::Unproven), Err(Bogus));
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod tests {
             Ok(secure)
         };
         assert_eq!(first(Proof::Secure, Denial::Accepted), Ok(true));
-        assert_eq!(first(Proof::Secure, Denial::Unproven(Proof::Bogus)), Ok(true), "it needs no denial");
+        assert_eq!(first(Proof::Secure, Denial::Unproven), Ok(true), "it needs no denial");
         assert_eq!(first(Proof::Insecure, Denial::Accepted), Ok(false));
         assert_eq!(first(Proof::Secure, Denial::NotJudged), Ok(false));
         for proof in [Proof::Bogus, Proof::Indeterminate] {
@@ -261,5 +261,133 @@ mod tests {
         };
         assert_eq!(found.len(), 1);
         assert_eq!(response.further(&name("nothing.example."), RecordType::A), None, "asked for by its name");
+    }
+
+    /// A validated record and its signature, which was made for `labels` labels.
+    fn signed(owner: &str, data: RData, labels: u8, signer: &str) -> Vec<Record> {
+        let record = record(owner, data, Proof::Secure);
+        let input = SigInput {
+            type_covered: record.record_type(),
+            algorithm: Algorithm::ECDSAP256SHA256,
+            num_labels: labels,
+            original_ttl: 300,
+            sig_expiration: SerialNumber::new(2),
+            sig_inception: SerialNumber::new(1),
+            key_tag: 1,
+            signer_name: name(signer),
+        };
+        let signature = RData::DNSSEC(DNSSECRData::RRSIG(RRSIG::from_sig(input, vec![0])));
+        vec![record, self::record(owner, signature, Proof::Secure)]
+    }
+
+    fn signed_soa(zone: &str) -> Vec<Record> {
+        signed(zone, soa(zone, Proof::Secure).data, name(zone).num_labels(), zone)
+    }
+
+    fn signed_nsec(owner: &str, next: &str, signer: &str) -> Vec<Record> {
+        let nsec = NSEC::new(name(next), [RecordType::A]);
+        signed(owner, RData::DNSSEC(DNSSECRData::NSEC(nsec)), name(owner).num_labels(), signer)
+    }
+
+    /// An NSEC3 record of `zone` that covers the hash of `covered`, and little else.
+    fn signed_nsec3(covered: &str, zone: &str, iterations: u16, opt_out: bool) -> Vec<Record> {
+        let algorithm = Nsec3HashAlgorithm::SHA1;
+        let hash = algorithm.hash(&[1], &name(covered), iterations).unwrap().as_ref().to_vec();
+        let (mut before, mut after) = (hash.clone(), hash);
+        (before[10], after[10]) = (0, 255);
+        (before[9], after[9]) = (before[9].saturating_sub(1), after[9].saturating_add(1));
+        let nsec3 = |next| NSEC3::new(algorithm, opt_out, iterations, vec![1], next, [RecordType::A]);
+        let label = nsec3(before).next_hashed_owner_name_base32().unwrap().to_string();
+        let owner = format!("{label}.{zone}");
+        signed(&owner, RData::DNSSEC(DNSSECRData::NSEC3(nsec3(after))), name(&owner).num_labels(), zone)
+    }
+
+    /// What comes of it if this is to prove that there is no `_25._tcp.mx.victim.com`.
+    fn absent(code: ResponseCode, parts: &[Vec<Record>]) -> Result<bool, Bogus> {
+        let asked = name("_25._tcp.mx.victim.com.");
+        let (answers, authorities) = (Vec::new(), parts.concat());
+        let response = Response { asked, code, answers, authorities, denial: Denial::Accepted };
+        response.first(RecordType::TLSA).map(|(_, secure)| secure)
+    }
+
+    #[test]
+    fn a_strangers_nsec_proves_no_absence() {
+        for code in [ResponseCode::NXDomain, ResponseCode::NoError] {
+            let own = signed_nsec("mx.victim.com.", "ns.victim.com.", "victim.com.");
+            assert_eq!(absent(code, &[own.clone(), signed_soa("victim.com.")]), Ok(true));
+            assert_eq!(absent(code, std::slice::from_ref(&own)), Err(Bogus), "no SOA record, so no zone");
+            for (owner, next, signer, why) in [
+                ("evil.aaa.", "zzz.zz.", "aaa.", "a stranger's"),
+                ("evil.aaa.", "x._25._tcp.mx.victim.com.", "aaa.", "a stranger's, as if there were something below"),
+                ("evil.com.", "zz.com.", "evil.com.", "a neighbour's"),
+                ("a.victim.com.", "zzz.zz.", "victim.com.", "beyond the zone"),
+            ] {
+                let alone = signed_nsec(owner, next, signer);
+                assert_eq!(absent(code, std::slice::from_ref(&alone)), Err(Bogus), "{why}");
+                for soa in ["victim.com.", "com.", signer] {
+                    assert_eq!(absent(code, &[alone.clone(), signed_soa(soa)]), Err(Bogus), "{why}, with {soa}");
+                }
+                assert_eq!(absent(code, &[own.clone(), alone, signed_soa("victim.com.")]), Err(Bogus), "{why}, too");
+            }
+            let two = [own, signed_soa("victim.com."), signed_soa("com.")];
+            assert_eq!(absent(code, &two), Err(Bogus), "two zones");
+        }
+    }
+
+    #[test]
+    fn a_strangers_nsec3_proves_no_absence_however_many_its_iterations() {
+        let covered = "_25._tcp.mx.victim.com.";
+        for iterations in [0, 100, 150, 500] {
+            let own = signed_nsec3(covered, "victim.com.", iterations, false);
+            let secure = iterations <= 100;
+            assert_eq!(absent(ResponseCode::NXDomain, &[own.clone(), signed_soa("victim.com.")]), Ok(secure));
+            for zone in ["aaa.", "evil.com.", "sub.mx.victim.com."] {
+                let theirs = signed_nsec3(covered, zone, iterations, false);
+                for soa in ["victim.com.", zone] {
+                    let proof = [theirs.clone(), signed_soa(soa)];
+                    assert_eq!(absent(ResponseCode::NXDomain, &proof), Err(Bogus), "{zone} with {soa}");
+                }
+                assert_eq!(absent(ResponseCode::NXDomain, &[theirs, own.clone()]), Err(Bogus), "{zone}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_proof_of_absence_has_nothing_in_its_answer() {
+        let authorities = [signed_nsec3("mx.victim.com.", "com.", 0, false), signed_soa("com.")].concat();
+        let answers = signed("a.b.evil.test.", RData::A(A::new(192, 0, 2, 1)), 2, "evil.test.");
+        let asked = name("_25._tcp.mx.victim.com.");
+        let response = Response { asked, code: ResponseCode::NoError, answers, authorities, denial: Denial::Accepted };
+        assert_eq!(response.first(RecordType::TLSA), Err(Bogus), "the library looked for what is covered");
+    }
+
+    #[test]
+    fn only_the_zone_of_a_wildcard_proves_by_nsec3_that_nothing_is_closer() {
+        let first = |authorities: Vec<Record>, denial| {
+            let asked = name("mx.victim.com.");
+            let answers = signed("mx.victim.com.", RData::A(A::new(192, 0, 2, 1)), 2, "victim.com.");
+            let response = Response { asked, code: ResponseCode::NoError, answers, authorities, denial };
+            response.first(RecordType::A).map(|(_, secure)| secure)
+        };
+        for denial in [Denial::Accepted, Denial::Unproven] {
+            let own = |iterations, opt_out| signed_nsec3("mx.victim.com.", "victim.com.", iterations, opt_out);
+            assert_eq!(first(own(0, false), denial), Ok(true));
+            assert_eq!(first(own(100, false), denial), Ok(true));
+            assert_eq!(first(own(150, false), denial), Ok(false), "as if it were not signed");
+            assert_eq!(first(own(501, false), denial), Err(Bogus), "not even looked at");
+            assert_eq!(first(own(0, true), denial), Ok(false), "there could be an unsigned delegation");
+            let other = signed_nsec3("other.victim.com.", "victim.com.", 0, false);
+            assert_eq!(first(other.clone(), denial), Err(Bogus), "of another name");
+            for iterations in [0, 150] {
+                for zone in ["com.", "aaa.", "sub.victim.com."] {
+                    let theirs = signed_nsec3("mx.victim.com.", zone, iterations, false);
+                    assert_eq!(first(theirs.clone(), denial), Err(Bogus), "{zone}");
+                    assert_eq!(first([theirs, other.clone()].concat(), denial), Err(Bogus), "{zone}, too");
+                }
+            }
+            let mut unproven = own(0, false);
+            unproven[0].proof = Proof::Insecure;
+            assert_eq!(first(unproven, denial), Err(Bogus));
+        }
     }
 }
