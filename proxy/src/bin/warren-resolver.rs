@@ -67,7 +67,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
                     policies.write(0).await;
                     return Ok(());
                 }
-                Signal::Reload => match reload(&arguments) {
+                Signal::Reload => match reload(&arguments, &asking.upstream()) {
                     Ok((upstream, fetcher)) => {
                         asking.replace(upstream);
                         policies.replace(fetcher);
@@ -94,9 +94,9 @@ async fn beside_an_mta(beside: &Standalone, mut doors: Doors) -> anyhow::Result<
 }
 
 /// The nameservers and roots as configured now.
-fn reload(arguments: &Arguments) -> anyhow::Result<(Upstream, Fetcher)> {
+fn reload(arguments: &Arguments, upstream: &Upstream) -> anyhow::Result<(Upstream, Fetcher)> {
     let node = Node::load(&arguments.config)?;
-    Ok((Upstream::new(&node.resolver)?, fetcher(&node)?))
+    Ok((upstream.reloaded(&node.resolver)?, fetcher(&node)?))
 }
 
 fn fetcher(node: &Node) -> anyhow::Result<Fetcher> {

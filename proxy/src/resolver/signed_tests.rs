@@ -381,3 +381,26 @@ async fn behind_a_router_that_strips_signatures_everything_is_insecure_and_resol
         }
     }
 }
+
+#[tokio::test]
+async fn a_reload_forgets_nothing_of_nameservers_that_stay() {
+    let mut world = World::new(Dnssec::Auto).await;
+    assert_eq!(world.trust("secure.test").await, (true, records()));
+    let asking = world.doors.asking();
+    let same = |mode, nameserver: SocketAddr| Resolver {
+        nameservers: vec![nameserver],
+        dnssec: mode,
+        trust_anchors: Some(world.signed.anchors.clone()),
+    };
+    let (old, address) = (asking.upstream(), SocketAddr::from(world.signed.address));
+    assert!(old.reloaded(&same(Dnssec::Auto, address)).unwrap().is(&old), "nothing has changed");
+    let stricter = old.reloaded(&same(Dnssec::Require, address)).unwrap();
+    assert!(!stricter.is(&old) && stricter.passed(), "the same nameserver");
+    let stripping = router(world.signed.address).await;
+    let other = old.reloaded(&same(Dnssec::Auto, stripping)).unwrap();
+    assert!(!other.is(&old) && !other.passed(), "another");
+    let more = std::fs::read_to_string(&world.signed.anchors).unwrap() + "\n";
+    std::fs::write(&world.signed.anchors, more).unwrap();
+    let read_again = old.reloaded(&same(Dnssec::Auto, address)).unwrap();
+    assert!(!read_again.is(&old) && read_again.passed(), "the file was written");
+}

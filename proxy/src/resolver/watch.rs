@@ -57,17 +57,23 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Before anything was seen of `servers` nameservers: they are trusted to pass signatures on.
+    /// Before anything was seen of `servers` nameservers: they are trusted to pass signatures on. `ever_passed` if they are known to have done so.
     #[must_use]
-    pub fn new(mode: Dnssec, servers: usize) -> Self {
+    pub fn new(mode: Dnssec, servers: usize, ever_passed: bool) -> Self {
         let stance = Stance { validate: mode != Dnssec::Off, servers: (0..servers).collect() };
-        Self { mode, stance, ever_passed: false, stripped_rounds: 0 }
+        Self { mode, stance, ever_passed, stripped_rounds: 0 }
     }
 
     /// How to ask now.
     #[must_use]
     pub fn stance(&self) -> &Stance {
         &self.stance
+    }
+
+    /// Whether one of them ever passed signatures on.
+    #[must_use]
+    pub fn ever_passed(&self) -> bool {
+        self.ever_passed
     }
 
     /// Takes what a round of looking has seen, one entry for each nameserver; the time until the next, if there is to be one.
@@ -155,7 +161,7 @@ mod tests {
 
     #[test]
     fn nameservers_that_strip_are_left_out_where_others_do_not() {
-        let mut watch = Watch::new(Dnssec::Auto, 3);
+        let mut watch = Watch::new(Dnssec::Auto, 3, false);
         assert_eq!(*watch.stance(), stance(true, &[0, 1, 2]), "before anything was seen");
         assert_eq!(watch.take(&[Strips, Passes, Silent]), Some(SOON));
         assert_eq!(*watch.stance(), stance(true, &[1]));
@@ -165,7 +171,7 @@ mod tests {
 
     #[test]
     fn where_all_strip_from_the_start_nothing_is_secure_until_one_does_not() {
-        let mut watch = Watch::new(Dnssec::Auto, 2);
+        let mut watch = Watch::new(Dnssec::Auto, 2, false);
         watch.take(&[Silent, Silent]);
         assert_eq!(*watch.stance(), stance(true, &[0, 1]), "silence says nothing");
         watch.take(&[Strips, Silent]);
@@ -178,7 +184,7 @@ mod tests {
 
     #[test]
     fn who_starts_to_strip_is_not_believed_at_once() {
-        let mut watch = Watch::new(Dnssec::Auto, 1);
+        let mut watch = Watch::new(Dnssec::Auto, 1, false);
         watch.take(&[Passes]);
         for _ in 1..DISBELIEF {
             assert_eq!(watch.take(&[Strips]), Some(SOON));
@@ -194,13 +200,25 @@ mod tests {
     }
 
     #[test]
+    fn who_passed_before_is_not_believed_at_once_either() {
+        let mut watch = Watch::new(Dnssec::Auto, 1, true);
+        assert!(watch.ever_passed());
+        for _ in 1..DISBELIEF {
+            watch.take(&[Strips]);
+            assert!(watch.stance().validate);
+        }
+        watch.take(&[Strips]);
+        assert!(!watch.stance().validate);
+    }
+
+    #[test]
     fn it_can_be_required_or_switched_off() {
-        let mut required = Watch::new(Dnssec::Require, 1);
+        let mut required = Watch::new(Dnssec::Require, 1, false);
         for _ in 0..3 * DISBELIEF {
             required.take(&[Strips]);
         }
         assert_eq!(*required.stance(), stance(true, &[0]));
-        let mut off = Watch::new(Dnssec::Off, 1);
+        let mut off = Watch::new(Dnssec::Off, 1, false);
         assert_eq!((off.take(&[Passes]), off.stance().validate), (None, false));
     }
 }

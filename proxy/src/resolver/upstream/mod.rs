@@ -15,8 +15,12 @@ mod nameservers;
 mod response;
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,6 +28,7 @@ use arc_swap::ArcSwap;
 use hickory_proto::{
     dnssec::TrustAnchors,
     rr::{Name, RData, RecordType},
+    serialize::txt::ParseError,
 };
 use hickory_resolver::{config::NameServerConfig, net::NetError};
 use tokio::{sync::watch, time::timeout};
@@ -31,7 +36,7 @@ use warren_config::{Dnssec, Resolver};
 
 use self::{
     cache::Cache,
-    nameservers::{Asking, look_at, say, server},
+    nameservers::{Asking, address, look_at, say, server},
     response::{Bogus, Here},
 };
 use super::{answer::Found, watch::Watch};
@@ -54,11 +59,12 @@ pub struct Upstream {
 }
 
 struct Inner {
-    servers: Vec<NameServerConfig>,
-    anchors: Arc<TrustAnchors>,
+    sources: Sources,
     asking: ArcSwap<Asking>,
     /// Whether the nameservers have been looked at.
     looked: watch::Sender<bool>,
+    /// Whether they ever passed signatures on.
+    passed: AtomicBool,
     cache: Mutex<Cache>,
     bogus: Mutex<(Option<Instant>, u64)>,
 }
@@ -112,40 +118,76 @@ impl From<Bogus> for Unanswered {
     }
 }
 
-impl Upstream {
-    /// Asks the configured nameservers, or those of `/etc/resolv.conf` if there are none, and looks from now on what they are good for. Needs a runtime.
-    pub fn new(config: &Resolver) -> Result<Self, UpstreamError> {
-        let anchors = match &config.trust_anchors {
-            None => TrustAnchors::default(),
-            Some(file) => {
-                let unusable = |reason| UpstreamError::Anchors { file: file.clone(), reason };
-                let anchors = TrustAnchors::from_file(file).map_err(|error| unusable(error.to_string()))?;
-                if anchors.is_empty() {
-                    return Err(unusable("there is none in it".into()));
-                }
-                anchors
+/// What `[resolver]` comes to.
+struct Sources {
+    dnssec: Dnssec,
+    /// The nameservers are the system's.
+    system: bool,
+    servers: Vec<NameServerConfig>,
+    anchors: Arc<TrustAnchors>,
+    /// What the anchors were read from.
+    keys: Option<String>,
+}
+
+impl Sources {
+    fn read(config: &Resolver) -> Result<Self, UpstreamError> {
+        let (mut anchors, mut keys) = (TrustAnchors::default(), None);
+        if let Some(file) = &config.trust_anchors {
+            let unusable = |reason| UpstreamError::Anchors { file: file.clone(), reason };
+            let text = std::fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
+            anchors = text.parse().map_err(|error: ParseError| unusable(error.to_string()))?;
+            if anchors.is_empty() {
+                return Err(unusable("there is none in it".into()));
             }
-        };
+            keys = Some(text);
+        }
         let system = config.nameservers.is_empty();
-        let failed = |source| UpstreamError::Nameservers { system, source };
         let servers = if system {
-            let (config, _) = hickory_resolver::system_conf::read_system_conf().map_err(failed)?;
+            let read = hickory_resolver::system_conf::read_system_conf();
+            let (config, _) = read.map_err(|source| UpstreamError::Nameservers { system, source })?;
             config.name_servers().to_vec()
         } else {
             config.nameservers.iter().map(|address| server(*address)).collect()
         };
-        let watch = Watch::new(config.dnssec, servers.len());
-        let anchors = Arc::new(anchors);
-        let asking = Asking::new(&servers, &anchors, watch.stance()).map_err(failed)?;
+        Ok(Self { dnssec: config.dnssec, system, servers, anchors: Arc::new(anchors), keys })
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(address).collect()
+    }
+}
+
+impl Upstream {
+    /// Asks the configured nameservers, or those of `/etc/resolv.conf` if there are none, and looks from now on what they are good for. Needs a runtime.
+    pub fn new(config: &Resolver) -> Result<Self, UpstreamError> {
+        Self::of(Sources::read(config)?, false)
+    }
+
+    /// The same as configured now: these, with all that is known of them, if nothing has changed.
+    pub fn reloaded(&self, config: &Resolver) -> Result<Self, UpstreamError> {
+        let (now, old) = (Sources::read(config)?, &self.inner.sources);
+        let same = now.addresses() == old.addresses() && now.system == old.system;
+        if same && now.dnssec == old.dnssec && now.keys == old.keys {
+            return Ok(self.clone());
+        }
+        Self::of(now, same && self.inner.passed.load(Ordering::Relaxed))
+    }
+
+    /// `passed`: these nameservers did pass signatures on.
+    fn of(sources: Sources, passed: bool) -> Result<Self, UpstreamError> {
+        let watch = Watch::new(sources.dnssec, sources.servers.len(), passed);
+        let failed = |source| UpstreamError::Nameservers { system: sources.system, source };
+        let asking = Asking::new(&sources.servers, &sources.anchors, watch.stance()).map_err(failed)?;
+        let off = sources.dnssec == Dnssec::Off;
         let inner = Arc::new(Inner {
-            servers,
-            anchors,
+            sources,
             asking: ArcSwap::from_pointee(asking),
-            looked: watch::Sender::new(config.dnssec == Dnssec::Off),
+            looked: watch::Sender::new(off),
+            passed: AtomicBool::new(passed),
             cache: Mutex::default(),
             bogus: Mutex::default(),
         });
-        if config.dnssec != Dnssec::Off {
+        if !off {
             tokio::spawn(keep_looking(Arc::downgrade(&inner), watch));
         }
         Ok(Self { inner })
@@ -179,6 +221,17 @@ impl Upstream {
             cache.keep(key, &answer, Instant::now());
         }
         answer
+    }
+}
+
+#[cfg(test)]
+impl Upstream {
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    pub(super) fn passed(&self) -> bool {
+        self.inner.passed.load(Ordering::Relaxed)
     }
 }
 
@@ -233,12 +286,13 @@ impl Inner {
 async fn keep_looking(inner: Weak<Inner>, mut watch: Watch) {
     loop {
         let Some(strong) = inner.upgrade() else { return };
-        let seen = look_at(&strong.servers).await;
+        let seen = look_at(&strong.sources.servers).await;
         let before = watch.stance().clone();
         let next = watch.take(&seen);
+        strong.passed.store(watch.ever_passed(), Ordering::Relaxed);
         let stance = watch.stance();
         if *stance != before {
-            match Asking::new(&strong.servers, &strong.anchors, stance) {
+            match Asking::new(&strong.sources.servers, &strong.sources.anchors, stance) {
                 Ok(asking) => {
                     strong.asking.store(Arc::new(asking));
                     strong.cache().clear();
@@ -246,7 +300,7 @@ async fn keep_looking(inner: Weak<Inner>, mut watch: Watch) {
                 Err(error) => tracing::error!(%error, "the nameservers are asked as before"),
             }
         }
-        say(&strong.servers, &seen, &before, stance, *strong.looked.borrow());
+        say(&strong.sources.servers, &seen, &before, stance, *strong.looked.borrow());
         strong.looked.send_replace(true);
         drop(strong);
         let Some(next) = next else { return };
