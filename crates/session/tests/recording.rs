@@ -225,6 +225,33 @@ async fn a_read_only_or_hanging_store_loses_nothing() {
     }
 }
 
+/// Its schema is not to be brought up to date, each time after much work.
+struct Outdated;
+
+impl SessionStore for Outdated {
+    async fn write(&mut self, _: &Bundle) -> Result<(), StoreError> {
+        let full = sqlx::Error::Protocol("database or disk is full".into());
+        let source = Box::new(sqlx::migrate::MigrateError::ExecuteMigration(full, 3));
+        Err(StoreError::Migrate { path: "sessions.db".into(), source })
+    }
+
+    async fn prune(&mut self, _: SystemTime) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+#[tokio::test]
+async fn a_schema_that_cannot_be_brought_up_to_date_is_left_alone_for_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, _thread) = Recorder::start(Outdated, hasty(dir.path())).unwrap();
+    let sent = noops(&recorder, SessionId::at(moment(0), 1), 10);
+    until(&recorder, |stats| stats.spooled >= sent).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    recorder.flush().await;
+    let stats = until(&recorder, |_| true).await;
+    assert_eq!((stats.failures, stats.dropped), (1, 0), "others would have been tried ten times");
+}
+
 #[tokio::test]
 async fn the_next_process_loads_what_the_last_one_spooled() {
     let dir = tempfile::tempdir().unwrap();
