@@ -1,13 +1,14 @@
 //! What a node must not leave behind: judged by names that only this node used, so that scenarios can run side by side.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
 /// Everything that is still there of the node with this folder and cgroup name, and of the namespaces that its containers had; empty
 /// if it is gone without a trace.
-pub fn of(folder: &Path, run: &Path, cgroup: &str, namespaces: &BTreeSet<String>) -> String {
+pub fn of(folder: &Path, run: &Path, cgroup: &str, namespaces: &Namespaces) -> String {
     let mut found = String::new();
     for holder in holders(namespaces) {
         let _ = writeln!(found, "namespace {holder}");
@@ -36,40 +37,53 @@ pub fn of(folder: &Path, run: &Path, cgroup: &str, namespaces: &BTreeSet<String>
     found
 }
 
-/// The namespaces that processes in this cgroup have and `warren up` with this pid has not, as the kernel writes them (`net:[4026532001]`).
-pub fn namespaces(cgroup: &str, up: u32) -> BTreeSet<String> {
-    let of = |pid: &str| -> BTreeSet<String> { links(&format!("/proc/{pid}/ns")).collect() };
+/// Namespaces by the names that the kernel gives them (`net:[4026532001]`). They are held, because a name is given to the next namespace as soon as
+/// nobody has the one before.
+pub type Namespaces = BTreeMap<String, File>;
+
+/// The namespaces that processes in this cgroup have and `warren up` with this pid has not.
+pub fn namespaces(cgroup: &str, up: u32) -> Namespaces {
+    let not_theirs: BTreeSet<String> = links(&format!("/proc/{up}/ns")).map(|(name, _)| name).collect();
     let inside = processes().into_iter().filter(|(_, p)| p.cgroups.contains(&format!("/{cgroup}/")));
-    let all: BTreeSet<String> = inside.flat_map(|(pid, _)| of(&pid.to_string())).collect();
-    all.difference(&of(&up.to_string())).cloned().collect()
+    let theirs = inside.flat_map(|(pid, _)| links(&format!("/proc/{pid}/ns")));
+    let held = theirs.filter(|(name, _)| !not_theirs.contains(name)).filter_map(|(_, path)| {
+        let file = File::open(path).ok()?;
+        // As it is called now that it is held.
+        let name = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+        Some((name.to_string_lossy().into_owned(), file))
+    });
+    held.filter(|(name, _)| !not_theirs.contains(name)).collect()
 }
 
-/// What keeps any of these: processes in them, open descriptors, mounts.
-fn holders(namespaces: &BTreeSet<String>) -> Vec<String> {
+/// What keeps any of these beside us: processes in them, open descriptors, mounts.
+fn holders(namespaces: &Namespaces) -> Vec<String> {
     if namespaces.is_empty() {
         return Vec::new();
     }
     let mut found = Vec::new();
-    for (pid, process) in processes() {
+    let us = std::process::id();
+    // A child of ours has what we have until it is what it is to become.
+    for (pid, process) in processes().into_iter().filter(|(pid, process)| *pid != us && process.parent != us) {
         for (place, what) in [("ns", "has"), ("fd", "holds")] {
-            for name in links(&format!("/proc/{pid}/{place}")).filter(|name| namespaces.contains(name)) {
+            let links = links(&format!("/proc/{pid}/{place}")).map(|(name, _)| name);
+            for name in links.filter(|name| namespaces.contains_key(name)) {
                 found.push(format!("{name}: process {pid} {what} it: {}", process.command));
             }
         }
     }
     // The fourth field of an nsfs mount is the namespace.
     for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
-        if line.split(' ').nth(3).is_some_and(|root| namespaces.contains(root)) {
+        if line.split(' ').nth(3).is_some_and(|root| namespaces.contains_key(root)) {
             found.push(format!("mounted: {line}"));
         }
     }
     found
 }
 
-/// Where the links of a folder lead; none if it is gone.
-fn links(folder: &str) -> impl Iterator<Item = String> {
+/// Where the links of a folder lead, and where they are; none if it is gone.
+fn links(folder: &str) -> impl Iterator<Item = (String, PathBuf)> + use<> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()))
+    entries.filter_map(|entry| Some((fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned(), entry.path())))
 }
 
 /// A process as `/proc` tells it.
@@ -102,7 +116,7 @@ pub fn processes() -> Vec<(u32, Process)> {
 /// Cgroup folders of this name, in every hierarchy, with all below them.
 fn cgroups(name: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let mut open: Vec<_> = vec![std::path::PathBuf::from("/sys/fs/cgroup")];
+    let mut open: Vec<_> = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             if !entry.file_type().is_ok_and(|t| t.is_dir()) {
@@ -119,18 +133,27 @@ fn cgroups(name: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
     #[test]
     fn who_holds_a_namespace_is_found() {
-        let own: BTreeSet<String> = links("/proc/self/ns").filter(|name| name.starts_with("uts:")).collect();
-        assert_eq!(own.len(), 1);
-        let me = format!("process {} ", std::process::id());
-        assert!(holders(&own).iter().any(|holder| holder.contains(&format!("{me}has it"))));
-        let open = fs::File::open("/proc/self/ns/uts").expect("our own namespace");
-        assert!(holders(&own).iter().any(|holder| holder.contains(&format!("{me}holds it"))), "{:?}", open.as_fd());
-        assert!(holders(&BTreeSet::from(["uts:[1]".to_owned()])).is_empty());
+        // A shell of another parent, which stays while its input is open and has our namespaces.
+        let mut other = Command::new("sh");
+        other.args(["-c", "exec 3<&0; (read line <&3) & echo $!; wait"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut other = other.spawn().expect("a shell");
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(other.stdout.take().expect("its output")), &mut line)
+            .expect("what it says");
+        let pid: u32 = line.trim().parse().expect("a pid");
+        let (name, path) = links("/proc/self/ns").find(|(name, _)| name.starts_with("uts:")).expect("our own");
+        let own = Namespaces::from([(name, File::open(path).expect("our own namespace"))]);
+        let found = holders(&own);
+        assert!(found.iter().any(|holder| holder.contains(&format!("process {pid} has it"))), "{pid}: {found:?}");
+        assert!(!found.iter().any(|holder| holder.contains(&format!("process {} ", std::process::id()))));
+        drop(other.stdin.take());
+        other.wait().expect("its end");
+        assert!(holders(&Namespaces::new()).is_empty());
     }
 }

@@ -1,6 +1,5 @@
 //! The running node.
 
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -37,7 +36,7 @@ pub struct Node<'lab> {
     log: Arc<Log>,
     letters: AtomicU32,
     /// Of containers, as far as they were seen when the node ended.
-    namespaces: Mutex<BTreeSet<String>>,
+    namespaces: Mutex<leftovers::Namespaces>,
 }
 
 /// What `warren send` answered.
