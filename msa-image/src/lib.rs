@@ -16,6 +16,7 @@
 //! | [`delivery`] | where mail goes out |
 //! | [`control`] | the platform's channel |
 //! | [`pid1`] | signals and panics |
+//! | [`places`] | how many sessions there may be |
 //!
 //! Promises: `250` only after the message is on stable storage; what was accepted is delivered or reported, whatever is
 //! killed when; the process costs nothing while nothing is due.
@@ -31,6 +32,7 @@ pub mod entrance;
 pub mod life;
 pub mod mail;
 pub mod pid1;
+pub mod places;
 pub mod store;
 
 #[cfg(test)]
@@ -41,6 +43,7 @@ mod tests;
 use activity::Activity;
 use control::Control;
 use delivery::Deliveries;
+use places::Places;
 use store::Store;
 use tokio::sync::Notify;
 use warren_control::{Retry, Settings};
@@ -49,6 +52,8 @@ use warren_control::{Retry, Settings};
 pub struct Msa {
     /// The platform.
     pub control: Control,
+    /// How many sessions there may be.
+    pub places: Places,
     /// Whether anything is going on.
     pub activity: Activity,
     /// The volume.

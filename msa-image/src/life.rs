@@ -17,6 +17,7 @@ use crate::delivery::dial::Dial;
 use crate::delivery::route::Resolve;
 use crate::delivery::{self, Deliveries};
 use crate::entrance::{self, Entrance};
+use crate::places::Places;
 use crate::store::Store;
 use crate::{Msa, plain_settings};
 use std::path::PathBuf;
@@ -85,11 +86,13 @@ impl Doors {
 
 /// Serves until there is nothing more to do. Returns after the last word to the platform.
 pub async fn run(sockets: Sockets, parts: Parts) {
+    let places = Places::here();
     let msa = Arc::new(Msa {
+        places,
         control: parts.control,
         activity: Activity::default(),
         store: Store::new(parts.volume),
-        deliveries: Deliveries::new(parts.resolver, parts.dialer),
+        deliveries: Deliveries::new(parts.resolver, parts.dialer, places.out),
         first_banner: Notify::new(),
     });
     tokio::spawn(msa.control.clone().serve(sockets.control));

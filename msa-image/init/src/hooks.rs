@@ -156,13 +156,24 @@ fn level(line: &str) -> Level {
 }
 
 fn environment(settings: &Settings) -> BTreeMap<&'static str, String> {
-    let Settings { tenant, hostname, domains, max_message_bytes, max_recipients, retry, hop_limit, .. } = settings;
+    let Settings {
+        tenant,
+        hostname,
+        domains,
+        max_message_bytes,
+        max_recipients,
+        max_queue_bytes,
+        retry,
+        hop_limit,
+        ..
+    } = settings;
     BTreeMap::from([
         ("WARREN_TENANT", tenant.to_string()),
         ("WARREN_HOSTNAME", hostname.clone()),
         ("WARREN_DOMAINS", domains.join(" ")),
         ("WARREN_MAX_MESSAGE_BYTES", max_message_bytes.to_string()),
         ("WARREN_MAX_RECIPIENTS", max_recipients.to_string()),
+        ("WARREN_MAX_QUEUE_BYTES", max_queue_bytes.to_string()),
         ("WARREN_HOP_LIMIT", hop_limit.to_string()),
         ("WARREN_RETRY_FIRST_MS", retry.first_ms.to_string()),
         ("WARREN_RETRY_MAX_MS", retry.max_ms.to_string()),

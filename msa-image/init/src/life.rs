@@ -1,7 +1,7 @@
 //! From start to sleep.
 //!
 //! ```text
-//!   settings ──▶ configure ──▶ run ──▶ both entrances listen ──▶ Ready ──▶ watch traffic and queue
+//!   settings ──▶ gate ──▶ configure ──▶ run ──▶ both entrances listen ──▶ Ready ──▶ watch traffic and queue
 //!                                                                             │ quiet for idle, nothing due soon
 //!                        exit 0 ◀── Sleeping ◀── next-due ◀── all ended ◀─────┘
 //! ```
@@ -20,6 +20,7 @@ use warren_msa::store::{Store, VOLUME};
 
 use crate::children::{Children, Ended};
 use crate::freeze;
+use crate::gate;
 use crate::hooks::{self, Waiting};
 use crate::programs;
 use crate::traffic::Traffic;
@@ -36,6 +37,7 @@ pub async fn live(control: &Control, children: &Children) -> io::Result<()> {
     let store = Store::new(VOLUME.into());
     let Some(settings) = first_settings(control).await else { return Ok(()) };
     store.next_due(Some(now_ms())).await.map_err(io::Error::other)?;
+    gate::open(control)?;
     hooks::configure(&settings, children, control).await?;
     let mut program = hooks::run(children, control)?;
     let served = match listening(&mut program).await {

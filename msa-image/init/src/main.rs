@@ -5,7 +5,8 @@
 //!                                  │     ├────▶ /warren/run         the mail program, in the foreground; its output is the log
 //!                                  │     ├────▶ /warren/reload      optional: the configuration has changed
 //!                                  │     └────▶ /warren/queue       a line for each message: when it is tried next
-//!                                  └ /proc: who is connected, what still runs
+//!                                  ├ /proc: who is connected, what still runs
+//!                                  └ gate: rules that the program has not, asked by it as of a milter
 //! ```
 //!
 //! It speaks for the program what CONTRACT.md asks of an image and knows nothing about it: what is particular stands in the image's hooks.
@@ -15,9 +16,12 @@
 
 mod children;
 mod freeze;
+mod gate;
 mod hooks;
 mod life;
+mod milter;
 mod programs;
+mod room;
 mod traffic;
 
 use std::process::ExitCode;

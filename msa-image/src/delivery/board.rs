@@ -14,10 +14,6 @@ use warren_smtp::{Host, Mailbox};
 
 /// Sessions to one destination at a time: more than a small MX likes to see from one sender is rude.
 pub const PER_DESTINATION: usize = 4;
-/// Sessions at a time.
-pub const IN_ALL: usize = 40;
-/// Beyond this many sessions a destination gets its first only: several tarpits leave the other half to the rest.
-pub const SEVERAL_UP_TO: usize = IN_ALL / 2;
 /// Recipients in one transaction: what every MX must take (RFC 5321 §4.5.3.1.8).
 pub const PER_TRANSACTION: usize = 100;
 
@@ -40,8 +36,10 @@ pub struct Plan {
 }
 
 /// The state of all deliveries.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Board {
+    /// Sessions at a time.
+    most: usize,
     messages: HashMap<MessageId, Entry>,
     due: BTreeSet<(u64, MessageId, Item)>,
     destinations: BTreeMap<Host, Destination>,
@@ -69,6 +67,17 @@ struct Destination {
 }
 
 impl Board {
+    /// Empty, with so many sessions at a time.
+    #[must_use]
+    pub fn with(most: usize) -> Self {
+        Self { most, messages: HashMap::new(), due: BTreeSet::new(), destinations: BTreeMap::new(), sessions: 0 }
+    }
+
+    /// Beyond this many sessions a destination gets its first only: several tarpits leave the other half to the rest.
+    fn several_up_to(&self) -> usize {
+        self.most / 2
+    }
+
     /// Takes in a message: its pending recipients by their due times, or a look at once if none is pending.
     pub fn take_in(&mut self, envelope: Envelope, now_ms: u64) {
         let id = envelope.id.clone();
@@ -120,8 +129,8 @@ impl Board {
                 recipients.chunks(PER_TRANSACTION).map(|part| Job { id: id.clone(), recipients: part.to_vec() }),
             );
         }
-        while self.sessions < IN_ALL {
-            let most = if self.sessions < SEVERAL_UP_TO { PER_DESTINATION } else { 1 };
+        while self.sessions < self.most {
+            let most = if self.sessions < self.several_up_to() { PER_DESTINATION } else { 1 };
             let wanting = self
                 .destinations
                 .iter_mut()
@@ -242,6 +251,8 @@ mod tests {
     use super::*;
     use warren_queue::{Content, Origin, Recipient};
 
+    const IN_ALL: usize = 40;
+
     fn envelope(number: usize, paths: &[&str]) -> Envelope {
         Envelope {
             version: Envelope::VERSION,
@@ -263,7 +274,7 @@ mod tests {
 
     #[test]
     fn recipients_are_grouped_by_domain_and_nothing_starts_early() {
-        let mut board = Board::default();
+        let mut board = Board::with(IN_ALL);
         board.take_in(envelope(1, &["a@X.example", "b@y.example", "c@x.example"]), 0);
         assert_eq!((board.plan(9), board.next_due()), (Plan::default(), Some(10)));
         let sessions: BTreeMap<Host, Job> = board.plan(10).sessions.into_iter().collect();
@@ -275,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_tarpit_leaves_room_for_others() {
-        let mut board = Board::default();
+        let mut board = Board::with(IN_ALL);
         (0..80).for_each(|number| board.take_in(envelope(number, &["x@tarpit.example"]), 0));
         assert_eq!(board.plan(10).sessions.len(), PER_DESTINATION);
         assert_eq!(board.plan(10), Plan::default());
@@ -285,7 +296,7 @@ mod tests {
 
     #[test]
     fn many_destinations_are_bounded_and_all_get_their_turn() {
-        let mut board = Board::default();
+        let mut board = Board::with(IN_ALL);
         for number in 0..(3 * IN_ALL) {
             let path = format!("x@d{number}.example");
             board.take_in(envelope(number, &[&path]), 0);
@@ -309,13 +320,37 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_jumps_brings_no_storm_and_strands_nobody() {
+        const HOURS: u64 = 6 * 3_600_000;
+        let mut board = Board::with(IN_ALL);
+        for number in 0..(2 * IN_ALL) {
+            let mut later = envelope(number, &[&format!("x@d{number}.example")]);
+            later.recipients[0].due_ms = 10 + number as u64 * 60_000;
+            board.take_in(later, 0);
+        }
+        assert_eq!(board.plan(10).sessions.len(), 1);
+        // Ahead, everything is due at once, and has its turn as if it came one by one.
+        let mut under_way = board.plan(10 + HOURS).sessions;
+        assert_eq!(under_way.len(), IN_ALL - 1);
+        // Set back, what was due stays so.
+        while let Some((host, job)) = under_way.pop() {
+            board.finish(&job, settled);
+            board.forget(&job.id);
+            board.session_ended(&host);
+            under_way.extend(board.plan(10).sessions);
+            assert!(under_way.len() < IN_ALL);
+        }
+        assert_eq!((board.len(), board.next_due()), (1, None), "the first one is under way still");
+    }
+
+    #[test]
     fn several_tarpits_leave_room_too() {
-        let mut board = Board::default();
+        let mut board = Board::with(IN_ALL);
         for number in 0..(10 * PER_DESTINATION) {
             let path = format!("x@tarpit{}.example", number % 10);
             board.take_in(envelope(number, &[&path]), 0);
         }
-        assert_eq!(board.plan(10).sessions.len(), SEVERAL_UP_TO);
+        assert_eq!(board.plan(10).sessions.len(), IN_ALL / 2);
         board.take_in(envelope(100, &["x@fast.example"]), 10);
         assert_eq!(board.plan(10).sessions.len(), 1);
     }
@@ -324,7 +359,7 @@ mod tests {
     fn long_lists_are_split() {
         let paths: Vec<String> = (0..250).map(|n| format!("r{n}@x.example")).collect();
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-        let mut board = Board::default();
+        let mut board = Board::with(IN_ALL);
         board.take_in(envelope(1, &paths), 0);
         let sessions = board.plan(10).sessions;
         assert_eq!(sessions.len(), 3);
@@ -334,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_deferred_recipient_waits_for_its_time() {
-        let mut board = Board::default();
+        let mut board = Board::with(IN_ALL);
         board.take_in(envelope(1, &["a@x.example"]), 0);
         let (host, job) = board.plan(10).sessions.remove(0);
         assert!(board.in_flight(&job.id));
@@ -346,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_settled_message_is_looked_at_once() {
-        let mut board = Board::default();
+        let mut board = Board::with(IN_ALL);
         let mut done = envelope(1, &["a@x.example"]);
         settled(&mut done);
         board.take_in(done.clone(), 7);

@@ -49,11 +49,11 @@ pub struct Deliveries {
 }
 
 impl Deliveries {
-    /// With who is asked and who connects.
+    /// With who is asked and who connects, and so many sessions at a time.
     #[must_use]
-    pub fn new(resolver: Arc<dyn Resolve>, dialer: Arc<dyn Dial>) -> Self {
+    pub fn new(resolver: Arc<dyn Resolve>, dialer: Arc<dyn Dial>, sessions: usize) -> Self {
         Self {
-            board: Mutex::default(),
+            board: Mutex::new(Board::with(sessions)),
             wake: Notify::new(),
             scanned: AtomicBool::new(false),
             stats: Mutex::default(),

@@ -30,8 +30,6 @@ pub enum Entrance {
     Relay,
 }
 
-/// Connections in and out at a time; whoever comes beyond is told to come later.
-const MAX_BUSY: usize = 150;
 /// How long a greeting may wait for the platform's settings.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may be silent (RFC 5321 §4.5.3.2.7).
@@ -81,7 +79,7 @@ async fn session(stream: TcpStream, entrance: Entrance, msa: &Msa) {
         msa.control.log(Level::Warn, "no settings came, a connection was turned away");
         return turn_away(stream, "not configured yet").await;
     };
-    if msa.activity.busy() > MAX_BUSY {
+    if msa.activity.busy() > msa.places.all {
         return turn_away(stream, "too many connections").await;
     }
     let server = Server::new(config(&settings));

@@ -1,0 +1,108 @@
+//! What the volume holds, against what it may hold.
+//!
+//! A program that was not written for Warren has no limit for its queue as a whole. So it is measured where mail comes in: a message is
+//! refused while its user can still be told why. What the program writes beside that meets the launcher's watcher.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Each file takes this much at least, as the launcher's watcher counts.
+const PER_FILE: u64 = 4096;
+/// A measurement is believed for so many times as long as it took: at most a tenth of the time goes into measuring.
+const BELIEVED: u32 = 9;
+
+/// The volume, as it was last measured.
+#[derive(Debug)]
+pub struct Room {
+    volume: PathBuf,
+    last: Option<Measured>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    used: u64,
+    until: Instant,
+}
+
+impl Room {
+    /// Of the volume that is mounted there. Nothing is looked at yet.
+    pub fn of(volume: PathBuf) -> Room {
+        Room { volume, last: None }
+    }
+
+    /// What it holds, in bytes; may be a little old.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn used(&mut self) -> io::Result<u64> {
+        let began = Instant::now();
+        if let Some(used) = self.believed(began) {
+            return Ok(used);
+        }
+        let used = measure(&self.volume)?;
+        self.note(used, Instant::now(), began.elapsed());
+        Ok(used)
+    }
+
+    fn believed(&self, now: Instant) -> Option<u64> {
+        self.last.filter(|last| now < last.until).map(|last| last.used)
+    }
+
+    fn note(&mut self, used: u64, now: Instant, took: Duration) {
+        self.last = Some(Measured { used, until: now + took * BELIEVED });
+    }
+}
+
+/// All regular files below a folder.
+fn measure(folder: &Path) -> io::Result<u64> {
+    let (mut used, mut open) = (0_u64, vec![folder.to_owned()]);
+    while let Some(folder) = open.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // The program removes what it is done with.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !open.is_empty() => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            // Of a link the link itself, so this ends.
+            let Ok((entry, kind)) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind))) else {
+                continue;
+            };
+            if kind.is_dir() {
+                open.push(entry.path());
+            } else if kind.is_file()
+                && let Ok(found) = entry.metadata()
+            {
+                used = used.saturating_add(found.len().max(PER_FILE));
+            }
+        }
+    }
+    Ok(used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_count_wherever_they_are() {
+        let volume = tempfile::tempdir().unwrap();
+        fs::create_dir_all(volume.path().join("deferred/A")).unwrap();
+        fs::write(volume.path().join("deferred/A/1"), [0; 10_000]).unwrap();
+        fs::write(volume.path().join("small"), "x").unwrap();
+        std::os::unix::fs::symlink("..", volume.path().join("deferred/up")).unwrap();
+        assert_eq!(Room::of(volume.path().to_owned()).used().unwrap(), 10_000 + PER_FILE);
+        assert!(Room::of(volume.path().join("none")).used().is_err());
+    }
+
+    #[test]
+    fn it_is_not_measured_all_the_time() {
+        let (mut room, now) = (Room::of(PathBuf::new()), Instant::now());
+        assert_eq!(room.believed(now), None);
+        room.note(5, now, Duration::from_millis(10));
+        assert_eq!(room.believed(now + Duration::from_millis(89)), Some(5));
+        assert_eq!(room.believed(now + Duration::from_millis(90)), None);
+    }
+}
