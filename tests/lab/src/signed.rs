@@ -39,6 +39,8 @@ pub enum Signing {
     Right,
     /// The same, and what is not there is denied by NSEC3.
     Hashed,
+    /// The same, and unsigned zones below it are left out of that (RFC 5155 §6).
+    OptOut,
     /// Not at all, and its parent says so.
     Unsigned,
     /// Its addresses and MX records are others than those that were signed.
@@ -226,8 +228,11 @@ impl Bind {
         }
         let signed = format!("{file}.signed");
         let mut sign = vec!["-q", "-S", "-g", "-o", &origin, "-f", &signed];
-        if zone.signing == Signing::Hashed {
+        if matches!(zone.signing, Signing::Hashed | Signing::OptOut) {
             sign.extend(["-3", "-", "-H", "0"]);
+        }
+        if zone.signing == Signing::OptOut {
+            sign.push("-A");
         }
         if zone.signing == Signing::Expired {
             sign.extend(["-P", "-s", "20240101000000", "-e", "20240201000000"]);
@@ -242,7 +247,7 @@ impl Bind {
                 fs::write(&signed, text.replace("198.51.100.", "198.51.101.").replace("\tMX\t10 ", "\tMX\t11 "))?;
             }
             Signing::Stripped => fs::write(self.home.join(&signed), text)?,
-            Signing::Right | Signing::Hashed | Signing::Unsigned | Signing::Expired => {}
+            Signing::Right | Signing::Hashed | Signing::OptOut | Signing::Unsigned | Signing::Expired => {}
         }
         Ok(())
     }

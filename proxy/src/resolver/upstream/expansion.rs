@@ -86,7 +86,7 @@ pub(super) fn rrsig(record: &Record) -> Option<&RRSIG> {
 }
 
 /// Whether it is this zone's own word. A parent's NSEC says nothing about names of its child.
-fn signed_by(owner: &Name, covered: RecordType, signer: &Name, authorities: &[Record]) -> bool {
+pub(super) fn signed_by(owner: &Name, covered: RecordType, signer: &Name, authorities: &[Record]) -> bool {
     authorities.iter().filter(|record| record.name == *owner).filter_map(rrsig).any(|rrsig| {
         let input = rrsig.input();
         input.type_covered == covered && input.signer_name == *signer
@@ -107,13 +107,23 @@ fn denies(name: &Name, owner: &Name, nsec: &NSEC) -> bool {
 
 /// Whether the hash of `name` lies between that of an NSEC3 record's owner and the next.
 fn covers(name: &Name, owner: &Name, nsec3: &NSEC3) -> bool {
+    hashed(name, nsec3).is_some_and(|hash| spans(&hash, owner, nsec3))
+}
+
+/// The hash of `name`, as this record's owner is spelt, in lower case; none if that is too much work.
+pub(super) fn hashed(name: &Name, nsec3: &NSEC3) -> Option<Vec<u8>> {
     if nsec3.iterations() > MOST_ITERATIONS {
-        return false;
+        return None;
     }
-    let Ok(hash) = nsec3.hash_algorithm().hash(nsec3.salt(), name, nsec3.iterations()) else { return false };
+    let hash = nsec3.hash_algorithm().hash(nsec3.salt(), name, nsec3.iterations()).ok()?;
+    Some(base32(hash.as_ref()))
+}
+
+/// Whether a hash lies between that of an NSEC3 record's owner and the next.
+pub(super) fn spans(hash: &[u8], owner: &Name, nsec3: &NSEC3) -> bool {
     let Some(owner) = owner.iter().next() else { return false };
-    let (hash, next) = (base32(hash.as_ref()), base32(nsec3.next_hashed_owner_name()));
-    let owner = owner.to_ascii_lowercase();
+    let (owner, next) = (owner.to_ascii_lowercase(), base32(nsec3.next_hashed_owner_name()));
+    let (owner, next) = (&owner[..], &next[..]);
     // The last record leads back to the first.
     if owner < next { owner < hash && hash < next } else { owner < hash || hash < next }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Upstream::find ─▶ cache ─▶ nameservers::Asking (hickory: UDP, TCP, validation of records) ─▶ response (pure): what there is of a name
-//!        ▲                                                                     │                     └─ expansion (pure): wildcards
+//!        ▲                            ▲                                        │                     ├─ expansion (pure): wildcards
+//!        │                            └─ DS records, from the root down ─ cuts (pure) ◀──────────────┘  unsigned, as it is claimed?
 //!        └──────────── and of what an alias leads to ──────────────────────────┘
 //! ```
 //!
@@ -10,9 +11,12 @@
 //! its zone is signed, fails (SERVFAIL to the MSA), and so does what nobody can tell.
 
 mod cache;
+mod cuts;
 mod expansion;
 mod nameservers;
 mod response;
+#[cfg(test)]
+mod samples;
 
 use std::{
     net::SocketAddr,
@@ -36,10 +40,15 @@ use warren_config::{Dnssec, Resolver};
 
 use self::{
     cache::Cache,
+    cuts::Cut,
     nameservers::{Asking, address, look_at, say, server},
-    response::{Bogus, Here},
+    response::{Bogus, Here, Trust},
 };
-use super::{answer::Found, watch::Watch};
+use super::{
+    answer::Found,
+    counts::{Counts, LookedUp},
+    watch::Watch,
+};
 
 /// How long a question may take in all: MSAs ask again after five seconds and give up after ten or more.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -47,6 +56,8 @@ const DEADLINE: Duration = Duration::from_secs(8);
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// Aliases followed.
 const MAX_ALIASES: usize = 8;
+/// Labels of a name below which nobody looks for the end of trust: the reverse name of an IPv6 address has 34.
+const MAX_CUTS: usize = 40;
 /// What does not validate is said so often: a hostile domain must not fill the log.
 const SAY_BOGUS: Duration = Duration::from_secs(60);
 /// Top-level names that are never asked for (RFC 6761, RFC 7686): who runs a nameserver would learn of them, and could answer.
@@ -66,6 +77,7 @@ struct Inner {
     /// Whether they ever passed signatures on.
     passed: AtomicBool,
     cache: Mutex<Cache>,
+    counts: Arc<Counts>,
     bogus: Mutex<(Option<Instant>, u64)>,
 }
 
@@ -160,7 +172,7 @@ impl Sources {
 impl Upstream {
     /// Asks the configured nameservers, or those of `/etc/resolv.conf` if there are none, and looks from now on what they are good for. Needs a runtime.
     pub fn new(config: &Resolver) -> Result<Self, UpstreamError> {
-        Self::of(Sources::read(config)?, false)
+        Self::of(Sources::read(config)?, false, Arc::default())
     }
 
     /// The same as configured now: these, with all that is known of them, if nothing has changed.
@@ -170,11 +182,23 @@ impl Upstream {
         if same && now.dnssec == old.dnssec && now.keys == old.keys {
             return Ok(self.clone());
         }
-        Self::of(now, same && self.inner.passed.load(Ordering::Relaxed))
+        Self::of(now, same && self.inner.passed.load(Ordering::Relaxed), Arc::clone(&self.inner.counts))
+    }
+
+    /// What was asked, and what came of it, reloads included.
+    #[must_use]
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.inner.counts
+    }
+
+    /// Whether answers are validated at present.
+    #[must_use]
+    pub fn validates(&self) -> bool {
+        self.inner.asking.load().validates()
     }
 
     /// `passed`: these nameservers did pass signatures on.
-    fn of(sources: Sources, passed: bool) -> Result<Self, UpstreamError> {
+    fn of(sources: Sources, passed: bool, counts: Arc<Counts>) -> Result<Self, UpstreamError> {
         let watch = Watch::new(sources.dnssec, sources.servers.len(), passed);
         let failed = |source| UpstreamError::Nameservers { system: sources.system, source };
         let asking = Asking::new(&sources.servers, &sources.anchors, watch.stance()).map_err(failed)?;
@@ -185,6 +209,7 @@ impl Upstream {
             looked: watch::Sender::new(off),
             passed: AtomicBool::new(passed),
             cache: Mutex::default(),
+            counts,
             bogus: Mutex::default(),
         });
         if !off {
@@ -204,10 +229,16 @@ impl Upstream {
         let _ = timeout(FIRST_LOOK, looked.wait_for(|looked| *looked)).await;
         let key = (name, kind);
         if let Some(known) = self.inner.cache().get(&key, Instant::now()) {
+            self.inner.counts.lookup(LookedUp::Cached);
             return known;
         }
         let asking = self.inner.asking.load_full();
         let found = timeout(DEADLINE, asking.find(&key.0, kind)).await.unwrap_or(Err(Unanswered::Late));
+        self.inner.counts.lookup(match &found {
+            Ok(_) => LookedUp::Answered,
+            Err(Unanswered::Bogus) => LookedUp::Bogus,
+            Err(_) => LookedUp::Failed,
+        });
         let answer = found.unwrap_or_else(|why| {
             if matches!(why, Unanswered::Bogus) {
                 self.inner.say_bogus(&key.0, kind);
@@ -238,7 +269,8 @@ impl Upstream {
 impl Asking {
     async fn find(&self, name: &Name, kind: RecordType) -> Result<Answer, Unanswered> {
         let mut response = self.ask(name, kind).await?;
-        let (mut here, mut secure) = response.first(kind)?;
+        let (mut here, trust) = response.first(kind)?;
+        let mut secure = self.is_secure(name, trust).await?;
         let mut way = Vec::new();
         for _ in 0..=MAX_ALIASES {
             let alias = match here {
@@ -260,9 +292,46 @@ impl Asking {
                     response.first(kind)?
                 }
             };
-            (here, secure) = (next.0, secure && next.1);
+            here = next.0;
+            secure &= self.is_secure(&target, next.1).await?;
         }
         Err(Unanswered::Aliases)
+    }
+
+    /// Whether what was found at `name` is validated; an error if it is not, and ought to be.
+    async fn is_secure(&self, name: &Name, trust: Trust) -> Result<bool, Unanswered> {
+        match trust {
+            Trust::Secure => Ok(true),
+            Trust::Insecure => Ok(false),
+            Trust::Claimed => self.trust_ends_above(name).await.map(|()| false),
+        }
+    }
+
+    /// Goes from the root down until trust ends; an error if it never does.
+    async fn trust_ends_above(&self, name: &Name) -> Result<(), Unanswered> {
+        let mut zone = Name::root();
+        for labels in 1..=name.iter().count().min(MAX_CUTS) {
+            let below = name.trim_to(labels);
+            match self.cut(&below, &zone).await? {
+                Cut::Signed => zone = below,
+                Cut::Unsigned => return Ok(()),
+                Cut::Unproven => {}
+            }
+        }
+        Err(Unanswered::Bogus)
+    }
+
+    /// What there is between `zone` and `name`, as was proven lately or is now.
+    async fn cut(&self, name: &Name, zone: &Name) -> Result<Cut, Unanswered> {
+        let cuts = || self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = cuts().get(name, Instant::now());
+        if let Some(cut) = known {
+            return Ok(cut);
+        }
+        let response = self.ask(name, RecordType::DS).await?;
+        let cut = cuts::judge(name, zone, &response);
+        cuts().keep(name.clone(), cut, cuts::lasts(&response), Instant::now());
+        Ok(cut)
     }
 }
 

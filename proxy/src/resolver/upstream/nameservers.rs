@@ -1,6 +1,10 @@
 //! The nameservers: how they are asked, and what they are good for.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use hickory_proto::{
     dnssec::TrustAnchors,
@@ -20,6 +24,7 @@ use hickory_resolver::{
 use tokio::task::JoinSet;
 
 use super::{
+    cuts::Cuts,
     expansion::MOST_ITERATIONS,
     response::{Denial, Response},
 };
@@ -41,6 +46,8 @@ pub(super) struct Asking {
     servers: Servers,
     /// The same, validating; none if nothing is validated.
     validating: Option<DnssecDnsHandle<Servers>>,
+    /// Where trust ends, and where it does not.
+    pub(super) cuts: Mutex<Cuts>,
 }
 
 impl Asking {
@@ -66,7 +73,7 @@ impl Asking {
                 // Between two different limits it takes anybody's word unseen for insecure. So it looks, and whether many count as secure is for `response` to say.
                 .nsec3_iteration_limits(Some(MOST_ITERATIONS), Some(MOST_ITERATIONS))
         });
-        Ok(Self { servers, validating })
+        Ok(Self { servers, validating, cuts: Mutex::default() })
     }
 
     /// Whether answers are validated.

@@ -7,10 +7,9 @@
 //! ```
 //!
 //! hickory-dns validates each record, and most proofs that something is not there. Three things it leaves to us. That an answer was made from a wildcard, it
-//! judges wrongly ([`expansion`](super::expansion)). Where all of the authority section is insecure, it asks for no proof at all, whoever's records those
-//! are: a stranger's unsigned SOA would make any signed record disappear. So a word of absence counts as insecure only if the records that excuse it
-//! stand above the name. And it does not ask whose word a proof is: `evil.aaa NSEC zzz.zz`, well signed, lies around everybody's names. So all of a proof
-//! has to be of one zone above the name.
+//! judges wrongly ([`expansion`](super::expansion)). That something is not signed, it believes too easily, and then asks for no proof at all: so whatever it says so of is
+//! only [claimed](Trust::Claimed) to be unsigned, which [`cuts`](super::cuts) judges. And it does not ask whose word a proof is: `evil.aaa NSEC zzz.zz`, well signed, lies
+//! around everybody's names. So all of a proof has to be of one zone above the name.
 
 use hickory_proto::{
     dnssec::Proof,
@@ -59,27 +58,38 @@ pub enum Here {
     NoName(Option<Record>),
 }
 
+/// How far what was found is to be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// All of it was validated.
+    Secure,
+    /// It counts as unsigned, for certain: nobody validates, or its own zone proves no more than that.
+    Insecure,
+    /// The library takes it for unsigned. It is, if trust ends above the name.
+    Claimed,
+}
+
 /// What does not validate, though its zone is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bogus;
 
 impl Response {
-    /// What there is of `kind` at the name that was asked for, and whether all of it was validated.
-    pub fn first(&self, kind: RecordType) -> Result<(Here, bool), Bogus> {
+    /// What there is of `kind` at the name that was asked for, and how far it is to be believed.
+    pub fn first(&self, kind: RecordType) -> Result<(Here, Trust), Bogus> {
         match self.positive(&self.asked, kind)? {
-            Some((records, secure)) => Ok((here(records, kind), secure)),
+            Some((records, trust)) => Ok((here(records, kind), trust)),
             None => self.absence(),
         }
     }
 
     /// The same of a name that an alias led to. Only what stands for itself: what is denied, or made from a wildcard, has to be asked for by its name.
     #[must_use]
-    pub fn further(&self, name: &Name, kind: RecordType) -> Option<(Here, bool)> {
+    pub fn further(&self, name: &Name, kind: RecordType) -> Option<(Here, Trust)> {
         if self.expanded(name, kind).is_some() {
             return None;
         }
-        let (records, secure) = self.positive(name, kind).ok()??;
-        Some((here(records, kind), secure))
+        let (records, trust) = self.positive(name, kind).ok()??;
+        Some((here(records, kind), trust))
     }
 
     /// Records of `kind` at `name`, or else its alias.
@@ -90,22 +100,22 @@ impl Response {
         if records.is_empty() && kind != RecordType::CNAME { of(RecordType::CNAME) } else { records }
     }
 
-    fn positive(&self, name: &Name, kind: RecordType) -> Result<Option<(Vec<Record>, bool)>, Bogus> {
+    fn positive(&self, name: &Name, kind: RecordType) -> Result<Option<(Vec<Record>, Trust)>, Bogus> {
         let records = self.records(name, kind);
         if records.is_empty() {
             return Ok(None);
         }
         let proof = |proof| records.iter().all(|record| record.proof == proof);
-        let secure = match self.denial {
-            Denial::NotJudged => false,
-            _ if proof(Proof::Insecure) => false,
+        let trust = match self.denial {
+            Denial::NotJudged => Trust::Insecure,
+            _ if proof(Proof::Insecure) => Trust::Claimed,
             _ if proof(Proof::Secure) => match self.expanded(name, kind) {
-                None => true,
+                None => Trust::Secure,
                 Some(expanded) => self.nothing_closer(name, &expanded)?,
             },
             _ => return Err(Bogus),
         };
-        Ok(Some((records.into_iter().cloned().collect(), secure)))
+        Ok(Some((records.into_iter().cloned().collect(), trust)))
     }
 
     /// The wildcard that validated records at `name` were made from, if they were.
@@ -118,26 +128,25 @@ impl Response {
     }
 
     /// Whether it is proven that no name closer than the wildcard exists; an error if it is neither that nor insecure.
-    fn nothing_closer(&self, name: &Name, expanded: &Expanded) -> Result<bool, Bogus> {
+    fn nothing_closer(&self, name: &Name, expanded: &Expanded) -> Result<Trust, Bogus> {
         let Expanded { labels, signer } = expanded;
         if proven(name, *labels, signer, &self.authorities) {
-            return Ok(true);
+            return Ok(Trust::Secure);
         }
-        proven_hashed(name, *labels, signer, &self.authorities).ok_or(Bogus)
+        proven_hashed(name, *labels, signer, &self.authorities).map(Trust::of_signed).ok_or(Bogus)
     }
 
-    fn absence(&self) -> Result<(Here, bool), Bogus> {
-        let secure = match self.denial {
-            Denial::NotJudged => false,
+    fn absence(&self) -> Result<(Here, Trust), Bogus> {
+        let trust = match self.denial {
+            Denial::NotJudged => Trust::Insecure,
             Denial::Unproven => return Err(Bogus),
-            Denial::Accepted if self.denying().next().is_some() => self.denied()?,
-            Denial::Accepted if self.excused_by_a_stranger() => return Err(Bogus),
-            Denial::Accepted => false,
+            Denial::Accepted if self.denying().next().is_some() => Trust::of_signed(self.denied()?),
+            Denial::Accepted => Trust::Claimed,
         };
         let soa = self.authorities.iter().find(|record| record.record_type() == RecordType::SOA).cloned();
         Ok(match self.code {
-            ResponseCode::NXDomain => (Here::NoName(soa), secure),
-            _ => (Here::NoData(soa), secure),
+            ResponseCode::NXDomain => (Here::NoName(soa), trust),
+            _ => (Here::NoData(soa), trust),
         })
     }
 
@@ -158,13 +167,12 @@ impl Response {
         }
         Ok(self.denying().filter_map(nsec3).all(|nsec3| nsec3.iterations() <= ITERATIONS))
     }
+}
 
-    /// Whether the library asked for no proof, because all of the authority section is insecure, and none of that is above the name.
-    fn excused_by_a_stranger(&self) -> bool {
-        let insecure = |record: &Record| record.proof == Proof::Insecure;
-        !self.authorities.is_empty()
-            && self.authorities.iter().all(insecure)
-            && !self.authorities.iter().any(|record| record.name.zone_of(&self.asked))
+impl Trust {
+    /// Of what is signed, and proven or only as good as unsigned.
+    fn of_signed(proven: bool) -> Self {
+        if proven { Self::Secure } else { Self::Insecure }
     }
 }
 
@@ -183,34 +191,15 @@ fn here(records: Vec<Record>, kind: RecordType) -> Here {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use hickory_proto::{
-        dnssec::{
-            Algorithm, Nsec3HashAlgorithm,
-            rdata::{DNSSECRData, NSEC, NSEC3, RRSIG, SigInput},
-        },
-        rr::{
-            RData, SerialNumber,
-            rdata::{A, CNAME, SOA},
-        },
+    use super::{Trust::*, *};
+    use crate::resolver::upstream::samples::{name, record, signed, signed_nsec, signed_nsec3, signed_soa, soa};
+    use hickory_proto::rr::{
+        RData,
+        rdata::{A, CNAME},
     };
-
-    fn name(text: &str) -> Name {
-        Name::from_ascii(text).unwrap()
-    }
-
-    fn record(owner: &str, data: RData, proof: Proof) -> Record {
-        let mut record = Record::from_rdata(name(owner), 300, data);
-        record.proof = proof;
-        record
-    }
 
     fn a(owner: &str, proof: Proof) -> Record {
         record(owner, RData::A(A::new(192, 0, 2, 1)), proof)
-    }
-
-    fn soa(owner: &str, proof: Proof) -> Record {
-        record(owner, RData::SOA(SOA::new(name("ns."), name("h."), 1, 1, 1, 1, 1)), proof)
     }
 
     fn response(answers: Vec<Record>, authorities: Vec<Record>, denial: Denial) -> Response {
@@ -218,32 +207,29 @@ mod tests {
     }
 
     #[test]
-    fn an_absence_is_excused_only_by_what_is_above_the_name() {
+    fn an_absence_without_proof_is_only_claimed() {
         let first = |authorities, denial| response(Vec::new(), authorities, denial).first(RecordType::A);
-        for above in ["example.", "mx.example."] {
-            let soa = soa(above, Proof::Insecure);
-            assert_eq!(first(vec![soa.clone()], Denial::Accepted), Ok((Here::NoName(Some(soa)), false)), "{above}");
+        for whoever in ["example.", "mx.example.", "insecure.", "x.mx.example."] {
+            let soa = soa(whoever, Proof::Insecure);
+            let claimed = Ok((Here::NoName(Some(soa.clone())), Claimed));
+            assert_eq!(first(vec![soa], Denial::Accepted), claimed, "{whoever}");
         }
-        for stranger in ["insecure.", "other.example.", "x.mx.example."] {
-            assert_eq!(first(vec![soa(stranger, Proof::Insecure)], Denial::Accepted), Err(Bogus), "{stranger}");
-        }
-        // The library looked for the zone's delegation itself.
-        assert_eq!(first(Vec::new(), Denial::Accepted), Ok((Here::NoName(None), false)));
-        assert_eq!(first(Vec::new(), Denial::NotJudged), Ok((Here::NoName(None), false)));
+        assert_eq!(first(Vec::new(), Denial::Accepted), Ok((Here::NoName(None), Claimed)));
+        assert_eq!(first(Vec::new(), Denial::NotJudged), Ok((Here::NoName(None), Insecure)));
         assert_eq!(first(vec![soa("example.", Proof::Insecure)], Denial::Unproven), Err(Bogus));
     }
 
     #[test]
     fn records_are_what_the_library_found_of_them() {
         let first = |proof, denial| {
-            let (here, secure) = response(vec![a("mx.example.", proof)], Vec::new(), denial).first(RecordType::A)?;
+            let (here, trust) = response(vec![a("mx.example.", proof)], Vec::new(), denial).first(RecordType::A)?;
             assert!(matches!(here, Here::Records(_)));
-            Ok(secure)
+            Ok(trust)
         };
-        assert_eq!(first(Proof::Secure, Denial::Accepted), Ok(true));
-        assert_eq!(first(Proof::Secure, Denial::Unproven), Ok(true), "it needs no denial");
-        assert_eq!(first(Proof::Insecure, Denial::Accepted), Ok(false));
-        assert_eq!(first(Proof::Secure, Denial::NotJudged), Ok(false));
+        assert_eq!(first(Proof::Secure, Denial::Accepted), Ok(Secure));
+        assert_eq!(first(Proof::Secure, Denial::Unproven), Ok(Secure), "it needs no denial");
+        assert_eq!(first(Proof::Insecure, Denial::Accepted), Ok(Claimed));
+        assert_eq!(first(Proof::Secure, Denial::NotJudged), Ok(Insecure));
         for proof in [Proof::Bogus, Proof::Indeterminate] {
             assert_eq!(first(proof, Denial::Accepted), Err(Bogus));
         }
@@ -254,67 +240,28 @@ mod tests {
         let alias = record("mx.example.", RData::CNAME(CNAME(name("host.example."))), Proof::Secure);
         let answers = vec![alias.clone(), a("host.example.", Proof::Insecure), a("stranger.example.", Proof::Secure)];
         let response = response(answers, Vec::new(), Denial::Accepted);
-        assert_eq!(response.first(RecordType::A), Ok((Here::Alias(Box::new(alias.clone())), true)));
-        assert_eq!(response.first(RecordType::CNAME), Ok((Here::Records(vec![alias]), true)));
-        let (Here::Records(found), false) = response.further(&name("host.example."), RecordType::A).unwrap() else {
+        assert_eq!(response.first(RecordType::A), Ok((Here::Alias(Box::new(alias.clone())), Secure)));
+        assert_eq!(response.first(RecordType::CNAME), Ok((Here::Records(vec![alias]), Secure)));
+        let (Here::Records(found), Claimed) = response.further(&name("host.example."), RecordType::A).unwrap() else {
             panic!("not found")
         };
         assert_eq!(found.len(), 1);
         assert_eq!(response.further(&name("nothing.example."), RecordType::A), None, "asked for by its name");
     }
 
-    /// A validated record and its signature, which was made for `labels` labels.
-    fn signed(owner: &str, data: RData, labels: u8, signer: &str) -> Vec<Record> {
-        let record = record(owner, data, Proof::Secure);
-        let input = SigInput {
-            type_covered: record.record_type(),
-            algorithm: Algorithm::ECDSAP256SHA256,
-            num_labels: labels,
-            original_ttl: 300,
-            sig_expiration: SerialNumber::new(2),
-            sig_inception: SerialNumber::new(1),
-            key_tag: 1,
-            signer_name: name(signer),
-        };
-        let signature = RData::DNSSEC(DNSSECRData::RRSIG(RRSIG::from_sig(input, vec![0])));
-        vec![record, self::record(owner, signature, Proof::Secure)]
-    }
-
-    fn signed_soa(zone: &str) -> Vec<Record> {
-        signed(zone, soa(zone, Proof::Secure).data, name(zone).num_labels(), zone)
-    }
-
-    fn signed_nsec(owner: &str, next: &str, signer: &str) -> Vec<Record> {
-        let nsec = NSEC::new(name(next), [RecordType::A]);
-        signed(owner, RData::DNSSEC(DNSSECRData::NSEC(nsec)), name(owner).num_labels(), signer)
-    }
-
-    /// An NSEC3 record of `zone` that covers the hash of `covered`, and little else.
-    fn signed_nsec3(covered: &str, zone: &str, iterations: u16, opt_out: bool) -> Vec<Record> {
-        let algorithm = Nsec3HashAlgorithm::SHA1;
-        let hash = algorithm.hash(&[1], &name(covered), iterations).unwrap().as_ref().to_vec();
-        let (mut before, mut after) = (hash.clone(), hash);
-        (before[10], after[10]) = (0, 255);
-        (before[9], after[9]) = (before[9].saturating_sub(1), after[9].saturating_add(1));
-        let nsec3 = |next| NSEC3::new(algorithm, opt_out, iterations, vec![1], next, [RecordType::A]);
-        let label = nsec3(before).next_hashed_owner_name_base32().unwrap().to_string();
-        let owner = format!("{label}.{zone}");
-        signed(&owner, RData::DNSSEC(DNSSECRData::NSEC3(nsec3(after))), name(&owner).num_labels(), zone)
-    }
-
     /// What comes of it if this is to prove that there is no `_25._tcp.mx.victim.com`.
-    fn absent(code: ResponseCode, parts: &[Vec<Record>]) -> Result<bool, Bogus> {
+    fn absent(code: ResponseCode, parts: &[Vec<Record>]) -> Result<Trust, Bogus> {
         let asked = name("_25._tcp.mx.victim.com.");
         let (answers, authorities) = (Vec::new(), parts.concat());
         let response = Response { asked, code, answers, authorities, denial: Denial::Accepted };
-        response.first(RecordType::TLSA).map(|(_, secure)| secure)
+        response.first(RecordType::TLSA).map(|(_, trust)| trust)
     }
 
     #[test]
     fn a_strangers_nsec_proves_no_absence() {
         for code in [ResponseCode::NXDomain, ResponseCode::NoError] {
             let own = signed_nsec("mx.victim.com.", "ns.victim.com.", "victim.com.");
-            assert_eq!(absent(code, &[own.clone(), signed_soa("victim.com.")]), Ok(true));
+            assert_eq!(absent(code, &[own.clone(), signed_soa("victim.com.")]), Ok(Secure));
             assert_eq!(absent(code, std::slice::from_ref(&own)), Err(Bogus), "no SOA record, so no zone");
             for (owner, next, signer, why) in [
                 ("evil.aaa.", "zzz.zz.", "aaa.", "a stranger's"),
@@ -339,8 +286,8 @@ mod tests {
         let covered = "_25._tcp.mx.victim.com.";
         for iterations in [0, 100, 150, 500] {
             let own = signed_nsec3(covered, "victim.com.", iterations, false);
-            let secure = iterations <= 100;
-            assert_eq!(absent(ResponseCode::NXDomain, &[own.clone(), signed_soa("victim.com.")]), Ok(secure));
+            let trust = if iterations <= 100 { Secure } else { Insecure };
+            assert_eq!(absent(ResponseCode::NXDomain, &[own.clone(), signed_soa("victim.com.")]), Ok(trust));
             for zone in ["aaa.", "evil.com.", "sub.mx.victim.com."] {
                 let theirs = signed_nsec3(covered, zone, iterations, false);
                 for soa in ["victim.com.", zone] {
@@ -367,15 +314,15 @@ mod tests {
             let asked = name("mx.victim.com.");
             let answers = signed("mx.victim.com.", RData::A(A::new(192, 0, 2, 1)), 2, "victim.com.");
             let response = Response { asked, code: ResponseCode::NoError, answers, authorities, denial };
-            response.first(RecordType::A).map(|(_, secure)| secure)
+            response.first(RecordType::A).map(|(_, trust)| trust)
         };
         for denial in [Denial::Accepted, Denial::Unproven] {
             let own = |iterations, opt_out| signed_nsec3("mx.victim.com.", "victim.com.", iterations, opt_out);
-            assert_eq!(first(own(0, false), denial), Ok(true));
-            assert_eq!(first(own(100, false), denial), Ok(true));
-            assert_eq!(first(own(150, false), denial), Ok(false), "as if it were not signed");
+            assert_eq!(first(own(0, false), denial), Ok(Secure));
+            assert_eq!(first(own(100, false), denial), Ok(Secure));
+            assert_eq!(first(own(150, false), denial), Ok(Insecure), "as if it were not signed");
             assert_eq!(first(own(501, false), denial), Err(Bogus), "not even looked at");
-            assert_eq!(first(own(0, true), denial), Ok(false), "there could be an unsigned delegation");
+            assert_eq!(first(own(0, true), denial), Ok(Insecure), "there could be an unsigned delegation");
             let other = signed_nsec3("other.victim.com.", "victim.com.", 0, false);
             assert_eq!(first(other.clone(), denial), Err(Bogus), "of another name");
             for iterations in [0, 150] {
