@@ -1,6 +1,7 @@
 //! The proxy alone, on the network of one of the lab's hosts: beside an MTA, or as a gateway for others.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +14,50 @@ pub const PORT: u16 = 10_025;
 
 /// How long it may take to listen, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `warren.toml` for a proxy beside an MTA of the lab, as `proxy/README.md` has it, and open for the lab's networks.
+#[derive(Clone, Copy, Debug)]
+pub struct Redirecting<'a> {
+    /// Its name.
+    pub hostname: &'a str,
+    /// The address that the MTA's mail comes from and leaves from.
+    pub own: IpAddr,
+    /// More of `[egress]`.
+    pub egress: &'a str,
+    /// More of `[proxy.standalone]`.
+    pub standalone: &'a str,
+    /// Other sections.
+    pub rest: &'a str,
+}
+
+impl Redirecting<'_> {
+    /// The tenant that the MTA is.
+    pub const TENANT: &'static str = "mta";
+
+    /// The file.
+    pub fn toml(&self) -> String {
+        let Redirecting { hostname, own, egress, standalone, rest } = self;
+        let (listen, network) = match own {
+            IpAddr::V4(_) => ("127.0.0.1", "198.51.100.0/24"),
+            IpAddr::V6(_) => ("[::1]", "2001:db8:51::/64"),
+        };
+        let tenant = Self::TENANT;
+        format!(
+            r#"hostname = "{hostname}"
+[egress]
+addresses = ["{own}"]
+allow_networks = ["{network}"]
+{egress}
+[proxy.standalone]
+listen = ["{listen}:{PORT}"]
+mode = "redirect"
+tenants = {{ "{own}" = "{tenant}" }}
+{standalone}
+{rest}
+"#
+        )
+    }
+}
 
 /// A standalone proxy; it ends when this is dropped.
 #[derive(Debug)]

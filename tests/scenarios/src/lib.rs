@@ -12,15 +12,17 @@
 //! | module | idea |
 //! |---|---|
 //! | [`setup`] | what a scenario asks of its node, as configuration files |
-//! | [`node`] | the running node |
+//! | [`node`], `log` | the running node, and what it says |
 //! | [`leftovers`] | namespaces, mounts, cgroups, processes and state that a node must not leave |
 //! | [`listing`] | an address on a block list, and off it |
 //! | [`beside`] | the proxy alone, on a host of the lab |
+//! | [`readme`] | the commands that it was set up by |
 //! | [`signed`] | a lab whose DNS is signed |
 //! | [`dialogue`] | plain SMTP, command by command |
 //! | [`visits`] | many visitors of sleeping tenants at once |
 //! | [`images`] | images made for a scenario |
 //! | [`corpus`] | real mail |
+//! | [`disk`] | disks that are full or fail |
 #![forbid(unsafe_code)]
 // The harness of tests: what fails here fails the test, with its place.
 #![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
@@ -28,10 +30,13 @@
 pub mod beside;
 pub mod corpus;
 pub mod dialogue;
+pub mod disk;
 pub mod images;
 pub mod leftovers;
 pub mod listing;
+mod log;
 pub mod node;
+pub mod readme;
 pub mod setup;
 pub mod signed;
 pub mod visits;

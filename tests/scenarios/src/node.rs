@@ -1,13 +1,12 @@
 //! The running node.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,7 +14,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use warren_lab::{Lab, find_program};
 
 use crate::dialogue::Dialogue;
+use crate::disk::Disk;
 use crate::leftovers;
+use crate::log::Log;
 use crate::setup::{PASSWORD, Setup};
 
 /// How long the node may take to come up, to go, or to come to what a scenario waits for.
@@ -30,6 +31,8 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub struct Node<'lab> {
     lab: &'lab Lab,
+    /// In the folder, so it goes before that.
+    disk: Option<Disk>,
     folder: tempfile::TempDir,
     cgroup: String,
     up: Child,
@@ -48,12 +51,6 @@ pub struct Sent {
     pub text: String,
 }
 
-#[derive(Debug, Default)]
-struct Log {
-    lines: Mutex<Vec<String>>,
-    changed: Condvar,
-}
-
 impl<'lab> Node<'lab> {
     /// Writes the configuration, runs `warren up` and returns when it is up.
     pub fn start(lab: &'lab Lab, setup: &Setup) -> Self {
@@ -66,16 +63,17 @@ impl<'lab> Node<'lab> {
     pub fn start_unready(lab: &'lab Lab, setup: &Setup) -> Self {
         let folder = tempfile::Builder::new().prefix("warren-").tempdir().unwrap();
         let cgroup = format!("warren-t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        configure(folder.path(), &cgroup, setup);
+        setup.write(folder.path(), &cgroup);
+        let disk = setup.disk.map(|size| Disk::mount(&folder.path().join("state/volumes"), size));
         let log = Arc::new(Log::default());
         let up = run_up(lab, folder.path(), &log);
-        Node { lab, folder, cgroup, up, log, letters: AtomicU32::new(0), namespaces: Mutex::default() }
+        Node { lab, disk, folder, cgroup, up, log, letters: AtomicU32::new(0), namespaces: Mutex::default() }
     }
 
     /// Runs `warren up` again, after the node ended in whatever way.
     pub fn restart(&mut self) {
         assert!(self.up.try_wait().unwrap().is_some(), "it still runs");
-        self.log.lines.lock().unwrap().clear();
+        self.log.clear();
         self.up = run_up(self.lab, self.folder.path(), &self.log);
         self.wait_for_log(UP);
     }
@@ -95,16 +93,21 @@ impl<'lab> Node<'lab> {
         self.folder.path().join("run")
     }
 
+    /// A subcommand of `warren` on the node, to be run.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.lab.command_in_node(find_program("warren").unwrap());
+        command.args(arguments).env("WARREN_CONFIG", self.config_dir()).stdin(Stdio::null());
+        command
+    }
+
     /// Runs a subcommand of `warren` on the node.
     pub fn warren(&self, arguments: &[&str]) -> Output {
-        let mut command = self.lab.command_in_node(find_program("warren").unwrap());
-        command.args(arguments).env("WARREN_CONFIG", self.config_dir()).stdin(Stdio::null()).output().unwrap()
+        self.command(arguments).output().unwrap()
     }
 
     /// The same, with something to read on its standard input.
     pub fn warren_with_input(&self, arguments: &[&str], input: &str) -> Output {
-        let mut command = self.lab.command_in_node(find_program("warren").unwrap());
-        command.args(arguments).env("WARREN_CONFIG", self.config_dir());
+        let mut command = self.command(arguments);
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().unwrap();
         // One that does not read may have ended already.
@@ -171,22 +174,12 @@ impl<'lab> Node<'lab> {
 
     /// Waits for a line of the node's log that contains this.
     pub fn wait_for_log(&self, text: &str) -> String {
-        let end = Instant::now() + PATIENCE;
-        let mut lines = self.log.lines.lock().unwrap();
-        loop {
-            if let Some(line) = lines.iter().find(|l| l.contains(text)) {
-                return line.clone();
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no {text:?} in the node's log:\n{}", lines.join("\n"));
-            lines = self.log.changed.wait_timeout(lines, left).unwrap().0;
-        }
+        self.log.wait_for(text, PATIENCE)
     }
 
     /// The node's log so far.
     pub fn log(&self) -> String {
-        // Also after an assertion that held the lock.
-        self.log.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).join("\n")
+        self.log.text()
     }
 
     /// Waits until the question is answered with something.
@@ -247,6 +240,8 @@ impl<'lab> Node<'lab> {
         kill(self.up.id(), Signal::TERM);
         let status = self.wait_for_end();
         assert!(status.success(), "warren up ended with {status}:\n{}", self.log());
+        // Ours, not the node's.
+        drop(self.disk.take());
         let left = self.leftovers();
         assert!(left.is_empty(), "left behind:\n{left}\nthe node's log:\n{}", self.log());
     }
@@ -338,6 +333,7 @@ impl Drop for Node<'_> {
                 std::thread::park_timeout(Duration::from_millis(20));
             }
         }
+        drop(self.disk.take());
         if !self.leftovers().is_empty() {
             let _ = self.warren(&["down"]);
         }
@@ -359,102 +355,7 @@ fn run_up(lab: &Lab, folder: &Path, log: &Arc<Log>) -> Child {
     command.arg("up").arg("--config").arg(folder.join("etc"));
     let mut up = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (out, err) = (up.stdout.take().unwrap(), up.stderr.take().unwrap());
-    collect(out, Arc::clone(log));
-    collect(err, Arc::clone(log));
+    log.collect(out);
+    log.collect(err);
     up
-}
-
-fn collect(stream: impl std::io::Read + Send + 'static, log: Arc<Log>) {
-    std::thread::spawn(move || {
-        let mut stream = BufReader::new(stream);
-        let mut line = Vec::new();
-        while stream.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if std::env::var_os("WARREN_SHOW_LOG").is_some() {
-                eprintln!("{text}");
-            }
-            log.lines.lock().unwrap().push(text);
-            log.changed.notify_all();
-            line.clear();
-        }
-    });
-}
-
-/// The hash of [`PASSWORD`], made once.
-pub fn password_hash() -> &'static str {
-    static HASH: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    HASH.get_or_init(|| {
-        let mut passwd = Command::new(find_program("warren").unwrap());
-        let mut child =
-            passwd.args(["passwd", "--stdin"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(format!("{PASSWORD}\n").as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success());
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    })
-}
-
-fn configure(folder: &Path, cgroup: &str, setup: &Setup) {
-    // The node's unprivileged programs pass through here.
-    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
-    let etc = folder.join("etc");
-    let tenants = etc.join("tenants");
-    std::fs::create_dir_all(&tenants).unwrap();
-    for tenant in &setup.tenants {
-        std::fs::write(tenants.join(format!("{}.toml", tenant.name)), tenant.toml(password_hash())).unwrap();
-    }
-    let images = setup.images.clone().unwrap_or_else(crate::images::built);
-    let images = &images.display();
-    let (state, run) = (folder.join("state"), folder.join("run"));
-    let (state, run, idle, retry, slots) =
-        (state.display(), run.display(), setup.idle.as_millis(), setup.retry.as_millis(), setup.slots);
-    let (resolver, extra) = (&setup.resolver, &setup.extra);
-    let (six, six_network) = if setup.ipv6 { (", \"2001:db8:113::10\"", ", \"2001:db8:51::/64\"") } else { ("", "") };
-    std::fs::write(
-        etc.join("warren.toml"),
-        format!(
-            r#"hostname = "mail.warren.example"
-
-[egress]
-addresses = ["203.0.113.10", "203.0.113.11", "203.0.113.12"{six}]
-allow_networks = ["198.51.100.0/24"{six_network}]
-receiver = ["203.0.113.10"]
-
-[resolver]
-{resolver}
-
-[fleet]
-idle = "{idle}ms"
-slots = {slots}
-start_deadline = "60s"
-
-[retry]
-first = "{retry}ms"
-
-[cgroup]
-name = "{cgroup}"
-
-[paths]
-state = "{state}"
-run = "{run}"
-images = "{images}"
-{extra}
-"#
-        ),
-    )
-    .unwrap();
-    own(&tenants);
-}
-
-/// Tenants' files are the platform's and root's alone: they hold password hashes.
-fn own(tenants: &Path) {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
-    let line =
-        passwd.lines().find(|l| l.starts_with("warren-platform:")).expect("run deploy/prepare, which makes the users");
-    let gid: u32 = line.split(':').nth(3).unwrap().parse().unwrap();
-    let files = std::fs::read_dir(tenants).unwrap().flatten().map(|e| (e.path(), 0o640));
-    for (path, mode) in files.chain([(tenants.to_owned(), 0o750)]) {
-        std::os::unix::fs::chown(&path, Some(0), Some(gid)).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-    }
 }

@@ -32,6 +32,8 @@ pub struct Visit {
     pub banner: Result<Duration, String>,
     /// How often the MSA hung up before its banner.
     pub hung_up: usize,
+    /// Where the banner came from.
+    pub cell: Option<CellId>,
 }
 
 /// Visits all these tenants at once, each as often as it is named, and waits for the banners.
@@ -52,6 +54,23 @@ pub fn visit_all(node: &Node<'_>, tenants: &[String]) -> Vec<Visit> {
             seen.push(visit.await.unwrap());
         }
         seen
+    })
+}
+
+/// Connections to a tenant's relay entrance, on which its MSA has yet to say something; none is given up as long as it is held.
+pub fn enter(node: &Node<'_>, tenant: &str, count: usize) -> Vec<std::net::TcpStream> {
+    let socket = node.run_dir().join("platform.sock");
+    runtime().block_on(async {
+        let desk = Desk::open(&socket);
+        let mut streams = Vec::new();
+        for _ in 0..count {
+            let (_, socket) = connected(&desk, tenant, None).await.unwrap();
+            let stream = std::net::TcpStream::from(socket);
+            stream.set_nonblocking(false).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            streams.push(stream);
+        }
+        streams
     })
 }
 
@@ -76,26 +95,34 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 async fn visit(desk: &Desk, tenant: String, set_out: Instant) -> Visit {
-    let (mut stale, mut hung_up) = (None, 0);
+    let (mut stale, mut hung_up, mut served) = (None, 0, None);
     let banner = loop {
         match one_try(desk, &tenant, stale).await {
             Ok((cell, false)) if hung_up + 1 < TRIES => (stale, hung_up) = (Some(cell), hung_up + 1),
             Ok((_, false)) => break Err("it hung up before its banner, twice".into()),
-            Ok((_, true)) => break Ok(set_out.elapsed()),
+            Ok((cell, true)) => {
+                served = Some(cell);
+                break Ok(set_out.elapsed());
+            }
             Err(reason) => break Err(reason),
         }
     };
-    Visit { tenant, banner, hung_up }
+    Visit { tenant, banner, hung_up, cell: served }
 }
 
 /// The cell that was reached, and whether it greeted.
 async fn one_try(desk: &Desk, tenant: &str, stale: Option<CellId>) -> Result<(CellId, bool), String> {
+    let (cell, socket) = connected(desk, tenant, stale).await?;
+    Ok((cell, greeted(socket).await?))
+}
+
+async fn connected(desk: &Desk, tenant: &str, stale: Option<CellId>) -> Result<(CellId, OwnedFd), String> {
     let name = TenantName::new(tenant).map_err(|e| e.to_string())?;
     let wanted = |tag| ApiRequest::Connect { tag, tenant: name, entrance: Entrance::Relay, stale, recipients: 1 };
     match desk.ask(wanted).await? {
         (ApiReply::Connected { cell, .. }, mut descriptors) => {
             let socket = descriptors.pop().ok_or("connected, but without a connection")?;
-            Ok((cell, greeted(socket).await?))
+            Ok((cell, socket))
         }
         (ApiReply::Unavailable { reason, .. }, _) => Err(reason),
         (other, _) => Err(format!("{other:?}")),

@@ -78,6 +78,46 @@ fn postfix_serves_both_roads_and_sleeps() {
 }
 
 #[test]
+fn nobody_writes_as_somebody_else() {
+    let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
+    let node = Node::start(&lab, &setup());
+    let send = |header: &str, subject: &str| {
+        let letter = format!("{header}\r\nTo: <dave@plain.example>\r\nSubject: {subject}\r\n\r\nbody\r\n");
+        node.submit(ALICE, ALICE, &["dave@plain.example"], 587, letter.as_bytes())
+    };
+    for header in [
+        "From: carol@globex.example",
+        "from : Carol <carol@globex.example>",
+        "From: Alice <alice@acme.example>,\r\n\tceo@bank.example",
+        "From: alice@acme.example <ceo@bank.example>",
+        "From: alice@acme.example\r\nSender: ceo@bank.example",
+        "From: alice@acme.example\r\nFrom: ceo@bank.example",
+        "Resent-From: ceo@bank.example\r\nFrom: alice@acme.example",
+        "From: friends: ceo@bank.example;",
+        "From: undisclosed:;",
+        "From: alice",
+    ] {
+        let sent = send(header, "forged");
+        assert!(!sent.accepted && sent.text.contains("550") && sent.text.contains("5.7.1"), "{header}: {}", sent.text);
+    }
+    for (header, subject) in
+        [("From: \"Al (x)\" <Alice@ACME.example>\r\nSender:\r\n alice@acme.example", "own"), ("X-None: x", "none")]
+    {
+        let sent = send(header, subject);
+        assert!(sent.accepted, "{header}: {}", sent.text);
+        let got = lab.mailbox("plain.example", "dave").wait_for(self::subject(subject), LONG).unwrap();
+        assert!(got.header("From").unwrap().to_lowercase().contains(ALICE), "{subject}");
+    }
+    // Whatever follows a NUL, nobody sees it.
+    if send("From: alice@acme.example\0, ceo@bank.example", "nul").accepted {
+        let got = lab.mailbox("plain.example", "dave").wait_for(subject("nul"), LONG).unwrap();
+        assert!(!String::from_utf8_lossy(&got.raw).contains("ceo@"), "{}", String::from_utf8_lossy(&got.raw));
+    }
+    assert!(lab.mailbox("plain.example", "dave").messages().unwrap().iter().all(|m| !subject("forged")(m)));
+    node.stop();
+}
+
+#[test]
 fn deferred_mail_wakes_postfix() {
     let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
     // Long enough to fall asleep meanwhile on a busy machine, too.

@@ -111,7 +111,7 @@ fn a_broken_configuration_changes_nothing() {
     assert!(sent.accepted, "{}", sent.text);
     // A good one is taken up: a tenant that was not there a moment ago.
     std::fs::write(&file, good).unwrap();
-    let initech = Tenant::new("initech", "peter").toml(warren_scenarios::node::password_hash());
+    let initech = Tenant::new("initech", "peter").toml(warren_scenarios::setup::password_hash());
     std::fs::write(node.config_dir().join("tenants/initech.toml"), initech).unwrap();
     rustix::process::kill_process(up, rustix::process::Signal::HUP).unwrap();
     node.wait_until("the new tenant", || {

@@ -1,0 +1,120 @@
+//! Disks that are full, and disks that fail: a sender is told to come again, and what was answered `250` is delivered.
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use warren_lab::{Lab, LabConfig, Message};
+use warren_scenarios::corpus::note;
+use warren_scenarios::disk::{Failing, Size, fill_with_bytes, fill_with_files};
+use warren_scenarios::{Node, Sent, Setup, Tenant};
+
+const ALICE: &str = "alice@acme.example";
+const LONG: Duration = Duration::from_secs(90);
+
+fn setup() -> Setup {
+    let acme = Tenant::new("acme", "alice").forward("info", &["dave@plain.example"]);
+    Setup { tenants: vec![acme], idle: Duration::from_secs(60), retry: Duration::from_secs(2), ..Setup::default() }
+}
+
+fn submit(node: &Node<'_>, to: &str, subject: &str) -> Sent {
+    node.submit(ALICE, ALICE, &[to], 587, &note(ALICE, subject))
+}
+
+/// The answer to the message itself.
+fn forward(node: &Node<'_>, subject: &str) -> String {
+    let from = "someone@client.example";
+    node.inject(from, &["info@acme.example"], &note(from, subject)).unwrap().pop().unwrap()
+}
+
+fn arrives(lab: &Lab, node: &Node<'_>, (domain, user): (&str, &str), subject: &str) {
+    let fits = |m: &Message| m.header("Subject").as_deref() == Some(subject);
+    lab.mailbox(domain, user).wait_for(fits, LONG).unwrap_or_else(|e| panic!("{e}\n{}", node.log()));
+}
+
+/// That neither road takes a message, and says why.
+fn both_refuse(node: &Node<'_>, reply: &str, subject: &str) {
+    let sent = submit(node, "dave@plain.example", &format!("{subject}, submitted"));
+    assert!(!sent.accepted && reply.split(' ').all(|part| sent.text.contains(part)), "{subject}: {}", sent.text);
+    let answer = forward(node, &format!("{subject}, forwarded"));
+    assert!(answer.starts_with(reply), "{subject}: {answer}");
+}
+
+/// Subjects, each once.
+fn arrived(lab: &Lab) -> Vec<String> {
+    let got = lab.mailbox("plain.example", "dave").messages().unwrap();
+    let mut subjects: Vec<String> = got.iter().filter_map(|m| m.header("Subject")).collect();
+    subjects.sort();
+    subjects.dedup();
+    subjects
+}
+
+/// Messages in the only queue.
+fn messages(volumes: &Path) -> usize {
+    let volume = std::fs::read_dir(volumes).unwrap().flatten().map(|entry| entry.path().join("queue"));
+    let queue = volume.filter_map(|queue| std::fs::read_dir(queue).ok()).flatten().flatten();
+    queue.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "msg")).count()
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers() {
+    let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
+    let disk = Some(Size { mib: 64, inodes: 128 });
+    let node = Node::start(&lab, &Setup { disk, retry: Duration::from_secs(20), ..setup() });
+    let volumes = node.state_dir().join("volumes");
+    // Put off by its MX, the first is in the queue all the while; the other is gone, and makes no room while the disk is full.
+    assert!(submit(&node, "gina@later.example", "before").accepted);
+    assert!(submit(&node, "dave@plain.example", "a").accepted);
+    node.wait_until("the second to be gone", || (arrived(&lab) == ["a"] && messages(&volumes) == 1).then_some(()));
+
+    // No inode is left, but space.
+    let filler = volumes.join("filler");
+    assert!(fill_with_files(&filler) > 10);
+    both_refuse(&node, "452 4.3.1", "no inodes");
+    std::fs::remove_dir_all(&filler).unwrap();
+    assert!(submit(&node, "dave@plain.example", "b").accepted, "it does not recover");
+
+    // No space is left. The watcher may end the container for that, with the same words to its user; mail to forward is then put off.
+    fill_with_bytes(&filler);
+    let sent = submit(&node, "dave@plain.example", "no space, submitted");
+    assert!(!sent.accepted && sent.text.contains("452") && sent.text.contains("4.3.1"), "{}", sent.text);
+    let answer = forward(&node, "no space, forwarded");
+    assert!(["452 4.3.1", "451 4.3.2"].iter().any(|reply| answer.starts_with(reply)), "{answer}");
+    // The records lie elsewhere.
+    assert!(node.ask(&["sessions", "--tenant", "acme"]).contains("later.example"));
+    std::fs::remove_file(&filler).unwrap();
+    node.wait_until("its recovery", || submit(&node, "dave@plain.example", "c").accepted.then_some(()));
+
+    for subject in ["a", "b", "c"] {
+        arrives(&lab, &node, ("plain.example", "dave"), subject);
+    }
+    arrives(&lab, &node, ("later.example", "gina"), "before");
+    // Of what was refused nothing came, although what was sent after it did.
+    assert_eq!(arrived(&lab), ["a", "b", "c"]);
+    node.stop();
+}
+
+#[test]
+fn a_disk_that_cannot_sync_acknowledges_nothing() {
+    let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
+    let node = Node::start(&lab, &setup());
+    // Content and envelope are synced by the one call, directories by the other.
+    for (calls, before) in [("fdatasync", "a"), ("fsync", "b"), ("fsync,fdatasync", "c")] {
+        let deferred = format!("{calls} before");
+        let to = format!("{before}@later.example");
+        assert!(submit(&node, &to, &deferred).accepted && submit(&node, "dave@plain.example", before).accepted);
+        let pid = node.pids("warren-msa")[0];
+        let failing = Failing::of(pid, calls);
+        both_refuse(&node, "451 4.3.0", calls);
+        both_refuse(&node, "451 4.3.0", calls);
+        failing.end();
+        assert_eq!(node.pids("warren-msa"), [pid], "it did not live through it");
+        arrives(&lab, &node, ("later.example", before), &deferred);
+    }
+    assert!(submit(&node, "dave@plain.example", "d").accepted, "it does not recover");
+    for subject in ["a", "b", "c", "d"] {
+        arrives(&lab, &node, ("plain.example", "dave"), subject);
+    }
+    assert_eq!(arrived(&lab), ["a", "b", "c", "d"]);
+    node.stop();
+}
