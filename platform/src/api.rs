@@ -302,6 +302,9 @@ impl Api {
         let mut page = Page::default();
         self.asked.tell(&mut page);
         metrics::tell(&mut page, &status);
+        if let Some(launcher) = self.fleet.launcher().await.ok()? {
+            metrics::launcher::tell(&mut page, &launcher);
+        }
         self.frontdoor.tell(&mut page);
         Some(page)
     }

@@ -1,11 +1,12 @@
 //! What scrapers are told of the proxy: `docs/metrics.md` has the names.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use warren_metrics::Page;
 use warren_metrics::http::Source;
+use warren_metrics::{Page, local};
 use warren_session::recorder::Stats;
 
 use crate::counts::{Counts, label};
@@ -111,14 +112,30 @@ fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// A standalone proxy, which has nobody to speak for it.
-pub struct Standalone(pub Arc<Proxy>);
+/// A standalone proxy, which has nobody to speak for it, and speaks for the resolver beside it.
+pub struct Standalone {
+    /// The proxy.
+    pub proxy: Arc<Proxy>,
+    /// Where the resolver answers, if MTAs ask one.
+    pub resolver: Option<PathBuf>,
+}
 
 impl Source for Standalone {
     async fn page(&self) -> Page {
         let mut whole = Page::default();
-        whole.gauge("warren_up", "Whether a program answered.").add(&[("program", "proxy")], 1);
-        whole.append(page(&self.0));
+        let up = whole.gauge("warren_up", "Whether a program answered.");
+        up.add(&[("program", "proxy")], 1);
+        let resolver = match &self.resolver {
+            Some(path) => {
+                local::ask(path).await.inspect_err(|error| tracing::warn!(%error, "no metrics of the resolver"))
+            }
+            None => Ok(Page::default()),
+        };
+        if self.resolver.is_some() {
+            up.add(&[("program", "resolver")], resolver.is_ok().into());
+        }
+        whole.append(page(&self.proxy));
+        whole.append(resolver.unwrap_or_default());
         whole
     }
 }

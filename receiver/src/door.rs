@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, watch};
 use warren_daemon::{Accepting, Draining};
 use warren_smtp::Reply;
 
+use crate::counts::{Counts as Counted, Welcome};
 use crate::platform::Platform;
-use crate::session::{self, Patience};
+use crate::session::{self, House, Patience};
 use crate::settings::Settings;
 use crate::spool::Room;
 
@@ -23,10 +24,8 @@ const DRAIN: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Door {
     settings: watch::Receiver<Arc<Settings>>,
-    platform: Arc<Platform>,
-    patience: Patience,
+    house: House,
     guests: Arc<Guests>,
-    room: Arc<Room>,
     accepting: Arc<Accepting>,
     draining: Draining,
 }
@@ -44,7 +43,14 @@ impl Door {
     ) -> Self {
         let largest = settings.borrow().server.extensions.size.unwrap_or(0);
         let room = Room::of(largest.saturating_mul(LARGEST_AT_ONCE));
-        Self { settings, platform, patience, guests: Arc::default(), room, accepting: Arc::default(), draining }
+        let house = House { platform, patience, room, counts: Arc::default() };
+        Self { settings, house, guests: Arc::default(), accepting: Arc::default(), draining }
+    }
+
+    /// What comes of those who come in.
+    #[must_use]
+    pub fn counts(&self) -> &Arc<Counted> {
+        &self.house.counts
     }
 
     /// Accepts on all listeners until draining begins, then waits for open sessions, for at most half a minute.
@@ -83,21 +89,18 @@ impl Door {
         let most_of_one = if ours { usize::MAX } else { settings.connections_per_address };
         match Guests::enter(&self.guests, client.ip(), settings.connections, most_of_one) {
             Ok(place) => {
-                let session = session::serve(
-                    stream,
-                    client,
-                    settings,
-                    Arc::clone(&self.platform),
-                    self.patience,
-                    Arc::clone(&self.room),
-                    self.draining.clone(),
-                );
+                let (counts, guests) = (Arc::clone(&self.house.counts), Arc::clone(&self.guests));
+                counts.connection(Welcome::Taken);
+                counts.sessions(guests.count());
+                let session = session::serve(stream, client, settings, self.house.clone(), self.draining.clone());
                 tokio::spawn(async move {
                     session.await;
                     drop((place, open));
+                    counts.sessions(guests.count());
                 });
             }
-            Err(reply) => {
+            Err((how, reply)) => {
+                self.house.counts.connection(how);
                 tracing::info!(%client, "{reply}");
                 // A fresh socket has room for one line; whoever is flooding us gets no more of our time. Not by tokio, which
                 // would first wait to learn that there is room.
@@ -118,18 +121,23 @@ struct Counts {
 }
 
 impl Guests {
-    fn enter(guests: &Arc<Self>, address: IpAddr, most: usize, most_of_one: usize) -> Result<Place, Reply> {
+    fn enter(guests: &Arc<Self>, address: IpAddr, most: usize, most_of_one: usize) -> Result<Place, (Welcome, Reply)> {
         let who = origin(address);
         let mut counts = guests.0.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.all >= most {
-            return Err(Reply::new(421, (4, 3, 2), "too many connections, try again later"));
+            return Err((Welcome::TooMany, Reply::new(421, (4, 3, 2), "too many connections, try again later")));
         }
         if counts.of.get(&who).is_some_and(|count| *count >= most_of_one) {
-            return Err(Reply::new(421, (4, 7, 0), "too many connections from your address"));
+            let reply = Reply::new(421, (4, 7, 0), "too many connections from your address");
+            return Err((Welcome::TooManyOfAddress, reply));
         }
         counts.all += 1;
         *counts.of.entry(who).or_default() += 1;
         Ok(Place { guests: Arc::clone(guests), who })
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).all
     }
 }
 
@@ -171,9 +179,14 @@ mod tests {
         let enter = |text: &str| Guests::enter(&guests, text.parse().unwrap(), 3, 2);
         let first = enter("2001:db8::1").unwrap();
         let second = enter("2001:db8::2").unwrap();
-        assert_eq!(enter("2001:db8::3").unwrap_err().status().unwrap().to_string(), "4.7.0");
+        let refused = |text| {
+            let (how, reply) = enter(text).unwrap_err();
+            (how, reply.status().unwrap().to_string())
+        };
+        assert_eq!(refused("2001:db8::3"), (Welcome::TooManyOfAddress, "4.7.0".into()));
         let third = enter("::ffff:192.0.2.1").unwrap();
-        assert_eq!(enter("192.0.2.2").unwrap_err().status().unwrap().to_string(), "4.3.2");
+        assert_eq!(refused("192.0.2.2"), (Welcome::TooMany, "4.3.2".into()));
+        assert_eq!(guests.count(), 3);
         drop((first, second, third));
         let counts = guests.0.lock().unwrap();
         assert_eq!((counts.all, counts.of.len()), (0, 0));

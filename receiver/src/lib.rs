@@ -19,10 +19,12 @@
 //! | [`trace`] | the Received field, and counting those of others |
 //! | [`spool`] | the message while the remote waits |
 //! | [`handover`] | the message into the relay entrance |
+//! | [`counts`] | what is counted, for metrics |
 //! | [`settings`] | what of the configuration is used here |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod counts;
 pub mod door;
 pub mod handover;
 pub mod platform;

@@ -16,6 +16,7 @@ use warren_smtp::server::{Event, Server};
 use warren_smtp::{ForwardPath, Reply};
 use warren_wire::{HandshakeError, MaybeTls, within};
 
+use crate::counts::Counts;
 use crate::handover::{hand_over, unanswered};
 use crate::platform::Platform;
 use crate::settings::Settings;
@@ -61,15 +62,26 @@ enum SessionError {
     Handshake(#[from] HandshakeError),
 }
 
+/// What all sessions share.
+#[derive(Debug, Clone)]
+pub struct House {
+    /// Whom to ask.
+    pub platform: Arc<Platform>,
+    /// How long hosts may take.
+    pub patience: Patience,
+    /// Where messages wait.
+    pub room: Arc<Room>,
+    /// What is counted.
+    pub counts: Arc<Counts>,
+}
+
 struct Session {
     /// Absent only while a handshake owns it.
     stream: Option<MaybeTls>,
     client: SocketAddr,
     id: String,
     settings: Arc<Settings>,
-    platform: Arc<Platform>,
-    patience: Patience,
-    room: Arc<Room>,
+    house: House,
     server: Server,
     helo: String,
     tls: Option<String>,
@@ -88,15 +100,7 @@ struct Incoming {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve(
-    stream: TcpStream,
-    client: SocketAddr,
-    settings: Arc<Settings>,
-    platform: Arc<Platform>,
-    patience: Patience,
-    room: Arc<Room>,
-    draining: Draining,
-) {
+pub async fn serve(stream: TcpStream, client: SocketAddr, settings: Arc<Settings>, house: House, draining: Draining) {
     let server = Server::new(settings.server.clone());
     let id = new_id();
     tracing::debug!(session = %id, %client, "connected");
@@ -107,9 +111,7 @@ pub async fn serve(
         client,
         id,
         settings,
-        platform,
-        patience,
-        room,
+        house,
         server,
         helo: String::new(),
         tls: None,
@@ -126,11 +128,11 @@ pub async fn serve(
 impl Session {
     async fn run(&mut self, mut draining: Draining) -> Result<(), SessionError> {
         self.hear_early_talk().await;
-        let mut command_by = Instant::now() + self.patience.command;
+        let mut command_by = Instant::now() + self.house.patience.command;
         let mut buffer = vec![0; 16 << 10];
         loop {
             while let Some(event) = self.server.next_event() {
-                command_by = Instant::now() + self.patience.command;
+                command_by = Instant::now() + self.house.patience.command;
                 self.event(event).await?;
             }
             self.flush().await?;
@@ -143,7 +145,7 @@ impl Session {
                 continue;
             }
             let by = match &self.incoming {
-                Some(incoming) => incoming.until.min(Instant::now() + self.patience.content),
+                Some(incoming) => incoming.until.min(Instant::now() + self.house.patience.content),
                 None => command_by,
             };
             let may_drain = !draining.begun();
@@ -163,7 +165,7 @@ impl Session {
     async fn hear_early_talk(&mut self) {
         let mut buffer = [0; 512];
         if let Some(MaybeTls::Plain(stream)) = &self.stream
-            && tokio::time::timeout(self.patience.greeting, stream.readable()).await.is_ok()
+            && tokio::time::timeout(self.house.patience.greeting, stream.readable()).await.is_ok()
             && let Ok(length) = stream.try_read(&mut buffer)
         {
             self.server.receive(&buffer[..length]);
@@ -185,8 +187,12 @@ impl Session {
             Event::Rcpt { to, params } => {
                 let answer = self.rcpt(&to, params).await;
                 match answer {
-                    Ok(()) => self.server.accept(),
+                    Ok(()) => {
+                        self.house.counts.recipient(None);
+                        self.server.accept();
+                    }
                     Err(reply) => {
+                        self.house.counts.recipient(Some(&reply));
                         tracing::info!(session = %self.id, client = %self.client, to = %to, "recipient refused: {reply}");
                         self.server.reply(reply);
                     }
@@ -199,7 +205,9 @@ impl Session {
                 }
                 Err(error) => {
                     tracing::error!(session = %self.id, "spool: {error}");
-                    self.server.reply(no_room());
+                    let reply = no_room();
+                    self.house.counts.message(&reply);
+                    self.server.reply(reply);
                 }
             },
             Event::Content(content) => {
@@ -215,9 +223,11 @@ impl Session {
                 // Replies to what was pipelined before must not wait for the hand-over.
                 self.flush().await?;
                 let reply = self.message().await;
+                self.house.counts.message(&reply);
                 self.server.reply(reply);
             }
             Event::ContentAborted(why) => {
+                self.house.counts.aborted(why);
                 tracing::info!(session = %self.id, client = %self.client, "message refused: {why:?}");
                 self.forget();
             }
@@ -240,7 +250,10 @@ impl Session {
 
     async fn rcpt(&mut self, to: &ForwardPath, params: RcptParams) -> Result<(), Reply> {
         let mailbox = address_of(to, &self.settings.hostname)?;
-        let verdict = self.platform.recipient(mailbox.to_string()).await.unwrap_or_else(|error| unanswered(&error));
+        let verdict = self.house.platform.recipient(mailbox.to_string()).await.unwrap_or_else(|error| {
+            self.house.counts.unanswered();
+            unanswered(&error)
+        });
         let rules = Rules { srs: &self.settings.srs, day: today(), max_targets: self.settings.max_targets };
         let transaction = self.transaction.as_mut().ok_or_else(crate::transaction::deferred)?;
         transaction.add(&mailbox, params, seen_as(to, verdict), &rules)
@@ -248,7 +261,7 @@ impl Session {
 
     async fn open_spool(&self) -> io::Result<Incoming> {
         let id = new_id();
-        let mut spool = Spool::create(&self.settings.spool, &self.room).await?;
+        let mut spool = Spool::create(&self.settings.spool, &self.house.room).await?;
         let recipients = self.transaction.as_ref().map_or(&[][..], Transaction::recipients);
         let field = Received {
             helo: &self.helo,
@@ -266,7 +279,7 @@ impl Session {
             id,
             spool,
             hops: HopCounter::new(),
-            until: Instant::now() + self.patience.transfer,
+            until: Instant::now() + self.house.patience.transfer,
             refusal: None,
         })
     }
@@ -285,7 +298,8 @@ impl Session {
             }
             (None, None) => crate::transaction::deferred(),
             (None, Some(whole)) => {
-                hand_over(&self.platform, &self.settings.hostname, self.xclient(), whole, &mut incoming.spool).await
+                hand_over(&self.house.platform, &self.settings.hostname, self.xclient(), whole, &mut incoming.spool)
+                    .await
             }
         };
         tracing::info!(
@@ -312,7 +326,9 @@ impl Session {
         self.forget();
         self.flush().await?;
         if let Some(stream) = self.stream.take() {
-            let stream = stream.accept_tls(&self.settings.tls, self.patience.handshake).await?;
+            let accepted = stream.accept_tls(&self.settings.tls, self.house.patience.handshake).await;
+            self.house.counts.handshake(accepted.is_ok());
+            let stream = accepted?;
             self.tls = stream.tls_words();
             self.stream = Some(stream);
             self.server.tls_started();
@@ -334,7 +350,7 @@ impl Session {
             stream.write_all(&output).await?;
             stream.flush().await
         };
-        within(self.patience.content, "taking our reply", written).await
+        within(self.house.patience.content, "taking our reply", written).await
     }
 
     /// Ends the stream so that the last reply arrives: unread input would make the kernel reset the connection and take the reply with it.

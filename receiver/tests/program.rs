@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -78,6 +79,7 @@ fn line(stream: &mut BufReader<TcpStream>) -> String {
 fn signals_reload_and_drain() {
     let directory = tempfile::tempdir().unwrap();
     write_config(directory.path(), "one.warren.example");
+    std::fs::create_dir(directory.path().join("run")).unwrap();
     let (mut program, address) = Program::start(directory.path());
     let mut first = connect(address);
     assert!(line(&mut first).starts_with("220 one.warren.example"));
@@ -100,6 +102,13 @@ fn signals_reload_and_drain() {
     while line(&mut first).starts_with("250-") {}
     assert!(line(&mut first).starts_with("250 2.1.0"));
     assert!(line(&mut first).starts_with("451 4.3.0"));
+    let mut told = String::new();
+    UnixStream::connect(directory.path().join("run/receiver.sock")).unwrap().read_to_string(&mut told).unwrap();
+    let told = warren_metrics::parse(&told).unwrap();
+    assert_eq!(told.value("warren_receiver_recipients_total", &[("code", "451")]), Some(1.0));
+    assert_eq!(told.value("warren_receiver_unanswered_total", &[]), Some(1.0));
+    assert!(told.value("warren_receiver_sessions", &[]) >= Some(1.0));
+    assert!(told.value("warren_receiver_connections_total", &[("result", "taken")]) >= Some(3.0));
 
     // A transaction that is open may end; then the session does, then the program.
     program.signal(Signal::TERM);

@@ -293,6 +293,16 @@ impl Paths {
         self.run.join("proxy.sock")
     }
 
+    /// Where the resolver tells its metrics.
+    pub fn resolver_socket(&self) -> PathBuf {
+        self.run.join("resolver.sock")
+    }
+
+    /// Where the receiver tells its metrics.
+    pub fn receiver_socket(&self) -> PathBuf {
+        self.run.join("receiver.sock")
+    }
+
     /// A program's own directory below the state directory, writable by its user only: `platform`, `receiver`,
     /// `sessions` …
     pub fn own(&self, name: &str) -> PathBuf {

@@ -169,6 +169,22 @@ impl Inherited {
         tokio::net::UnixDatagram::from_std(datagram).map_err(prepare)
     }
 
+    /// The listening unix stream socket of that name, for tokio, if there is one. Needs a runtime.
+    pub fn take_unix_stream(&mut self, name: &str) -> Result<Option<tokio::net::UnixListener>, InheritError> {
+        let expected = "a listening unix stream socket";
+        if !self.0.iter().any(|(own, _)| own == name) {
+            return Ok(None);
+        }
+        let socket = self.take_unix(name, SocketType::STREAM, expected)?;
+        if !is_listening(&socket, SocketType::STREAM) {
+            return Err(InheritError::Kind { name: name.into(), expected });
+        }
+        let prepare = |source| InheritError::Prepare { name: name.into(), source };
+        let listener = unix::UnixListener::from(socket);
+        listener.set_nonblocking(true).map_err(prepare)?;
+        tokio::net::UnixListener::from_std(listener).map(Some).map_err(prepare)
+    }
+
     /// The one listening unix SEQPACKET socket of that name.
     pub fn take_seqpacket(&mut self, name: &str) -> Result<OwnedFd, InheritError> {
         let socket = self.take_unix(name, SocketType::SEQPACKET, "a listening unix seqpacket socket")?;

@@ -85,8 +85,14 @@ async fn start(arguments: Arguments, diary: Diary) -> anyhow::Result<()> {
     };
     let api = Arc::new(api);
     if let Some(address) = book.node.metrics.listen {
-        let node = metrics::Node { api: Arc::clone(&api), proxy: book.node.paths.proxy_socket() };
-        tokio::spawn(metrics::serve(address, node));
+        let paths = &book.node.paths;
+        let node = metrics::node::Node {
+            api: Arc::clone(&api),
+            proxy: paths.proxy_socket(),
+            resolver: paths.resolver_socket(),
+            receiver: paths.receiver_socket(),
+        };
+        tokio::spawn(metrics::node::serve(address, node));
     }
     tokio::spawn(api.serve(sockets.api, lifecycle.draining()));
     let plain = sockets.submission.into_iter().map(|socket| Listener { socket, tls_first: false });

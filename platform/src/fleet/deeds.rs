@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::oneshot;
 use warren_control::api::{StartReason, Started};
 use warren_launcher_api::{
-    CellId, CellUse, Event as Said, ExitStatus, LauncherError, MAX_INSPECTED, Request, Stage, TenantName,
+    CellId, CellUse, Event as Said, ExitStatus, LauncherError, MAX_INSPECTED, Request, Stage, Status, TenantName,
     WOKEN_TCP_SOCKETS,
 };
 
@@ -84,6 +84,14 @@ impl Performer {
         }
     }
 
+    /// While the launcher is away, nothing is told.
+    pub(super) fn ask_launcher(&mut self, reply: oneshot::Sender<Status>) {
+        if self.link.is_some() {
+            let tag = self.pending.tag(About::Status(reply));
+            self.request(Request::Status { tag });
+        }
+    }
+
     pub(super) fn stop(&mut self, cell: CellId) {
         let tag = self.pending.tag(About::Stop(cell));
         self.request(Request::Stop { tag, cell, grace_ms: STOP_GRACE_MS });
@@ -140,7 +148,8 @@ impl Performer {
                 | About::Stop(_)
                 | About::List
                 // Whoever asked sees the answer fail.
-                | About::Inspect(_) => {}
+                | About::Inspect(_)
+                | About::Status(_) => {}
             }
         }
     }
@@ -188,9 +197,13 @@ impl Performer {
                     let _ = reply.send(cells);
                 }
             }
-            // Doors are for proxy and resolver.
-            Said::Welcome { .. } | Said::Door { .. } | Said::Bound { .. } | Said::Gone { .. } | Said::Status { .. } => {
+            Said::Status { tag, status } => {
+                if let Some(About::Status(reply)) = self.pending.take(tag) {
+                    let _ = reply.send(status);
+                }
             }
+            // Doors are for proxy and resolver.
+            Said::Welcome { .. } | Said::Door { .. } | Said::Bound { .. } | Said::Gone { .. } => {}
         }
     }
 
@@ -299,6 +312,7 @@ impl Performer {
                 self.ask_due.extend(tenants);
             }
             Some(About::Inspect(_)) => tracing::warn!(%error, "the launcher does not tell what containers use"),
+            Some(About::Status(_)) => tracing::warn!(%error, "the launcher does not tell how it is"),
             Some(About::Stop(cell)) => tracing::warn!(%cell, %error, "cannot stop"),
             Some(About::List) => {
                 tracing::error!(%error, "the launcher does not list its cells; connecting anew");

@@ -24,7 +24,7 @@ use warren_launcher_api::{CellId, CellUse, MAX_INSPECTED, TenantName};
 use super::words::Refusal;
 use crate::suspended::Suspended;
 
-/// How long the launcher may take to tell what containers use, before the question is answered without.
+/// How long the launcher may take to tell how it is or what containers use, before the question is answered without.
 const INSPECTION: Duration = Duration::from_secs(2);
 
 /// How long a connection into a cell is silent before the kernel asks whether there still is a peer.
@@ -131,6 +131,7 @@ pub(super) enum Order {
     Status(oneshot::Sender<Status>),
     Describe(Vec<TenantInfo>, oneshot::Sender<Described>),
     Inspect(Vec<CellId>, oneshot::Sender<Vec<CellUse>>),
+    Launcher(oneshot::Sender<warren_launcher_api::Status>),
     Cells(oneshot::Sender<Vec<(CellId, TenantName)>>),
     Suspension(TenantName),
     Exec(TenantName, Vec<String>, oneshot::Sender<Outcome>),
@@ -285,6 +286,13 @@ impl Handle {
         let (sender, receiver) = oneshot::channel();
         self.order(Order::Inspect(cells, sender)).await?;
         Ok(timeout(INSPECTION, receiver).await.ok().and_then(Result::ok).unwrap_or_default())
+    }
+
+    /// How the launcher is; none, when it is away or takes too long.
+    pub async fn launcher(&self) -> Result<Option<warren_launcher_api::Status>, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        self.order(Order::Launcher(sender)).await?;
+        Ok(timeout(INSPECTION, receiver).await.ok().and_then(Result::ok))
     }
 
     /// Whether an operator suspended the tenant.

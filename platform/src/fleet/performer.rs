@@ -266,6 +266,7 @@ impl Performer {
                 let _ = reply.send((tenants, cells));
             }
             Order::Inspect(cells, reply) => self.inspect(cells, reply),
+            Order::Launcher(reply) => self.ask_launcher(reply),
             Order::Cells(reply) => {
                 let cells = self.cells.iter().map(|(id, cell)| (*id, cell.tenant.clone()));
                 let _ = reply.send(cells.collect());

@@ -365,3 +365,17 @@ async fn a_tenant_is_described_with_its_start_and_what_it_uses_and_sleeps_when_i
     let _client = self::client(&platform);
     launcher.wake().await;
 }
+
+#[tokio::test]
+async fn the_launcher_tells_how_it_is_and_nothing_while_it_is_away() {
+    let node = Node::new().await;
+    let platform = node.platform(PATIENT);
+    assert_eq!(soon(platform.launcher()).await.unwrap(), None);
+    let launcher = node.launcher(&[]).await;
+    let (told, ()) = tokio::join!(soon(platform.launcher()), async {
+        let Request::Status { tag } = launcher.hear().await else { panic!("not asked how it is") };
+        let status = warren_launcher_api::Status { slots_ready: 4, ..Default::default() };
+        launcher.say(&Event::Status { tag, status }, vec![]).await;
+    });
+    assert_eq!(told.unwrap().map(|status| status.slots_ready), Some(4));
+}

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::oneshot;
 use warren_control::api::StartReason;
-use warren_launcher_api::{CellId, CellInfo, CellUse, ImageName, Limits, TenantName};
+use warren_launcher_api::{CellId, CellInfo, CellUse, ImageName, Limits, Status, TenantName};
 
 /// What an answer will be about.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(super) enum About {
     List,
     Due(Vec<TenantName>),
     Inspect(oneshot::Sender<Vec<CellUse>>),
+    Status(oneshot::Sender<Status>),
 }
 
 /// All of them, and the list of cells while it arrives in parts. Belongs to one connection: dropped with it.

@@ -184,8 +184,9 @@ fn open_doors(
         let callers = Callers { operator: ROOT, scraper: platform_user(node) };
         doors.spawn(control::serve(control, callers, Arc::clone(proxy), flush));
     }
-    if let (Some(address), Some(_)) = (node.metrics.listen, &node.proxy.standalone) {
-        doors.spawn(scrapers(address, Arc::clone(proxy)));
+    if let (Some(address), Some(standalone)) = (node.metrics.listen, &node.proxy.standalone) {
+        let resolver = (!standalone.resolver.is_empty()).then(|| node.paths.resolver_socket());
+        doors.spawn(scrapers(address, metrics::Standalone { proxy: Arc::clone(proxy), resolver }));
     }
     match &node.proxy.standalone {
         Some(standalone) => {
@@ -213,9 +214,9 @@ fn platform_user(node: &Node) -> Option<u32> {
 }
 
 /// Answers scrapers, where there is no platform to do it. Mail needs none.
-async fn scrapers(address: net::SocketAddr, proxy: Arc<Proxy>) {
+async fn scrapers(address: net::SocketAddr, source: metrics::Standalone) {
     match tokio::net::TcpListener::bind(address).await {
-        Ok(listener) => warren_metrics::http::serve(listener, metrics::Standalone(proxy)).await,
+        Ok(listener) => warren_metrics::http::serve(listener, source).await,
         Err(error) => tracing::error!(%address, %error, "[metrics] listen: nobody answers scrapers"),
     }
 }

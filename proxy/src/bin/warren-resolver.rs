@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use warren_config::{Node, Standalone};
-use warren_daemon::{Lifecycle, Signal};
+use warren_daemon::{Inherited, Lifecycle, Signal};
 use warren_proxy::{
     names,
     resolver::{Doors, Notes, Policies, Upstream, launcher, sts::fetch::Fetcher},
@@ -27,8 +27,11 @@ fn main() -> ExitCode {
 }
 
 async fn start(arguments: Arguments) -> anyhow::Result<()> {
+    let mut inherited = Inherited::adopt()?;
     let mut lifecycle = Lifecycle::start().context("cannot listen for signals")?;
     let node = Node::load(&arguments.config)?;
+    let scrapers = warren_metrics::local::listen(&mut inherited, &node.paths.resolver_socket())?;
+    inherited.finish()?;
     let notes = Notes::new(node.paths.run.join(names::SOCKET_NAME));
     let own = node.paths.own("resolver");
     let policies = |node: &Node| anyhow::Ok(Arc::new(Policies::new(fetcher(node)?, Some(&own))));
@@ -45,6 +48,9 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         }
     };
     let asking = doors.asking();
+    if let Some(scrapers) = scrapers {
+        tokio::spawn(warren_metrics::local::serve(scrapers, asking.clone()));
+    }
     let keeping = tokio::spawn(Arc::clone(&policies).keep({
         let asking = asking.clone();
         move || asking.upstream()

@@ -38,6 +38,12 @@ impl Asking {
         self.0.upstream.store(Arc::new(upstream));
     }
 
+    /// Policies of MTA-STS.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        &self.0.policies
+    }
+
     /// Whom they ask at present.
     #[must_use]
     pub fn upstream(&self) -> Upstream {

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use warren_config::Node;
 use warren_daemon::{Inherited, Lifecycle, Signal};
+use warren_receiver::counts::Told;
 use warren_receiver::door::Door;
 use warren_receiver::platform::Platform;
 use warren_receiver::session::Patience;
@@ -37,7 +38,6 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut inherited = Inherited::adopt()?;
     let mut listeners = inherited.take_tcp("smtp")?;
-    inherited.finish()?;
     for address in &arguments.listen {
         listeners.push(TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?);
     }
@@ -46,10 +46,15 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         "nothing to listen on: start this program by `warren up`, or give --listen ADDRESS:PORT"
     );
     let node = Node::load(&arguments.config)?;
+    let scrapers = warren_metrics::local::listen(&mut inherited, &node.paths.receiver_socket())?;
+    inherited.finish()?;
     let platform = Arc::new(Platform::at(node.paths.platform_socket()));
     let (current, settings) = watch::channel(Arc::new(Settings::of(&node)?));
     let mut lifecycle = Lifecycle::start().context("listening for signals")?;
     let door = Door::new(settings, platform, Patience::default(), lifecycle.draining());
+    if let Some(scrapers) = scrapers {
+        tokio::spawn(warren_metrics::local::serve(scrapers, Told(Arc::clone(door.counts()))));
+    }
     let mut serving = tokio::spawn(door.serve(listeners));
     warren_daemon::ready();
     loop {

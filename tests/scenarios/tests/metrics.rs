@@ -36,7 +36,7 @@ fn what_happens_is_counted_and_told() {
     let extra = "[metrics]\nlisten = \"127.0.0.1:9587\"\n".into();
     let node = Node::start(&lab, &Setup { extra, ..Setup::default() });
     let before = by_command(&node);
-    for program in ["platform", "proxy"] {
+    for program in ["platform", "proxy", "resolver", "receiver"] {
         assert_eq!(before.value("warren_up", &[("program", program)]), Some(1.0));
     }
     assert_eq!(before.value("warren_tenants", &[("state", "asleep")]), Some(2.0));
@@ -64,12 +64,21 @@ fn what_happens_is_counted_and_told() {
         ("warren_records_dropped_total", &[], 0.0),
         ("warren_config_good", &[], 1.0),
         ("warren_launcher_up", &[], 1.0),
+        ("warren_launcher_doors_held", &[("program", "proxy")], 1.0),
+        ("warren_launcher_doors_held", &[("program", "resolver")], 1.0),
+        ("warren_launcher_start_failures_total", &[], 0.0),
+        ("warren_receiver_recipients_total", &[("code", "550")], 1.0),
+        ("warren_receiver_messages_total", &[("code", "250")], 0.0),
+        ("warren_receiver_unanswered_total", &[], 0.0),
     ] {
         assert_eq!(after.value(name, labels), Some(number), "{name} {labels:?}");
     }
     let starts = |slot| count(&after, "warren_starts_total", &[("reason", "connection"), ("slot", slot)]);
     assert!(starts("warm") + starts("none") >= 1.0, "{after:?}");
     assert!(count(&after, "warren_proxy_connections_total", &[]) >= 2.0);
+    assert!(count(&after, "warren_resolver_questions_total", &[("type", "MX"), ("outcome", "records")]) >= 2.0);
+    assert!(count(&after, "warren_resolver_doors", &[]) >= 1.0 && count(&after, "warren_launcher_containers", &[]) >= 1.0);
+    assert!(count(&after, "warren_launcher_slots_made_total", &[]) >= 1.0);
 
     // The same, by HTTP.
     let (head, page) = by_http(&lab);

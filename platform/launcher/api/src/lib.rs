@@ -20,7 +20,7 @@ mod names;
 mod request;
 
 pub use error::LauncherError;
-pub use event::{CellInfo, CellUse, DueTime, Event, ExitStatus, Stage, Status};
+pub use event::{CellInfo, CellUse, DueTime, Durations, Event, ExitStatus, Stage, Status};
 pub use names::{CellId, ImageName, NameError, TenantName};
 pub use request::{Limits, Request, Role};
 

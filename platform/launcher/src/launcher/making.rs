@@ -311,7 +311,10 @@ impl Launcher {
         match (answer, self.job.take()) {
             (FromMaker::Made { cell, pid }, Some(Job::Make(asked))) if cell == asked => {
                 match self.take_slot(cell, pid, descriptors) {
-                    Ok(()) => self.refill_backoff = Duration::ZERO,
+                    Ok(()) => {
+                        self.counts.slots_made += 1;
+                        self.refill_backoff = Duration::ZERO;
+                    }
                     Err(reason) => self.making_failed(cell, &reason),
                 }
             }
@@ -364,6 +367,7 @@ impl Launcher {
     /// Tells one of those who wait, so that a broken machine does not make them wait for ever; and tries again later.
     fn making_failed(&mut self, number: CellId, reason: &str) {
         log(&format!("cell {number}: {reason}"));
+        self.counts.slots_failed += 1;
         self.delay_refill(Instant::now());
         let image = self.cells.get(&number).map(|cell| cell.image.name.clone());
         if let Some(at) = self.waiting.iter().position(|wake| Some(&wake.image.name) == image.as_ref())

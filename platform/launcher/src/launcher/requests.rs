@@ -267,6 +267,7 @@ impl Launcher {
     fn status(&mut self) -> warren_launcher_api::Status {
         let mut status = self.counts.clone();
         status.cells = self.tenants.len() as u64;
+        status.waiting = self.waiting.len() as u64;
         status.slots_ready = self.ready().count() as u64;
         status.slots_wanted = self.slots_wanted(Instant::now()) as u64;
         let roles = [Role::Platform, Role::Proxy, Role::Resolver];

@@ -128,11 +128,13 @@ impl Launcher {
                     return self
                         .wake_failed(&wake, LauncherError::Start { reason: "no descriptor is left".to_owned() });
                 };
-                if wake.from_slot {
-                    self.counts.woken_from_slot += 1;
+                let (count, durations) = if wake.from_slot {
+                    (&mut self.counts.woken_from_slot, &mut self.counts.from_slot)
                 } else {
-                    self.counts.woken_without_slot += 1;
-                }
+                    (&mut self.counts.woken_without_slot, &mut self.counts.without_slot)
+                };
+                *count += 1;
+                durations.add(wake.since.elapsed());
                 // Control first, then TCP: the reverse of how they were made.
                 let (tcp, control) = sockets.split_at(sockets.len() - 1);
                 let mut descriptors = vec![pidfd.as_fd()];

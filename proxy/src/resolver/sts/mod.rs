@@ -188,11 +188,18 @@ impl Policies {
                 Err(error.failure)
             }
         };
+        upstream.counts().fetch(got.is_ok());
         self.book().fetched(domain, id, got, now_s())
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many are kept.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.book().entries().len()
     }
 
     /// Writes what changes and refreshes what grows old, for ever. `upstream` gives the nameservers of the moment.

@@ -43,8 +43,17 @@ pub const RECEIVER: &str = "warren-receiver";
 /// All programs, in the order in which they start: each finds what it asks for.
 pub fn all(site: &Site, users: &Users, programs: &prepare::Programs) -> anyhow::Result<Vec<Program>> {
     let node = &site.node;
-    let Sockets { launcher: launcher_socket, platform, names, proxy, submission, submissions, smtp } =
-        sockets::all(node, users)?;
+    let Sockets {
+        launcher: launcher_socket,
+        platform,
+        names,
+        proxy,
+        resolver,
+        receiver,
+        submission,
+        submissions,
+        smtp,
+    } = sockets::all(node, users)?;
     let named = |name, all: Vec<OwnedFd>| all.into_iter().map(move |socket| (name, socket));
     let front = named("submission", submission).chain(named("submissions", submissions)).chain([("api", platform)]);
     let daemon = |name, owner, sockets| Program {
@@ -58,10 +67,10 @@ pub fn all(site: &Site, users: &Users, programs: &prepare::Programs) -> anyhow::
     };
     Ok(vec![
         launcher(node, users, programs, launcher_socket),
-        daemon(RESOLVER, users.resolver, Vec::new()),
+        daemon(RESOLVER, users.resolver, vec![("metrics", resolver)]),
         daemon(PROXY, users.proxy, vec![("names", names), ("control", proxy)]),
         daemon(PLATFORM, users.platform, front.collect()),
-        daemon(RECEIVER, users.receiver, named("smtp", smtp).collect()),
+        daemon(RECEIVER, users.receiver, named("smtp", smtp).chain([("metrics", receiver)]).collect()),
     ])
 }
 

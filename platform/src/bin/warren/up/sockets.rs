@@ -23,6 +23,8 @@ pub struct Sockets {
     pub platform: OwnedFd,
     pub names: OwnedFd,
     pub proxy: OwnedFd,
+    pub resolver: OwnedFd,
+    pub receiver: OwnedFd,
     pub submission: Vec<OwnedFd>,
     pub submissions: Vec<OwnedFd>,
     pub smtp: Vec<OwnedFd>,
@@ -41,6 +43,9 @@ pub fn all(node: &Node, users: &Users) -> anyhow::Result<Sockets> {
         names: unix(&node.paths.names_socket(), SocketType::DGRAM, users.resolver, 0o600)?,
         // Root: `warren egress`; and the platform, which asks for metrics.
         proxy: unix(&node.paths.proxy_socket(), SocketType::SEQPACKET, users.platform, 0o600)?,
+        // Root, and the platform, which asks for metrics.
+        resolver: unix(&node.paths.resolver_socket(), SocketType::STREAM, users.platform, 0o600)?,
+        receiver: unix(&node.paths.receiver_socket(), SocketType::STREAM, users.platform, 0o600)?,
         submission,
         submissions,
         smtp,
@@ -82,7 +87,7 @@ fn unix(path: &Path, kind: SocketType, owner: Owner, mode: u32) -> anyhow::Resul
         bind(&socket, &SocketAddrUnix::new(path)?)?;
         chown(path, Some(owner.uid), Some(owner.gid))?;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-        if kind == SocketType::SEQPACKET {
+        if kind != SocketType::DGRAM {
             listen(&socket, BACKLOG)?;
         }
         Ok(socket)

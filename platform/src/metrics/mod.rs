@@ -1,27 +1,17 @@
-//! What scrapers are told of the platform, and of the proxy that it asks: `docs/metrics.md` has the names.
+//! What scrapers are told of the node: `docs/metrics.md` has the names.
+//!
+//! - here: the platform's own numbers. - [`launcher`]: the launcher's, which has told the platform. - [`node`]: the programs' pages in one.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+pub mod launcher;
+pub mod node;
 
-use tokio::{net::TcpListener, time::timeout};
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use warren_control::{
     Verdict,
     api::{Lengths, Spread, StartReason, Status},
-    egress::{EgressReply, EgressRequest},
 };
-use warren_metrics::{Buckets, Malformed, Page, Tally, http, parse};
-use warren_packet::aio::AsyncPackets;
-
-use crate::api::Api;
-
-/// How long the proxy may take for its page.
-const PROXY: Duration = Duration::from_secs(5);
-/// The longest page of the proxy's that is read: a few thousand destinations.
-const LONGEST: usize = 4 << 20;
+use warren_metrics::{Buckets, Page, Tally};
 
 /// What the receiver was answered.
 const VERDICTS: [&str; 7] = ["forward", "srs", "no_such_user", "suspended", "over_limit", "not_local", "deferred"];
@@ -133,151 +123,12 @@ fn seconds(count: u64, of_a_second: f64) -> f64 {
     count as f64 / of_a_second
 }
 
-/// The whole node, for scrapers by HTTP.
-pub struct Node {
-    /// The platform's part.
-    pub api: Arc<Api>,
-    /// Where the proxy answers.
-    pub proxy: PathBuf,
-}
-
-impl http::Source for Node {
-    async fn page(&self) -> Page {
-        let platform = self.api.page().await;
-        let proxy = match timeout(PROXY, ask_proxy(&self.proxy)).await {
-            Ok(Ok(page)) => Some(page),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "no metrics of the proxy");
-                None
-            }
-            Err(_) => {
-                tracing::warn!("no metrics of the proxy in time");
-                None
-            }
-        };
-        whole([("platform", platform), ("proxy", proxy)])
-    }
-}
-
-/// The pages of programs in one, which says who answered.
-pub fn whole(programs: impl IntoIterator<Item = (&'static str, Option<Page>)>) -> Page {
-    let mut whole = Page::default();
-    let mut pages = Vec::new();
-    let family = whole.gauge("warren_up", "Whether a program answered.");
-    for (program, page) in programs {
-        family.add(&[("program", program)], page.is_some().into());
-        pages.extend(page);
-    }
-    pages.into_iter().for_each(|page| whole.append(page));
-    whole
-}
-
-/// Answers scrapers there, until dropped. Mail needs none.
-pub async fn serve(address: SocketAddr, node: Node) {
-    match TcpListener::bind(address).await {
-        Ok(listener) => http::serve(listener, node).await,
-        Err(error) => tracing::error!(%address, %error, "[metrics] listen: nobody answers scrapers"),
-    }
-}
-
-async fn ask_proxy(socket: &Path) -> anyhow::Result<Page> {
-    let packets = AsyncPackets::connect(socket)?;
-    let mut pieces = Pieces::default();
-    loop {
-        packets.send(&pieces.request(), &[]).await?;
-        let reply = packets.recv().await?.map(|(reply, _)| reply);
-        if let Some(page) = pieces.take(reply)? {
-            return Ok(page);
-        }
-    }
-}
-
-/// The proxy's page as it comes, piece by piece.
-#[derive(Debug, Default)]
-pub struct Pieces(String);
-
-/// Why there is no page of the proxy's.
-#[derive(Debug, thiserror::Error)]
-pub enum NoPage {
-    /// It closed the connection.
-    #[error("the proxy closed the connection: it tells root and the platform")]
-    Closed,
-    /// It is of another version.
-    #[error("the proxy answered something else")]
-    Unexpected,
-    /// It goes on and on.
-    #[error("the proxy's page has no end")]
-    Endless,
-    /// It is no page.
-    #[error("the proxy's page: {0}")]
-    Malformed(#[from] Malformed),
-}
-
-impl Pieces {
-    /// What to ask next.
-    pub fn request(&self) -> EgressRequest {
-        EgressRequest::Metrics { from: self.0.len() as u64 }
-    }
-
-    /// Takes the answer; the page, once it is whole.
-    pub fn take(&mut self, reply: Option<EgressReply>) -> Result<Option<Page>, NoPage> {
-        let (piece, more) = match reply {
-            Some(EgressReply::Metrics { text, more }) => (text, more),
-            Some(_) => return Err(NoPage::Unexpected),
-            None => return Err(NoPage::Closed),
-        };
-        self.0.push_str(&piece);
-        match more {
-            false => Ok(Some(parse(&self.0)?)),
-            true if piece.is_empty() || self.0.len() > LONGEST => Err(NoPage::Endless),
-            true => Ok(None),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use warren_metrics::{Format, outline};
+    use warren_metrics::{Format, outline, parse};
 
     use crate::frontdoor::counts::Counts;
-
-    fn piece(text: &str, more: bool) -> Option<EgressReply> {
-        Some(EgressReply::Metrics { text: text.into(), more })
-    }
-
-    #[test]
-    fn pieces_become_a_page() {
-        let mut page = Page::default();
-        page.gauge("warren_egress_sessions", "Sessions.").add(&[], 3);
-        let text = page.render(Format::Prometheus);
-        let (first, second) = text.split_at(20);
-        let mut pieces = Pieces::default();
-        assert!(pieces.take(piece(first, true)).unwrap().is_none());
-        assert_eq!(pieces.request(), EgressRequest::Metrics { from: 20 });
-        assert_eq!(pieces.take(piece(second, false)).unwrap(), Some(page));
-    }
-
-    #[test]
-    fn what_is_no_page_is_an_error() {
-        let refused = |reply| Pieces::default().take(reply).unwrap_err();
-        assert!(matches!(refused(piece("", true)), NoPage::Endless));
-        assert!(matches!(refused(piece("nonsense", false)), NoPage::Malformed(_)));
-        assert!(matches!(refused(None), NoPage::Closed));
-        assert!(matches!(refused(Some(EgressReply::Done { changes: vec![] })), NoPage::Unexpected));
-        let mut pieces = Pieces("x".repeat(LONGEST));
-        assert!(matches!(pieces.take(piece("x", true)), Err(NoPage::Endless)));
-    }
-
-    #[test]
-    fn a_program_that_is_away_is_told() {
-        let mut proxy = Page::default();
-        proxy.gauge("warren_egress_sessions", "Sessions.").add(&[], 3);
-        let page = whole([("platform", None), ("proxy", Some(proxy))]);
-        let up = |program| page.value("warren_up", &[("program", program)]);
-        assert_eq!((up("platform"), up("proxy")), (Some(0.0), Some(1.0)));
-        assert_eq!(page.value("warren_egress_sessions", &[]), Some(3.0));
-    }
 
     #[test]
     fn the_node_is_told_in_numbers() {
@@ -306,7 +157,7 @@ mod tests {
         tell(&mut page, &Status { next_due_unix_ms: Some(0), ..Status::default() });
         Counts::default().tell(&mut page);
         assert_eq!(parse(&page.render(Format::OpenMetrics)).as_ref(), Ok(&page));
-        let mut documented = outline(include_str!("../../docs/metrics.md"), "## Platform");
+        let mut documented = outline(include_str!("../../../docs/metrics.md"), "## Platform");
         let mut told = page.outline();
         documented.sort();
         told.sort();
