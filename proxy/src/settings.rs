@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use warren_config::{Node, Timeouts, egress as written};
+use warren_config::{Node, egress as written};
 use warren_smtp::mediator::Deadlines;
 
 use crate::egress::{self, Budget, EgressAddr, Operator};
@@ -49,16 +49,10 @@ impl Settings {
             },
             max_wait: node.egress.max_wait,
             connect_timeout: node.proxy.connect_timeout,
-            deadlines: deadlines(&node.proxy.timeouts),
+            deadlines: node.proxy.timeouts,
             tls_rules: Rules::of(node),
         }
     }
-}
-
-fn deadlines(timeouts: &Timeouts) -> Deadlines {
-    let Timeouts { greeting, hello, mail, rcpt, command, data, content, transfer, end_of_data, client, moving } =
-        *timeouts;
-    Deadlines { greeting, hello, mail, rcpt, command, data, content, transfer, end_of_data, client, moving }
 }
 
 /// What the configuration says about egress.
@@ -91,8 +85,8 @@ pub fn egress_rules(node: &Node) -> egress::Rules {
                 .collect(),
         },
         warm_up: wanted.warm_up.since.iter().map(|(address, since)| (EgressAddr(*address), ramp(*since))).collect(),
-        rest: egress::Rest { first: wanted.rest.first, longest: wanted.rest.longest },
-        suspicion: (&wanted.suspicion).into(),
+        rest: wanted.rest,
+        suspicion: wanted.suspicion,
         limits: egress::Limits { sessions: wanted.max_sessions, per_tenant: wanted.max_sessions_per_tenant },
     }
 }

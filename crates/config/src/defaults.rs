@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::egress::{Budget, Rest, Suspicion};
+use crate::egress::{Budget, Rest, Thresholds};
 
 /// `[listen] submission`: RFC 6409, all IPv4 and IPv6 addresses are one's own choice; IPv4 is everywhere.
 pub const SUBMISSION: &str = "0.0.0.0:587";
@@ -30,7 +30,7 @@ pub const EGRESS_REST: Rest = Rest { first: Duration::from_secs(15 * 60), longes
 /// every day has, so quarantine, which costs nobody a message. 60 and 90 are twice and three times that. Anybody may run an MX and call
 /// everything spam, so it takes three destinations to slow a sender and five to stop it. A message in 20 s is more than a person writes, and nothing to a
 /// spammer. Ten times the usual volume is no busy day, and below 200 an hour there is little to be protected from.
-pub const SUSPICION: Suspicion = Suspicion {
+pub const SUSPICION: Thresholds = Thresholds {
     raised: 30,
     high: 60,
     severe: 90,

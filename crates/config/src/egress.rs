@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 
 use crate::TenantName;
+use crate::defaults;
 use crate::values::Network;
 
 /// The pool of what no rule sends elsewhere.
@@ -30,7 +31,7 @@ pub struct Egress {
     /// How long an address rests where it was turned away.
     pub rest: Rest,
     /// From when on senders are suspect.
-    pub suspicion: Suspicion,
+    pub suspicion: Thresholds,
     /// Networks that may be dialled though they are internal, such as a lab's.
     pub allow_networks: Vec<Network>,
     /// Addresses of the node's own receiver as given; see [`Node::receiver_addresses`](crate::Node::receiver_addresses).
@@ -146,9 +147,16 @@ pub struct Rest {
     pub longest: Duration,
 }
 
+impl Default for Rest {
+    /// [`EGRESS_REST`](defaults::EGRESS_REST), with its reasons.
+    fn default() -> Self {
+        defaults::EGRESS_REST
+    }
+}
+
 /// `[egress.suspicion]`: the scores, from 0 to 100, from which a sender is suspect, and what comes of it. 101 is never reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Suspicion {
+pub struct Thresholds {
     /// From which it is raised.
     pub raised: u32,
     /// From which it is high; at least `raised`.
@@ -165,4 +173,11 @@ pub struct Suspicion {
     pub jump: u32,
     /// Fewer messages in an hour are none.
     pub jump_from: u32,
+}
+
+impl Default for Thresholds {
+    /// [`SUSPICION`](defaults::SUSPICION), with its reasons.
+    fn default() -> Self {
+        defaults::SUSPICION
+    }
 }

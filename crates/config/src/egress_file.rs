@@ -9,7 +9,7 @@ use serde_spanned::Spanned;
 
 use crate::checker::{Checker, Text};
 use crate::egress::{
-    Budget, Budgets, DEFAULT_POOL, Egress, EgressRule, MailClass, Rest, Suspicion, SuspicionLevel, WarmUp,
+    Budget, Budgets, DEFAULT_POOL, Egress, EgressRule, MailClass, Rest, SuspicionLevel, Thresholds, WarmUp,
 };
 use crate::node_file::{List, Number, Value, bounded};
 use crate::values::{Network, parse_address, parse_date, parse_domain, parse_name, parse_unicast};
@@ -292,7 +292,7 @@ fn rest(check: &mut Checker, raw: &RestFile) -> Rest {
     rest
 }
 
-fn suspicion(check: &mut Checker, raw: &SuspicionFile) -> Suspicion {
+fn suspicion(check: &mut Checker, raw: &SuspicionFile) -> Thresholds {
     /// Past all scores.
     const NEVER: u32 = 101;
     /// Operators are told apart by so many drawers; see `docs/egress.md`.
@@ -302,7 +302,7 @@ fn suspicion(check: &mut Checker, raw: &SuspicionFile) -> Suspicion {
     let default = defaults::SUSPICION;
     let score = |check: &mut Checker, raw: &Number, default| check.number(raw.as_ref(), default, 1..=NEVER);
     let count = |check: &mut Checker, raw: &Number, default| check.number(raw.as_ref(), default, 1..=DESTINATIONS);
-    let found = Suspicion {
+    let found = Thresholds {
         raised: score(check, &raw.raised, default.raised),
         high: score(check, &raw.high, default.high),
         severe: score(check, &raw.severe, default.severe),

@@ -45,10 +45,10 @@ pub use node::{
 pub use problem::{Problem, Problems};
 pub use standalone::{RedirectMode, Standalone, StandaloneTls};
 pub use tenant::Tenant;
-pub use timeouts::Timeouts;
 pub use tls_rules::TlsRule;
 pub use values::{Network, parse_address, parse_domain, parse_duration, parse_size};
 pub use warren_launcher_api::{ImageName, TenantName};
+pub use warren_smtp::mediator::Deadlines;
 
 /// File in the configuration directory that describes the node.
 pub const NODE_FILE: &str = "warren.toml";

@@ -8,7 +8,7 @@ use crate::egress::Egress;
 use crate::problem::Problems;
 use crate::standalone::Standalone;
 use crate::tls_rules::TlsRule;
-use crate::{NODE_FILE, Timeouts, node_file};
+use crate::{Deadlines, NODE_FILE, node_file};
 use warren_launcher_api::Limits as ContainerLimits;
 
 /// Everything about one node. Each field is the section of its name in `warren.toml`.
@@ -190,7 +190,7 @@ pub struct Proxy {
     /// How long dialling an MX may take.
     pub connect_timeout: Duration,
     /// How long MXs and MSAs are waited for.
-    pub timeouts: Timeouts,
+    pub timeouts: Deadlines,
     /// What is asked of an MX's TLS where no rule says otherwise.
     pub tls: TlsPolicy,
     /// What is asked by recipient domain, first match first.

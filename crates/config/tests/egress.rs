@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use warren_config::Node;
-use warren_config::egress::{Budget, Egress, MailClass, Suspicion, SuspicionLevel};
+use warren_config::egress::{Budget, Egress, MailClass, SuspicionLevel, Thresholds};
 
 /// The egress of a node with three addresses, and whatever else is written behind them.
 fn load(more: &str) -> Result<Egress, String> {
@@ -85,7 +85,7 @@ fn thresholds_of_suspicion() {
     assert_eq!(default, warren_config::defaults::SUSPICION);
     let written =
         "[egress.suspicion]\nraised = 20\nsevere = 101\nhigh_destinations = 1\nevery = \"1m\"\njump_from = 50";
-    let expected = Suspicion {
+    let expected = Thresholds {
         raised: 20,
         severe: 101,
         high_destinations: 1,

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use warren_config::{Directory, Dnssec, Node, Problems, Rates, Recipient, TenantName, Timeouts, TlsPolicy};
+use warren_config::{Deadlines, Directory, Dnssec, Node, Problems, Rates, Recipient, TenantName, TlsPolicy};
 use warren_launcher_api::CellId;
 
 const NODE: &str = "hostname = \"mail.example.net\"\n[egress]\naddresses = [\"203.0.113.10\"]\n";
@@ -138,8 +138,11 @@ resolver = { "127.0.0.1:53" = "acme" }
     let node = Node::load(directory.path()).unwrap();
     assert_eq!(node.hostname, "mail.example.net");
     assert_eq!((node.limits.container.memory_bytes, node.limits.container.volume_bytes), (64 << 20, 200 << 20));
-    let timeouts =
-        Timeouts { greeting: Duration::from_secs(90), end_of_data: Duration::from_secs(1_200), ..Timeouts::default() };
+    let timeouts = Deadlines {
+        greeting: Duration::from_secs(90),
+        end_of_data: Duration::from_secs(1_200),
+        ..Deadlines::default()
+    };
     assert_eq!(node.proxy.timeouts, timeouts);
     let expected = Rates { messages: 40, recipients: 400, account_messages: 10, account_recipients: 100 };
     assert_eq!(node.limits.rates, expected);

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+pub use warren_config::egress::{Rest, Thresholds};
 use warren_launcher_api::TenantName;
 
 use super::{Ask, EgressAddr, MailClass, Operator, Suspicion};
@@ -83,76 +84,13 @@ pub struct WarmUp {
     pub daily: Arc<[u32]>,
 }
 
-/// How long a listed address rests before it is probed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rest {
-    /// At first.
-    pub first: Duration,
-    /// At most: each probe that fails doubles it.
-    pub longest: Duration,
-}
-
-impl Default for Rest {
-    /// A quarter of an hour: many lists are left within one, and a reply that was taken for more than it meant costs no more. A day: who is
-    /// listed for longer needs a human, who will see it in `warren egress`.
-    fn default() -> Self {
-        Self { first: Duration::from_secs(15 * 60), longest: Duration::from_secs(24 * 3600) }
-    }
-}
-
-/// From when on a sender is suspect, and what comes of it. Scores go from 0 to 100; a level beyond is never reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Thresholds {
-    /// The score from which [`Suspicion::Raised`] is; at least 1.
-    pub raised: u32,
-    /// The score from which [`Suspicion::High`] is; at least [`raised`](Self::raised).
-    pub high: u32,
-    /// The score from which [`Suspicion::Severe`] is; at least [`high`](Self::high).
-    pub severe: u32,
-    /// So many operators have to speak against a sender before it is slowed.
-    pub high_destinations: u32,
-    /// So many before it is stopped.
-    pub severe_destinations: u32,
-    /// A sender that is slowed has a message in so long.
-    pub every: Duration,
-    /// So many times the usual volume are a jump,
-    pub jump: u32,
-    /// from so many messages an hour.
-    pub jump_from: u32,
-}
-
-impl Default for Thresholds {
-    /// As [`warren_config::defaults::SUSPICION`] has them, with its reasons.
-    fn default() -> Self {
-        (&warren_config::defaults::SUSPICION).into()
-    }
-}
-
-impl From<&warren_config::egress::Suspicion> for Thresholds {
-    fn from(written: &warren_config::egress::Suspicion) -> Self {
-        let warren_config::egress::Suspicion {
-            raised,
-            high,
-            severe,
-            high_destinations,
-            severe_destinations,
-            every,
-            jump,
-            jump_from,
-        } = *written;
-        Self { raised, high, severe, high_destinations, severe_destinations, every, jump, jump_from }
-    }
-}
-
-impl Thresholds {
-    /// What a score means.
-    pub(super) fn level(&self, score: u32) -> Suspicion {
-        match score {
-            _ if score >= self.severe => Suspicion::Severe,
-            _ if score >= self.high => Suspicion::High,
-            _ if score >= self.raised => Suspicion::Raised,
-            _ => Suspicion::Low,
-        }
+/// What a score means.
+pub(super) fn level(thresholds: &Thresholds, score: u32) -> Suspicion {
+    match score {
+        _ if score >= thresholds.severe => Suspicion::Severe,
+        _ if score >= thresholds.high => Suspicion::High,
+        _ if score >= thresholds.raised => Suspicion::Raised,
+        _ => Suspicion::Low,
     }
 }
 

@@ -5,7 +5,7 @@ use warren_launcher_api::TenantName;
 use warren_session::{About, Class, Verdict};
 
 use super::clock::{DAY, HOUR, Now, Tick};
-use super::rules::Thresholds;
+use super::rules::{Thresholds, level};
 use super::witness::{StoredWitness, Witnesses};
 use super::{MailClass, Operator, Stage, Suspicion};
 
@@ -205,13 +205,13 @@ impl Sender {
     }
 
     pub(super) fn level(&self, limits: &Thresholds, now: Tick) -> Suspicion {
-        limits.level(self.score(limits, now).0)
+        level(limits, self.score(limits, now).0)
     }
 
     /// Whether the level is another one than was told.
     pub(super) fn shift(&mut self, account: Option<&str>, limits: &Thresholds, now: Tick) -> Option<Shift> {
         let (score, why) = self.score(limits, now);
-        let (from, to) = (self.told, limits.level(score));
+        let (from, to) = (self.told, level(limits, score));
         self.told = to;
         (from != to).then(|| Shift { account: account.map(str::to_owned), from, to, why })
     }

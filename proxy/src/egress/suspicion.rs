@@ -17,7 +17,7 @@ use warren_launcher_api::TenantName;
 
 use super::bounded::Bounded;
 use super::clock::{Now, Tick, ticks};
-use super::rules::Thresholds;
+use super::rules::{Thresholds, level};
 use super::sender::{Sender, Shift, StoredSender, Word};
 use super::{MailClass, Operator, Suspicion};
 
@@ -158,7 +158,7 @@ impl Senders {
             let accounts = known.accounts.iter().map(|(account, sender)| (Some(&**account), sender));
             for (account, sender) in std::iter::once((None, &known.all)).chain(accounts) {
                 let (score, why) = sender.score(&self.thresholds, now);
-                let suspicion = self.thresholds.level(score);
+                let suspicion = level(&self.thresholds, score);
                 if suspicion > Suspicion::Low {
                     all.push(Seen { tenant, class: *class, account, suspicion, score, why });
                 }

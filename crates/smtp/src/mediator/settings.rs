@@ -115,31 +115,32 @@ pub enum ClientTls {
     Required,
 }
 
-/// How long a mediator waits (RFC 5321 §4.5.3.2, both as client and as server).
+/// How long a mediator waits: at least as long as RFC 5321 §4.5.3.2 asks for, both as client and as server. The proxy's are for its configuration to say
+/// (`[proxy.timeouts]`), by the names of these fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// The server's greeting.
+    /// The server's greeting: five minutes (§4.5.3.2.1).
     pub greeting: Duration,
     /// Replies to EHLO, HELO, STARTTLS and XCLIENT. The client waits for all of them behind one EHLO, so each is shorter than
-    /// the five minutes that it grants.
+    /// the five minutes that it grants: one minute.
     pub hello: Duration,
-    /// The reply to MAIL.
+    /// The reply to MAIL: five minutes (§4.5.3.2.2).
     pub mail: Duration,
-    /// The reply to RCPT.
+    /// The reply to RCPT: five minutes (§4.5.3.2.3).
     pub rcpt: Duration,
-    /// Replies to RSET, NOOP, QUIT and the like.
+    /// Replies to RSET, NOOP, QUIT and the like: five minutes.
     pub command: Duration,
-    /// The reply to DATA.
+    /// The reply to DATA: two minutes (§4.5.3.2.4).
     pub data: Duration,
-    /// The next piece of content.
+    /// The next piece of content, brought by the client or taken by the server: three minutes (§4.5.3.2.5).
     pub content: Duration,
-    /// All content of a message: a byte a minute must not hold a session for days. 50 MB within it are 15 kB/s.
+    /// All content of a message, an hour: a byte a minute must not hold a session for days. 50 MB within it are 15 kB/s.
     pub transfer: Duration,
-    /// The reply to the end of data.
+    /// The reply to the end of data: ten minutes (§4.5.3.2.6), for a shorter wait makes mail arrive twice.
     pub end_of_data: Duration,
-    /// The client's next command, whole.
+    /// The client's next command, whole: five minutes (§4.5.3.2.7).
     pub client: Duration,
-    /// Another leg, from the wish for it to its first use, dials not counted: the client waits for the reply to its MAIL or RCPT meanwhile.
+    /// Another leg, from the wish for it to its first use, dials not counted: two minutes, since the client waits for the reply to its MAIL or RCPT meanwhile.
     pub moving: Duration,
 }
 
