@@ -1,14 +1,17 @@
-//! What operators do to a node that runs: look, suspend, add, change, remove, upgrade. No mail is lost by any of it.
+//! What operators do to a node that runs: look, watch, put to sleep, suspend, add, change, remove, upgrade. No mail is lost by any of it.
 #![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use warren_lab::{Lab, LabConfig, Message};
 use warren_scenarios::corpus::note;
 use warren_scenarios::images::copies;
+use warren_scenarios::node::PATIENCE;
 use warren_scenarios::{Node, Setup};
 
 fn told(output: &Output) -> String {
@@ -77,6 +80,80 @@ fn a_suspended_tenant_is_shut_out_until_it_is_resumed() {
     alice_writes(&lab, &node, "dave", "after");
     let log = node.ask(&["tenant", "logs", "acme"]);
     assert!(log.contains("session over") && !log.contains("globex"), "{log}");
+    node.stop();
+}
+
+/// What a command that goes on prints, line by line.
+struct Following {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Following {
+    fn of(mut command: Command) -> Following {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let (said, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || output.lines().map_while(Result::ok).all(|line| said.send(line).is_ok()));
+        Following { child, lines }
+    }
+
+    /// The lines up to one that contains this.
+    fn up_to(&self, text: &str) -> Vec<String> {
+        let mut seen = Vec::new();
+        while !seen.last().is_some_and(|line: &String| line.contains(text)) {
+            let next = self.lines.recv_timeout(PATIENCE);
+            seen.push(next.unwrap_or_else(|_| panic!("no {text:?} after {seen:?}")));
+        }
+        seen
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn an_operator_watches_a_tenant_and_puts_it_to_sleep() {
+    let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
+    let node = Node::start(&lab, &Setup { idle: Duration::from_secs(300), ..Setup::default() });
+    alice_writes(&lab, &node, "dave", "one");
+    let row = |picture: &str, name: &str| {
+        let row = picture.lines().find(|line| line.split_whitespace().next() == Some(name));
+        row.unwrap_or_else(|| panic!("no {name} in\n{picture}")).to_owned()
+    };
+    let picture = node.ask(&["top", "--once"]);
+    assert!(picture.starts_with("warren   2 tenants") && picture.contains("awake 1 "), "{picture}");
+    assert!(row(&picture, "acme").contains("awake") && row(&picture, "acme").contains("connection"), "{picture}");
+    assert!(picture.lines().any(|line| line.starts_with("cold starts") && line.contains("p50")), "{picture}");
+
+    // Who follows the log is told what was, and then what comes, when it comes.
+    let following = Following::of(node.command(&["tenant", "logs", "--follow", "acme"]));
+    let before = following.up_to("session over");
+    assert!(!before.iter().any(|line| line.contains("authentication failed")), "{before:?}");
+    let letter = note("alice@acme.example", "no");
+    let guessed =
+        node.submit_as("alice@acme.example", "guess", "alice@acme.example", &["dave@plain.example"], 587, &letter);
+    assert!(!guessed.accepted);
+    following.up_to("authentication failed");
+    drop(following);
+
+    // It would be awake for minutes. Told to sleep it finishes what it does, and is there again for the next who comes.
+    let msa = node.pids("warren-msa");
+    assert_eq!(msa.len(), 1);
+    assert!(node.ask(&["tenant", "sleep", "acme"]).starts_with("acme is asleep ("));
+    assert_eq!((node.state_of("acme").as_deref(), node.pids("warren-msa").len()), (Some("asleep"), 0));
+    let picture = node.ask(&["top", "--once"]);
+    assert!(picture.contains("awake 0 ") && row(&picture, "acme").contains("asleep"), "{picture}");
+    // Once more is no mistake; who is not there is one.
+    assert!(node.ask(&["tenant", "sleep", "acme"]).starts_with("acme is asleep ("));
+    let nobody = node.warren(&["tenant", "sleep", "nobody"]);
+    assert!(!nobody.status.success() && told(&nobody).contains("there is no tenant nobody"), "{}", told(&nobody));
+    alice_writes(&lab, &node, "dave", "two");
+    assert!(node.pids("warren-msa").iter().all(|pid| !msa.contains(pid)));
     node.stop();
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use warren_lab::{Lab, Message};
 use warren_scenarios::corpus::{self, note};
-use warren_scenarios::{Node, Setup};
+use warren_scenarios::{Node, Setup, Tenant};
 
 const LONG: Duration = Duration::from_secs(90);
 
@@ -131,8 +131,18 @@ fn deferred_mail_wakes_its_tenant() {
 
 #[test]
 fn real_mail_arrives_byte_for_byte() {
+    real_mail_through("msa");
+}
+
+#[test]
+fn real_mail_arrives_byte_for_byte_through_postfix_as_well() {
+    real_mail_through("postfix");
+}
+
+fn real_mail_through(image: &str) {
     let lab = Lab::start().unwrap();
-    let node = Node::start(&lab, &Setup::default());
+    let acme = Tenant { extra: format!("image = {image:?}"), ..Tenant::acme() };
+    let node = Node::start(&lab, &Setup { tenants: vec![acme], ..Setup::default() });
     let author = "alice@acme.example";
     let mut letters = corpus::kinds(author);
     letters.extend(corpus::cpython(author));
