@@ -122,3 +122,53 @@ async fn whoever_fails_the_handshake_is_gone_and_a_renewed_certificate_serves() 
     let all = node.all_recorded().await;
     assert!(all[1].1.contains("  ==  no TLS with the MSA: TLS handshake: "), "{}", all[1].1);
 }
+
+#[tokio::test]
+async fn what_comes_in_the_clear_behind_the_end_of_tls_is_nobodys_command() {
+    let mx = Mx::new().await;
+    let node = Node::towards(mx.address, TlsPolicy::Off).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (entrance, tls) = certificate(directory.path());
+    node.proxy.offer_tls(Some(entrance));
+    let msa = async {
+        let mut msa = handshake(&tls, start_tls(&node, "").await).await;
+        msa.say("EHLO msa\nMAIL FROM:<a@acme.example>").await;
+        msa.hears("250 mx\n250 fine").await;
+        msa.forge("RCPT TO:<evil@mx.example>").await;
+    };
+    tokio::join!(obliging(&mx, &["EHLO out.example", "RSET", "MAIL FROM:<a@acme.example>", "QUIT"]), msa);
+    let (recorded, transcript) = node.recorded().await;
+    assert_eq!(recorded.session.outcome.as_deref(), Some("msa_lost"), "{transcript}");
+    assert!(!transcript.contains("evil"), "{transcript}");
+}
+
+#[tokio::test]
+async fn an_msa_that_ends_its_side_of_tls_still_hears_the_answers() {
+    let mx = Mx::new().await;
+    let node = Node::towards(mx.address, TlsPolicy::Off).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (entrance, tls) = certificate(directory.path());
+    node.proxy.offer_tls(Some(entrance));
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let msa = async {
+        let mut msa = handshake(&tls, start_tls(&node, "").await).await;
+        msa.say("EHLO msa").await;
+        msa.hears("250 mx").await;
+        msa.say("MAIL FROM:<a@acme.example>\nQUIT").await;
+        msa.close_direction().await;
+        ended.send(()).unwrap();
+        msa.hears("250 fine\n221 bye").await;
+        assert_eq!(msa.rest().await, b"");
+    };
+    let server = async {
+        let (mut peer, _) = mx.dialled().await;
+        peer.greets("250 mx").await;
+        peer.hears("RSET").await;
+        peer.say("250 fine").await;
+        end.await.unwrap();
+        peer.hears("MAIL FROM:<a@acme.example>").await;
+        peer.say("250 fine").await;
+        peer.is_left().await;
+    };
+    tokio::join!(server, msa);
+}

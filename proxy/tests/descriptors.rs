@@ -37,7 +37,7 @@ async fn node_within(descriptors: u64, mx: &Mx) -> Node {
     let budget = Budget { sessions: 1_000, sessions_per_minute: 100_000 };
     let limits = Limits { sessions: 1_000, per_tenant: u32::try_from(CROWD / 2).unwrap() };
     let rules = Rules::plain([address(9)], budget, limits);
-    let node = Node::start(mx.address, TlsPolicy::Off, &["127.0.0.0/8"], rules, Duration::from_secs(60)).await;
+    let node = Node::by(mx.address, rules).await;
     setrlimit(Resource::Nofile, before).unwrap();
     node
 }

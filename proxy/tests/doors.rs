@@ -9,10 +9,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Node, Peer};
+use support::{Peer, Plan};
 use tokio::net::{TcpStream, UnixDatagram};
 use tokio::time::timeout;
-use warren_config::TlsPolicy;
 use warren_launcher_api::{CellId, Event, Request, Role, SOCKET_NAME, TenantName, VERSION};
 use warren_packet::PacketListener;
 use warren_packet::aio::{AsyncListener, AsyncPackets};
@@ -54,7 +53,7 @@ fn door() -> (std::net::TcpListener, SocketAddr) {
 #[tokio::test]
 async fn a_door_serves_the_tenant_that_its_cell_is_bound_to() {
     // Nothing internal may be dialled, so that the session ends with what it learnt from its door.
-    let node = Node::with("127.0.0.1:1".parse().unwrap(), TlsPolicy::Off, &[]).await;
+    let node = Plan::new().allow(&[]).start("127.0.0.1:1".parse().unwrap()).await;
     let listener =
         AsyncListener::new(PacketListener::listen(node.directory.path().join(SOCKET_NAME)).unwrap()).unwrap();
     let (proxy, socket) = (Arc::clone(&node.proxy), node.directory.path().join(SOCKET_NAME));
@@ -95,7 +94,7 @@ async fn a_door_serves_the_tenant_that_its_cell_is_bound_to() {
 
 #[tokio::test]
 async fn a_launcher_that_comes_back_makes_the_doors_anew() {
-    let node = Node::with("127.0.0.1:1".parse().unwrap(), TlsPolicy::Off, &[]).await;
+    let node = Plan::new().allow(&[]).start("127.0.0.1:1".parse().unwrap()).await;
     let path = node.directory.path().join(SOCKET_NAME);
     let (proxy, socket) = (Arc::clone(&node.proxy), path.clone());
     // There is no launcher yet: that is nothing to end for.

@@ -6,7 +6,7 @@ mod support;
 
 use std::net::IpAddr;
 
-use support::{Mx, Node, Peer, address, rules};
+use support::{Mx, Node, Peer, Plan, address, rules};
 use tokio::net::TcpStream;
 use warren_proxy::egress::view::Health;
 use warren_proxy::egress::{Pool, Rule, Rules, View, WarmUp};
@@ -15,6 +15,8 @@ use warren_wire::MaybeTls;
 type Server = Peer<MaybeTls<TcpStream>>;
 
 const LISTED: &str = "554 5.7.1 Service unavailable; Client host [127.0.0.9] blocked using zen.spamhaus.org";
+/// What the MX offers, and the MSA is offered.
+const OFFER: &str = "250-mx\n250-PIPELINING\n250 CHUNKING";
 const MESSAGE: &str = "MAIL FROM:<alice@acme.example>\nRCPT TO:<bob@mx.example>\nDATA";
 
 fn ip(last: u8) -> IpAddr {
@@ -32,28 +34,53 @@ async fn takes_it(mx: &Mx, from: u8, name: &str) {
     peer.say("250 2.1.5 ok\n354 go").await;
     peer.hears("hello\n.").await;
     peer.say("250 2.0.0 queued").await;
-    peer.hears("QUIT").await;
-    peer.say("221 bye").await;
+    peer.is_left().await;
 }
 
 async fn greets(peer: &mut Server, name: &str) {
     peer.say("220 mx ESMTP").await;
     peer.hears(&format!("EHLO {name}")).await;
-    peer.say("250-mx\n250 PIPELINING").await;
+    peer.say(OFFER).await;
+}
+
+/// The MX takes the session, and turns its message away.
+async fn turns_away(mx: &Mx) -> Server {
+    let (mut peer, from) = mx.dialled().await;
+    assert_eq!(from, ip(9));
+    greets(&mut peer, "out.example").await;
+    peer.hears("MAIL FROM:<alice@acme.example>").await;
+    peer.say(LISTED).await;
+    peer
+}
+
+/// An MSA that has the answer to its EHLO.
+async fn greeted(node: &Node) -> Peer<TcpStream> {
+    let mut msa = node.msa().await;
+    msa.hears("220 mx ESMTP").await;
+    msa.say("EHLO msa").await;
+    msa.hears(OFFER).await;
+    msa
+}
+
+/// The same, which hears that its message is turned away.
+async fn is_turned_away(node: &Node) -> Peer<TcpStream> {
+    let mut msa = greeted(node).await;
+    msa.say("MAIL FROM:<alice@acme.example>").await;
+    msa.hears(LISTED).await;
+    msa
 }
 
 /// What an MSA sees of all this: a message that is delivered.
 async fn delivers(node: &Node) {
-    let mut msa = node.msa().await;
-    msa.hears("220 mx ESMTP").await;
-    msa.say("EHLO msa").await;
-    msa.hears("250-mx\n250 PIPELINING").await;
+    sends(greeted(node).await).await;
+}
+
+async fn sends(mut msa: Peer<TcpStream>) {
     msa.say(MESSAGE).await;
     msa.hears("250 2.1.0 ok\n250 2.1.5 ok\n354 go").await;
     msa.say("hello\n.").await;
     msa.hears("250 2.0.0 queued").await;
-    msa.say("QUIT").await;
-    msa.hears("221 bye").await;
+    msa.leaves().await;
 }
 
 /// Whether the address rests towards somebody, by the policy's own view.
@@ -118,19 +145,14 @@ async fn at_data_it_is_too_late_and_the_next_session_leaves_from_elsewhere() {
         greets(&mut peer, "out.example").await;
         peer.hears(MESSAGE).await;
         peer.say(&format!("250 2.1.0 ok\n250 2.1.5 ok\n{LISTED}")).await;
-        peer.hears("QUIT").await;
-        peer.say("221 bye").await;
+        peer.is_left().await;
         takes_it(&mx, 10, "out10.example").await;
     };
     let client = async {
-        let mut msa = node.msa().await;
-        msa.hears("220 mx ESMTP").await;
-        msa.say("EHLO msa").await;
-        msa.hears("250-mx\n250 PIPELINING").await;
+        let mut msa = greeted(&node).await;
         msa.say(MESSAGE).await;
         msa.hears(&format!("250 2.1.0 ok\n250 2.1.5 ok\n{LISTED}")).await;
-        msa.say("QUIT").await;
-        msa.hears("221 bye").await;
+        msa.leaves().await;
         delivers(&node).await;
     };
     tokio::join!(server, client);
@@ -141,28 +163,15 @@ async fn both_addresses_listed_and_the_first_refusal_passes() {
     let mx = Mx::new().await;
     let node = Node::by(mx.address, rules(100)).await;
     let server = async {
-        let (mut first, _) = mx.dialled().await;
-        greets(&mut first, "out.example").await;
-        first.hears("MAIL FROM:<alice@acme.example>").await;
-        first.say(LISTED).await;
+        let mut first = turns_away(&mx).await;
         let (mut second, from) = mx.dialled().await;
         assert_eq!(from, ip(10));
         second.say("554 5.7.1 Service unavailable; client [127.0.0.10] blocked using list.example").await;
         assert_eq!(second.rest().await, b"");
         // The first goes on.
-        first.hears("QUIT").await;
-        first.say("221 bye").await;
+        first.is_left().await;
     };
-    let client = async {
-        let mut msa = node.msa().await;
-        msa.hears("220 mx ESMTP").await;
-        msa.say("EHLO msa").await;
-        msa.hears("250-mx\n250 PIPELINING").await;
-        msa.say("MAIL FROM:<alice@acme.example>").await;
-        msa.hears(LISTED).await;
-        msa.say("QUIT").await;
-        msa.hears("221 bye").await;
-    };
+    let client = async { is_turned_away(&node).await.leaves().await };
     tokio::join!(server, client);
     let view = node.proxy.departures().view();
     assert!(rests(&view, 9) && rests(&view, 10), "what each of them was told");
@@ -176,10 +185,7 @@ async fn after_a_failover_of_no_use_the_next_message_leaves_from_elsewhere() {
     let mx = Mx::new().await;
     let node = Node::by(mx.address, rules(100)).await;
     let server = async {
-        let (mut first, _) = mx.dialled().await;
-        greets(&mut first, "out.example").await;
-        first.hears("MAIL FROM:<alice@acme.example>").await;
-        first.say(LISTED).await;
+        let mut first = turns_away(&mx).await;
         let (mut second, from) = mx.dialled().await;
         assert_eq!(from, ip(10));
         second.say("421 4.3.2 busy").await;
@@ -189,22 +195,12 @@ async fn after_a_failover_of_no_use_the_next_message_leaves_from_elsewhere() {
         assert_eq!(first.rest().await, b"QUIT\r\n");
     };
     let client = async {
-        let mut msa = node.msa().await;
-        msa.hears("220 mx ESMTP").await;
-        msa.say("EHLO msa").await;
-        msa.hears("250-mx\n250 PIPELINING").await;
-        msa.say("MAIL FROM:<alice@acme.example>").await;
-        msa.hears(LISTED).await;
+        let msa = is_turned_away(&node).await;
         let there = |last| {
             node.proxy.departures().view().addresses.iter().find(|row| row.address == address(last)).unwrap().sessions
         };
         assert_eq!((there(9), there(10)), (1, 0), "the place is where the connection is");
-        msa.say(MESSAGE).await;
-        msa.hears("250 2.1.0 ok\n250 2.1.5 ok\n354 go").await;
-        msa.say("hello\n.").await;
-        msa.hears("250 2.0.0 queued").await;
-        msa.say("QUIT").await;
-        msa.hears("221 bye").await;
+        sends(msa).await;
     };
     tokio::join!(server, client);
     let proxy = std::sync::Arc::clone(&node.proxy);
@@ -213,6 +209,10 @@ async fn after_a_failover_of_no_use_the_next_message_leaves_from_elsewhere() {
     assert_eq!(recorded.session.outcome.as_deref(), Some("delivered"), "{transcript}");
 }
 
+/// What one suspect's message is, and what the MX thinks of it.
+const SPAM: &str = "MAIL FROM:<spammer@acme.example>\nRCPT TO:<bob@mx.example>\nBDAT 3 LAST";
+const CALLED_SPAM: &str = "250 2.1.0 ok\n250 2.1.5 ok\n554 5.7.1 message rejected as spam";
+
 /// What is said about one account's mail while the MSA is at the next one's already.
 #[tokio::test]
 async fn an_answer_counts_for_the_account_that_it_is_about() {
@@ -220,33 +220,24 @@ async fn an_answer_counts_for_the_account_that_it_is_about() {
     let node = Node::by(mx.address, rules(100)).await;
     let server = async {
         let (mut peer, _) = mx.dialled().await;
-        peer.say("220 mx ESMTP").await;
-        peer.hears("EHLO out.example").await;
-        peer.say("250-mx\n250-PIPELINING\n250 CHUNKING").await;
+        greets(&mut peer, "out.example").await;
         for _ in 0..3 {
-            peer.hears("MAIL FROM:<spammer@acme.example>\nRCPT TO:<bob@mx.example>\nBDAT 3 LAST").await;
+            peer.hears(SPAM).await;
             assert_eq!(peer.exactly(3).await, b"buy");
             peer.hears("MAIL FROM:<alice@acme.example>\nRSET").await;
-            peer.say("250 2.1.0 ok\n250 2.1.5 ok\n554 5.7.1 message rejected as spam\n250 2.1.0 ok\n250 2.0.0 reset")
-                .await;
+            peer.say(&format!("{CALLED_SPAM}\n250 2.1.0 ok\n250 2.0.0 reset")).await;
         }
-        peer.hears("QUIT").await;
-        peer.say("221 bye").await;
+        peer.is_left().await;
     };
     let client = async {
-        let mut msa = node.msa().await;
-        msa.hears("220 mx ESMTP").await;
-        msa.say("EHLO msa").await;
-        msa.hears("250-mx\n250-PIPELINING\n250 CHUNKING").await;
+        let mut msa = greeted(&node).await;
         for _ in 0..3 {
-            msa.say("MAIL FROM:<spammer@acme.example>\nRCPT TO:<bob@mx.example>\nBDAT 3 LAST").await;
+            msa.say(SPAM).await;
             msa.send(b"buy").await;
             msa.say("MAIL FROM:<alice@acme.example>\nRSET").await;
-            msa.hears("250 2.1.0 ok\n250 2.1.5 ok\n554 5.7.1 message rejected as spam\n250 2.1.0 ok\n250 2.0.0 reset")
-                .await;
+            msa.hears(&format!("{CALLED_SPAM}\n250 2.1.0 ok\n250 2.0.0 reset")).await;
         }
-        msa.say("QUIT").await;
-        msa.hears("221 bye").await;
+        msa.leaves().await;
     };
     tokio::join!(server, client);
     let suspect: Vec<_> =
@@ -267,17 +258,13 @@ async fn whether_a_suspect_is_refused_is_not_asked_of_the_next_message() {
         );
         let refused = format!("{LISTED}\n503 5.5.1 MAIL first\n250 2.0.0 reset\n250 2.1.0 ok\n250 2.1.5 ok");
         let taken = "250 2.1.0 ok\n250 2.1.5 ok\n250 2.0.0 reset\n250 2.1.0 ok\n250 2.1.5 ok";
-        let spam = format!("MAIL FROM:<{SUSPECT}>\nRCPT TO:<bob@mx.example>\nBDAT 3 LAST");
-        let called = "250 2.1.0 ok\n250 2.1.5 ok\n554 5.7.1 message rejected as spam";
         let server = async {
             let (mut peer, _) = mx.dialled().await;
-            peer.say("220 mx ESMTP").await;
-            peer.hears("EHLO out.example").await;
-            peer.say("250-mx\n250-PIPELINING\n250 CHUNKING").await;
+            greets(&mut peer, "out.example").await;
             for _ in 0..3 {
-                peer.hears(&spam).await;
+                peer.hears(SPAM).await;
                 assert_eq!(peer.exactly(3).await, b"buy");
-                peer.say(called).await;
+                peer.say(CALLED_SPAM).await;
             }
             peer.hears(&both).await;
             peer.say(&refused).await;
@@ -285,30 +272,23 @@ async fn whether_a_suspect_is_refused_is_not_asked_of_the_next_message() {
             if moves {
                 let (mut other, from) = mx.dialled().await;
                 assert_eq!(from, ip(10));
-                other.say("220 mx ESMTP").await;
-                other.hears("EHLO out10.example").await;
-                other.say("250-mx\n250-PIPELINING\n250 CHUNKING").await;
+                greets(&mut other, "out10.example").await;
                 other.hears(&both).await;
                 other.say(taken).await;
                 last = other;
             }
-            last.hears("QUIT").await;
-            last.say("221 bye").await;
+            last.is_left().await;
         };
         let client = async {
-            let mut msa = node.msa().await;
-            msa.hears("220 mx ESMTP").await;
-            msa.say("EHLO msa").await;
-            msa.hears("250-mx\n250-PIPELINING\n250 CHUNKING").await;
+            let mut msa = greeted(&node).await;
             for _ in 0..3 {
-                msa.say(&spam).await;
+                msa.say(SPAM).await;
                 msa.send(b"buy").await;
-                msa.hears(called).await;
+                msa.hears(CALLED_SPAM).await;
             }
             msa.say(&both).await;
             msa.hears(if moves { taken } else { &refused }).await;
-            msa.say("QUIT").await;
-            msa.hears("221 bye").await;
+            msa.leaves().await;
         };
         tokio::join!(server, client);
         let (recorded, transcript) = node.recorded().await;
@@ -356,20 +336,15 @@ async fn mail_leaves_from_the_pool_of_its_account_and_class() {
             before = Some(peer);
         }
         let mut peer = before.unwrap();
-        peer.hears("QUIT").await;
-        peer.say("221 bye").await;
+        peer.is_left().await;
     };
     let client = async {
-        let mut msa = node.msa().await;
-        msa.hears("220 mx ESMTP").await;
-        msa.say("EHLO msa").await;
-        msa.hears("250-mx\n250 PIPELINING").await;
+        let mut msa = greeted(&node).await;
         for (from, _) in mails {
             msa.say(&format!("MAIL FROM:<{from}>\nRSET")).await;
             msa.hears("250 2.1.0 ok\n250 2.0.0 reset").await;
         }
-        msa.say("QUIT").await;
-        msa.hears("221 bye").await;
+        msa.leaves().await;
     };
     tokio::join!(server, client);
     let view = node.proxy.departures().view();
@@ -392,7 +367,7 @@ async fn an_address_that_rests_still_rests_after_a_restart() {
     };
     tokio::join!(server, delivers(&node));
     let state = node.proxy.departures().state();
-    let again = Node::remembering(mx.address, rules(100), state).await;
+    let again = Plan::new().remembering(state).start(mx.address).await;
     assert!(rests(&again.proxy.departures().view(), 9));
     tokio::join!(takes_it(&mx, 10, "out10.example"), delivers(&again));
 }

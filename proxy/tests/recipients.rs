@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Mx, Node};
+use support::{Mx, Plan};
 use warren_config::{TlsPolicy, TlsRule};
 
 fn strict() -> Vec<TlsRule> {
@@ -14,7 +14,7 @@ fn strict() -> Vec<TlsRule> {
 #[tokio::test]
 async fn a_recipient_whose_domain_asks_for_more_is_delayed_alone() {
     let mx = Mx::new().await;
-    let node = Node::with_tls_rules(mx.address, TlsPolicy::Opportunistic, strict()).await;
+    let node = Plan::new().tls(TlsPolicy::Opportunistic).tls_rules(strict()).start(mx.address).await;
     let server = async {
         let (mut peer, _) = mx.dialled().await;
         peer.greets("250-mx\n250 PIPELINING").await;
@@ -51,7 +51,7 @@ async fn a_recipient_whose_domain_asks_for_more_is_delayed_alone() {
 #[tokio::test]
 async fn tls_that_nobody_wanted_is_done_for_whoever_does() {
     let mx = Mx::new().await;
-    let node = Node::with_tls_rules(mx.address, TlsPolicy::Off, strict()).await;
+    let node = Plan::new().tls_rules(strict()).start(mx.address).await;
     let server = async {
         let (mut first, _) = mx.dialled().await;
         first.greets("250-mx\n250 STARTTLS").await;

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, Socket, Type};
-use support::{Node, Peer};
+use support::{Peer, Plan};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
-use warren_config::{RedirectMode, Standalone, TenantName, TlsPolicy};
+use warren_config::{RedirectMode, Standalone, TenantName};
 use warren_proxy::dial::{DialError, dial};
 use warren_proxy::egress::{Budget, EgressAddr, Limits, Rules};
 use warren_proxy::standalone::{self, Visitors};
@@ -49,7 +49,7 @@ fn the_proxys_own_connections_are_refused_when_they_come_back() {
         let budget = Budget { sessions: 50, sessions_per_minute: 10_000 };
         let egress = EgressAddr(HOST.parse().unwrap());
         let rules = Rules::plain([egress], budget, Limits { sessions: 50, per_tenant: 50 });
-        let node = Node::start(mx, TlsPolicy::Off, &["198.51.100.0/24"], rules, SOON).await;
+        let node = Plan::new().allow(&["198.51.100.0/24"]).egress(rules).patience(SOON).start(mx).await;
         let acme = TenantName::new("acme").unwrap();
         let wanted = Standalone {
             listen: vec!["127.0.0.1:10025".parse().unwrap()],
@@ -85,7 +85,7 @@ fn an_mta_may_have_the_port_of_a_leg_to_another_mx() {
         let egress = EgressAddr(HOST.parse().unwrap());
         let budget = Budget { sessions: 50, sessions_per_minute: 10_000 };
         let rules = Rules::plain([egress], budget, Limits { sessions: 50, per_tenant: 50 });
-        let node = Node::start(one, TlsPolicy::Off, &["198.51.100.0/24"], rules, SOON).await;
+        let node = Plan::new().allow(&["198.51.100.0/24"]).egress(rules).patience(SOON).start(one).await;
         let wanted = Standalone {
             listen: vec!["127.0.0.1:10025".parse().unwrap()],
             mode: RedirectMode::Redirect,

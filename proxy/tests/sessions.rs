@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Mx, Node};
+use support::{Mx, Node, Plan};
 use warren_config::TlsPolicy;
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn an_mx_that_cannot_be_reached_is_421_and_recorded() {
 #[tokio::test]
 async fn an_internal_address_is_not_dialled() {
     let mx = Mx::new().await;
-    let node = Node::with(mx.address, TlsPolicy::Opportunistic, &[]).await;
+    let node = Plan::new().tls(TlsPolicy::Opportunistic).allow(&[]).start(mx.address).await;
     let mut msa = node.msa().await;
     let reply = msa.line().await.unwrap();
     assert!(reply.starts_with("421 4.4.1 127.0.0.1 is not dialled"), "{reply}");

@@ -18,8 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
-use support::Node;
-use warren_config::TlsPolicy;
+use support::Plan;
 use warren_proxy::egress::{Budget, EgressAddr, Limits, Rules};
 
 /// Dials are given up after ten seconds here: whoever is told knows before.
@@ -90,7 +89,7 @@ async fn refused(mx: SocketAddr, reason: &str) {
     let budget = Budget { sessions: 50, sessions_per_minute: 10_000 };
     let rules = Rules::plain(addresses, budget, Limits { sessions: 50, per_tenant: 50 });
     let networks = ["198.51.100.0/24", "2001:db8:51::/64"];
-    let node = Node::start(mx, TlsPolicy::Opportunistic, &networks, rules, AT_ONCE).await;
+    let node = Plan::new().allow(&networks).egress(rules).patience(AT_ONCE).start(mx).await;
     let began = Instant::now();
     let mut msa = node.msa().await;
     let (heard, end) = (msa.line().await, msa.line().await);

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! # Name (require) (whole)     one dialogue, its TLS policy if it is not opportunistic; whole: not byte by byte
+//! # Name (its TLS: expired)    what the server has to show: TLS 1.2, expired, wrong name, trusted; else a certificate that nobody vouches for
 //! C text    the client sends     c text    the client gets         each with CRLF
 //! S text    the server sends     s text    the server gets
 //! X*N text  N times, without CRLF, with \r \n \xHH in what follows the blank; no N: once
 //! !what     the driver does it, or is asked to
 //! ```
 //!
-//! What one side sends in lines that follow each other is one segment.
+//! What one side sends in lines that follow each other is one segment. `!closes its direction` leaves the other one open; `!forges text` is what somebody in the
+//! middle can do: the end of TLS, and this line in the clear behind it, as one segment.
 
 /// One dialogue.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub struct Dialogue {
     pub name: &'static str,
     /// What the session does about STARTTLS: `opportunistic`, `require`, `verify`.
     pub tls: &'static str,
+    /// What the server has to show in a handshake.
+    pub shows: &'static str,
     /// Means the same when it comes byte by byte.
     pub divisible: bool,
     pub steps: Vec<Step>,
@@ -32,23 +36,31 @@ pub enum Step {
 
 /// All dialogues with an MX.
 pub fn outbound() -> Vec<Dialogue> {
-    let (_, dialogues) = include_str!("outbound.txt").split_once("\n# ").expect("there are dialogues");
-    dialogues.split("\n# ").map(dialogue).collect()
+    [include_str!("outbound.txt"), include_str!("tls.txt"), include_str!("leaving.txt")]
+        .into_iter()
+        .flat_map(|file| {
+            let (_, dialogues) = file.split_once("\n# ").expect("there are dialogues");
+            dialogues.split("\n# ").map(dialogue)
+        })
+        .collect()
 }
 
 fn dialogue(text: &'static str) -> Dialogue {
     let (name, lines) = text.split_once('\n').expect("a name and what follows");
     let tls = ["require", "verify"].into_iter().find(|tls| name.contains(&format!("({tls})")));
+    let shows = name.split_once("(its TLS: ").and_then(|(_, rest)| rest.split_once(')')).map_or("", |(shows, _)| shows);
     let mut steps = Vec::new();
     for line in lines.lines() {
         read(line, &mut steps);
     }
-    Dialogue { name, tls: tls.unwrap_or("opportunistic"), divisible: !name.contains("(whole)"), steps }
+    Dialogue { name, tls: tls.unwrap_or("opportunistic"), shows, divisible: !name.contains("(whole)"), steps }
 }
 
 fn read(line: &'static str, steps: &mut Vec<Step>) {
     let expanded = match line {
         "!relaying" => RELAYING,
+        "!starting TLS" => STARTING_TLS,
+        "!relaying under TLS" => RELAYING_UNDER_TLS,
         "!in data" => IN_DATA,
         "!quit" => QUIT,
         "" => return,
@@ -120,6 +132,27 @@ c 250-DSN
 c 250-CHUNKING
 c 250-BINARYMIME
 c 250 SIZE 1000";
+
+/// STARTTLS got its 220.
+const STARTING_TLS: &str = "\
+!dial
+S 220 mx
+c 220 mx
+C EHLO msa
+s EHLO out.example
+S 250-mx
+S 250-SIZE 9
+S 250 STARTTLS
+s STARTTLS
+S 220 go";
+
+/// EHLO is answered, behind a handshake.
+const RELAYING_UNDER_TLS: &str = "\
+s EHLO out.example
+S 250-mx
+S 250 SIZE 7
+c 250-mx
+c 250 SIZE 7";
 
 /// DATA got its 354.
 const IN_DATA: &str = "\

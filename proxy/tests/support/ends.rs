@@ -6,6 +6,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 use warren_wire::MaybeTls;
 
 use super::{Peer, SOON};
@@ -71,9 +72,40 @@ impl Peer<TcpStream> {
 }
 
 impl Peer<MaybeTls<TcpStream>> {
+    /// The first of a handshake is there, whole.
+    pub async fn client_hello(&mut self) {
+        let head = self.exactly(5).await;
+        assert_eq!(head[..2], [0x16, 0x03], "a handshake record");
+        self.exactly(usize::from(u16::from_be_bytes([head[3], head[4]]))).await;
+    }
+
+    /// [`forge`]s as a server.
+    pub async fn forge(self, line: &str) {
+        let MaybeTls::Server(stream) = self.stream else { panic!("there is no TLS to end") };
+        let (stream, tls) = stream.into_inner();
+        forge(stream, tls.into(), line).await;
+    }
+
     /// Leaves with a reset, out of a connection in the clear.
     pub fn reset(self) {
         let MaybeTls::Plain(stream) = self.stream else { panic!("a reset under TLS was not asked for") };
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
+}
+
+impl Peer<TlsStream<TcpStream>> {
+    /// [`forge`]s as a client.
+    pub async fn forge(self, line: &str) {
+        let (stream, tls) = self.stream.into_inner();
+        forge(stream, tls.into(), line).await;
+    }
+}
+
+/// Says that TLS ends here and, in the same segment, a line in the clear: what somebody in the middle can add. Then it is gone.
+async fn forge(mut stream: TcpStream, mut tls: rustls::Connection, line: &str) {
+    tls.send_close_notify();
+    let mut bytes = Vec::new();
+    tls.write_tls(&mut bytes).unwrap();
+    bytes.extend(format!("{line}\r\n").bytes());
+    stream.write_all(&bytes).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! DATA and BDAT.
+//! DATA and BDAT, beyond the dialogues of the table.
 
 use super::Talk;
 
@@ -110,50 +110,6 @@ fn a_message_that_is_cut_off_is_never_completed() {
 }
 
 #[test]
-fn a_server_that_leaves_in_the_content_is_told_at_its_end() {
-    let mut talk = in_data();
-    talk.client(b"first\r\n");
-    talk.run("s first\n!server closes\n!drop server\n!nothing");
-    talk.client(b"second\r\n");
-    talk.run("!nothing");
-    talk.client(b".\r\n");
-    talk.run("c 421 4.4.2 lost the connection to the server\n!close client");
-}
-
-#[test]
-fn an_early_verdict_waits_for_the_end_and_nothing_more_is_sent() {
-    let mut talk = in_data();
-    talk.client(b"first\r\n");
-    talk.run("s first\nS 552 5.3.4 too large\n!drop server\n!nothing");
-    talk.client(b"second\r\n.\r\n");
-    talk.run("c 552 5.3.4 too large\nc 421 4.3.2 closing this session\n!close client");
-}
-
-#[test]
-fn an_early_acceptance_is_a_lie() {
-    let mut talk = in_data();
-    talk.client(b"first\r\n");
-    talk.run("s first\nS 250 2.0.0 queued\n!drop server");
-    talk.client(b".\r\n");
-    talk.run("c 421 4.5.0 the server broke the protocol\n!close client");
-}
-
-#[test]
-fn loss_after_the_dot_is_temporary() {
-    let mut talk = in_data();
-    talk.client(b"x\r\n.\r\n");
-    talk.run("s x\ns .\n!server closes\nc 421 4.4.2 lost the connection to the server\n!drop server\n!close client");
-}
-
-#[test]
-fn content_before_354_is_nobodys_command() {
-    let mut talk = Talk::relaying();
-    talk.client(b"MAIL FROM:<>\r\nDATA\r\nSubject: x\r\n");
-    talk.told_server();
-    talk.run("c 421 4.5.0 content before 354; closing\n!drop server\n!close client");
-}
-
-#[test]
 fn a_refused_data_leads_back_to_commands() {
     let mut talk = Talk::relaying();
     talk.run("C DATA\ns DATA\nS 503 5.5.1 no\nc 503 5.5.1 no\nC NOOP\ns NOOP\nS 250 ok\nc 250 ok");
@@ -184,16 +140,6 @@ fn a_chunk_is_not_acknowledged_before_it_is_there() {
     talk.run("S 250 queued\n!drop server\n!nothing");
     talk.client(b"67890");
     talk.run("c 421 4.5.0 the server broke the protocol\n!close client");
-}
-
-#[test]
-fn a_refused_chunk_is_still_content() {
-    let mut talk = Talk::relaying();
-    talk.client(b"BDAT 6\r\nQU");
-    talk.told_server();
-    talk.run("S 503 5.5.1 no\nc 503 5.5.1 no");
-    talk.client(b"IT\r\nNOOP\r\n");
-    assert_eq!(talk.told_server(), "IT\r\nNOOP\r\n");
 }
 
 #[test]
