@@ -114,6 +114,7 @@ fn rows() -> (Vec<Row>, Vec<Row>) {
             reply: format!("554 5.7.1 blocked \u{1b}[2J{}", "x".repeat(200)),
         }],
     };
+    let just_now = HealthRow { state: HealthState::Rested, since_unix_ms: Some(NOW - 999), ..well() };
     let by_hand = HealthRow { state: HealthState::Rested, by_hand: true, since_unix_ms: Some(NOW - 5_000), ..well() };
     let first = vec![
         Row::Node(NodeRow { at_unix_ms: NOW, sessions: 3, waiting: 1 }),
@@ -126,6 +127,7 @@ fn rows() -> (Vec<Row>, Vec<Row>) {
         destination("outlook.com", listed, 0, None),
         destination("google.com", well(), 3, Some(WarmingRow { sent: 40, limit: 70 })),
         destination("quiet.example", well(), 0, None),
+        destination("yahoo.com", just_now, 0, None),
         Row::Sender(SenderRow {
             tenant: "acme".parse().unwrap(),
             account: Some("news\u{202e}@acme.example".into()),
@@ -159,6 +161,7 @@ fn the_picture_is_shown_whole_and_without_tricks() {
         "DESTINATION  ADDRESS       SESSIONS  WAITING  A MINUTE  TODAY  STATE",
         "outlook.com  203.0.113.10  0/20      0        0/600     -      rested for 10 min, until 2023-11-14 22:18:20Z",
         "google.com   203.0.113.10  3/20      0        3/600     40/70  healthy",
+        "yahoo.com    203.0.113.10  0/20      0        0/600     -      rested since just now -",
         "1 destinations where all is well and nothing goes on: --all shows them",
         "",
         "TENANT  ACCOUNT",

@@ -144,7 +144,11 @@ pub fn state(health: &HealthRow, now: u64) -> String {
         text.push_str(" by hand");
     }
     if let Some(since) = health.since_unix_ms.filter(|_| health.state != HealthState::Healthy) {
-        text.push_str(&format!(" for {}", tell::ago(since, now)));
+        // A length of no second says nothing.
+        text.push_str(&match now.saturating_sub(since) {
+            0..1_000 => " since just now".to_owned(),
+            _ => format!(" for {}", tell::ago(since, now)),
+        });
     }
     if let Some(until) = health.until_unix_ms {
         text.push_str(&format!(", until {}", tell::time(until)));
