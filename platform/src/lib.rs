@@ -8,7 +8,7 @@
 //!
 //! * [`fleet`]: tenants asleep until somebody wants them or their mail is due.
 //! * [`frontdoor`]: submission on 587 and 465, AUTH, and the way on into the tenant's MSA.
-//! * [`api`]: the socket of the receiver and the command line.
+//! * [`api`]: the socket of the receiver and the command line; `recipients`: what becomes of inbound mail to an address.
 //! * [`rates`]: how much mail tenants and accounts may send in an hour.
 //! * [`books`]: the configuration of the moment, replaced as a whole; [`plan`]: what replacing it would change;
 //!   [`readings`]: how replacing it went.
@@ -28,4 +28,5 @@ pub mod metrics;
 pub mod plan;
 pub mod rates;
 pub mod readings;
+mod recipients;
 pub mod suspended;
