@@ -44,12 +44,14 @@ impl Fleet {
             for_mail: VecDeque::new(),
             in_flight: BTreeMap::new(),
             suspended: BTreeSet::new(),
+            last: None,
         }
     }
 
     /// Takes in an event; gives what to do about it, in order.
     pub fn on(&mut self, event: Event, now: Now) -> Vec<Step> {
         let mut steps = Vec::new();
+        self.notice_clock(now, &mut steps);
         match event {
             Event::Wanted { tenant, waiter, by, stale } => self.wanted(tenant, waiter, by, stale, now, &mut steps),
             Event::Unwanted { tenant, waiter, by } => self.unwanted(tenant, waiter, by, now, &mut steps),

@@ -28,6 +28,12 @@ impl Meter {
         *self.counters.entry(what).or_default() += 1;
     }
 
+    /// Keeps the most that there ever were.
+    pub fn most(&mut self, what: &'static str, now: usize) {
+        let most = self.counters.entry(what).or_default();
+        *most = (*most).max(now as u64);
+    }
+
     /// Counts a start.
     pub fn started(&mut self, reason: StartReason, warm: bool) {
         self.count(if warm { "starts_warm" } else { "starts_cold" });

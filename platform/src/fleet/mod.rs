@@ -8,7 +8,7 @@
 //! ```
 //!
 //! * [`machine`] decides, without a socket or a clock; [`words`] are its events and steps, [`policy`] its numbers; its
-//!   how a tenant goes is in `going`, its queues and indices are in `registers`; `recent` remembers who was awake lately.
+//!   how a tenant goes is in `going`, its queues and indices are in `registers`, what a clock that is set back means in `clock_set_back`; `recent` remembers who was awake lately.
 //! * [`performer`] is the one task that carries steps out (with the launcher in `deeds`, with cells and clients in `serving`); what it holds is
 //!   in `cells`, `tags`, `meter`.
 //! * [`handle`] is what the front door and the API hold.
@@ -19,6 +19,7 @@
 pub mod cell;
 mod cells;
 pub mod clock;
+mod clock_set_back;
 mod deeds;
 mod going;
 pub mod handle;

@@ -215,6 +215,7 @@ impl Performer {
                 self.perform(step);
             }
         }
+        self.meter.most("starts_at_once_most", self.fleet.in_flight());
         if self.swept.elapsed() >= SWEEP {
             self.swept = Instant::now();
             self.refuse_late();

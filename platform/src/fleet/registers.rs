@@ -9,7 +9,7 @@ use warren_launcher_api::{CellId, TenantName};
 
 use super::{
     policy::Policy,
-    words::{Answer, Life, Step, Waiter},
+    words::{Answer, Life, Now, Step, Waiter},
 };
 
 /// What is known of a tenant that is not simply asleep.
@@ -40,6 +40,8 @@ pub struct Fleet {
     pub(super) in_flight: BTreeMap<TenantName, bool>,
     /// Woken for nobody. What they are due for waits in their burrows.
     pub(super) suspended: BTreeSet<TenantName>,
+    /// When the last event came.
+    pub(super) last: Option<Now>,
 }
 
 impl Fleet {
@@ -73,6 +75,11 @@ impl Fleet {
         }
         // It may stand in both queues, or twice in one: the second time it is no longer `Queued`.
         if for_client { &mut self.for_clients } else { &mut self.for_mail }.push_back(tenant.clone());
+    }
+
+    /// Starts under way.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
     }
 
     /// Starts as many as the policy allows.
