@@ -1,7 +1,11 @@
 //! A hostile program in the MSA's place: it runs inside a real tenant's container, tries every way out that it knows, and writes
 //! what happened to `report` in its volume, a line each: `name: outcome`.
 //!
+//! Attacks with a CVE number of their own are in `named`.
+//!
 //! Standard library only, so that `rustc` alone builds it: `rustc -O --edition 2024 -C target-feature=+crt-static probe.rs`.
+
+mod named;
 
 use std::ffi::{c_char, c_int, c_long};
 use std::fs;
@@ -24,8 +28,10 @@ unsafe extern "C" {
 }
 
 fn main() {
-    if std::env::args().len() > 1 {
-        return;
+    match std::env::args().nth(1).as_deref() {
+        None => {}
+        Some(named::TELL) => return println!("{}", named::told()),
+        Some(_) => return,
     }
     let (told, settings) = mpsc::channel();
     let control = std::thread::spawn(move || control(told));
@@ -164,6 +170,11 @@ fn main() {
     let open: Vec<String> = fs::read_dir("/proc/self/fd").map(|d| d.flatten().filter_map(|e| Some(fs::read_link(e.path()).ok()?.display().to_string())).collect()).unwrap_or_default();
     say("descriptors", open.join(" "));
     say("siblings", fs::read_dir(format!("{VOLUME}/..")).map(|d| d.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")).unwrap_or_default());
+
+    // Last, as they change what is there.
+    for (number, outcome) in named::all() {
+        say(number, outcome);
+    }
 
     // Written whole or not at all: whoever waits for it sees it complete.
     if fs::write(format!("{VOLUME}/report.new"), &report).is_ok() {
