@@ -16,6 +16,7 @@
 //! | [`leftovers`] | namespaces, mounts, cgroups, processes and state that a node must not leave |
 //! | [`listing`] | an address on a block list, and off it |
 //! | [`beside`] | the proxy alone, on a host of the lab |
+//! | [`mta`] | a real MTA of the lab, and its host |
 //! | [`readme`] | the commands that it was set up by |
 //! | [`signed`] | a lab whose DNS is signed |
 //! | [`dialogue`] | plain SMTP, command by command |
@@ -35,6 +36,7 @@ pub mod images;
 pub mod leftovers;
 pub mod listing;
 mod log;
+pub mod mta;
 pub mod node;
 pub mod readme;
 pub mod setup;

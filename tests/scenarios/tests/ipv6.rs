@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use warren_lab::config::MtaKind;
 use warren_lab::{Lab, LabConfig, map};
-use warren_scenarios::beside::{Beside, PORT, nft};
+use warren_scenarios::beside::{Beside, Redirecting, nft};
 use warren_scenarios::corpus::note;
-use warren_scenarios::{Dialogue, Node, Setup, inside};
+use warren_scenarios::{Dialogue, Node, Setup, inside, readme};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -72,36 +72,17 @@ fn a_cell_delivers_over_ipv6_and_reaches_nothing_it_must_not() {
     node.stop();
 }
 
-/// As in the proxy's README, for IPv6.
-const RULES: &str = r#"table ip6 warren {
-  chain output {
-    type nat hook output priority -100;
-    meta skuid != "warren-proxy" ip6 daddr != ::1 tcp dport 25 redirect to :10025
-  }
-}
-"#;
-
 #[test]
 fn a_standalone_proxy_takes_redirected_ipv6() {
     let lab = Lab::start_with(&LabConfig { mtas: vec![MtaKind::Exim], ..LabConfig::default() }).unwrap();
     let host = lab.namespace("exim").unwrap();
     let own = map::twin(MtaKind::Exim.address());
-    let proxy = Beside::start(
-        &host,
-        &[],
-        &format!(
-            r#"hostname = "mx1.exim.example"
-[egress]
-addresses = ["{own}"]
-allow_networks = ["2001:db8:51::/64"]
-[proxy.standalone]
-listen = ["[::1]:{PORT}"]
-mode = "redirect"
-tenants = {{ "{own}" = "exim" }}
-"#
-        ),
-    );
-    nft(&host, RULES);
+    let config = Redirecting { hostname: "mx1.exim.example", own: own.into(), egress: "", standalone: "", rest: "" };
+    let proxy = Beside::start(&host, &[], &config.toml());
+    // As the README has it: "IPv6 is the same with".
+    let rules =
+        readme::redirect().replace("table ip ", "table ip6 ").replace("ip daddr != 127.0.0.0/8", "ip6 daddr != ::1");
+    nft(&host, &rules);
     let replies = inside(&host, || {
         let (mut smtp, greeting) = Dialogue::open(SocketAddr::from((plain(), 25)))?;
         let hello = smtp.say("EHLO mx1.exim.example")?;

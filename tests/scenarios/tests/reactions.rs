@@ -4,21 +4,23 @@
 #![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use warren_lab::config::MtaKind;
 use warren_lab::{Act, Lab, LabConfig, Persona, Record, RecordData, Step, Tls, When};
-use warren_scenarios::beside::{Beside, PORT, nft};
-use warren_scenarios::corpus::note;
-use warren_scenarios::{Dialogue, inside};
+use warren_scenarios::beside::{Beside, Redirecting, nft};
+use warren_scenarios::mta::Mta;
+use warren_scenarios::{Dialogue, inside, readme};
 
 const LONG: Duration = Duration::from_secs(90);
 /// A message of which nothing is seen for this long is held back. No event says so: OpenSMTPD does not log what it does not try.
 const QUIET: Duration = Duration::from_secs(12);
+/// How many more are sent at once. Postfix gives up a destination when about as many sessions in a row failed as it has at a time, which are five
+/// (`default_destination_concurrency_failed_cohort_limit`, `initial_destination_concurrency`), and forgets about failures when its queue for it is empty.
+const MORE: usize = 12;
+/// So many of them Postfix tries before it does.
+const TRIED_FIRST: std::ops::RangeInclusive<usize> = 4..=5;
 
 /// A refusal, and how it is brought about.
 struct Case {
@@ -53,7 +55,11 @@ const CASES: [Case; 5] = [
         name: "untrusted",
         egress: "",
         proxy: "tls = \"require\"",
-        mx: Some(|persona| Persona { tls: Tls::Off, ..persona }),
+        // Slow, so that Postfix has them all in its queue when the first of many fails.
+        mx: Some(|persona| {
+            let slow = Act::Stall(Duration::from_secs(2));
+            Persona { tls: Tls::Off, ..persona }.rule(Step::Ehlo, When::Always, slow)
+        }),
         reply: "421 4.7.4",
         when: "at EHLO",
         other: false,
@@ -142,30 +148,22 @@ impl Case {
         all
     }
 
-    fn proxy(&self, address: Ipv4Addr) -> String {
-        format!(
-            r#"hostname = "mail.lab.example"
-[egress]
-addresses = ["{address}"]
-allow_networks = ["198.51.100.0/24"]
-{}
-[proxy.standalone]
-listen = ["127.0.0.1:{PORT}"]
-mode = "redirect"
-tenants = {{ "{address}" = "msa" }}
-[proxy]
-{}
-"#,
-            self.egress, self.proxy
-        )
+    /// Whether the refusal is about the host, and not about a message.
+    fn of_host(&self) -> bool {
+        self.reply.starts_with("421")
+    }
+
+    fn proxy(&self, own: Ipv4Addr) -> String {
+        let rest = format!("[proxy]\n{}", self.proxy);
+        let (hostname, own, egress) = ("mail.lab.example", own.into(), self.egress);
+        Redirecting { hostname, own, egress, standalone: "", rest: &rest }.toml()
     }
 }
 
 /// An MSA of the lab.
 struct Msa<'lab> {
     lab: &'lab Lab,
-    kind: MtaKind,
-    pid: u32,
+    mta: Mta<'lab>,
 }
 
 /// What became of a message for a recipient, for now.
@@ -194,49 +192,13 @@ impl std::fmt::Display for Fate {
 
 impl<'lab> Msa<'lab> {
     fn find(lab: &'lab Lab, kind: MtaKind) -> Self {
-        let network = std::fs::metadata(lab.namespace(kind.name()).unwrap()).unwrap().ino();
-        let program = match kind {
-            MtaKind::Postfix => "master",
-            MtaKind::Exim => "exim4",
-            MtaKind::Opensmtpd => "smtpd",
-        };
-        let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let fits = |pid: &u32| {
-            let there = std::fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|net| net.ino() == network);
-            there && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == program)
-        };
-        let pid = pids.find(fits).expect("the lab's MTA runs");
-        Msa { lab, kind, pid }
-    }
-
-    fn author(&self) -> String {
-        format!("alice@{}", self.kind.domain())
-    }
-
-    /// A message is written on the MSA's host.
-    fn send(&self, to: &[&str], subject: &str) {
-        let mut sendmail = Command::new("nsenter");
-        sendmail.args(["-t", &self.pid.to_string(), "--net", "--mount", "--root", "--wd", "--", "/usr/sbin/sendmail"]);
-        let mut sendmail = sendmail.args(["-f", &self.author()]).args(to).stdin(Stdio::piped()).spawn().unwrap();
-        let letter = note(&self.author(), subject);
-        sendmail
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(String::from_utf8(letter).unwrap().replace('\r', "").as_bytes())
-            .unwrap();
-        assert!(sendmail.wait().unwrap().success());
-    }
-
-    fn log(&self) -> String {
-        self.lab.host_log(self.kind.name()).unwrap()
+        Msa { lab, mta: Mta::find(lab, kind) }
     }
 
     /// What its log says last about this recipient.
     fn logged(&self, to: &str) -> Option<Fate> {
-        let log = self.log();
-        let mut about = log.lines().filter(|line| line.contains(to)).filter_map(|line| match self.kind {
+        let log = self.mta.log();
+        let mut about = log.lines().filter(|line| line.contains(to)).filter_map(|line| match self.mta.kind {
             MtaKind::Postfix if line.contains("status=sent") => Some(Fate::Delivered),
             MtaKind::Postfix if line.contains("status=bounced") => Some(Fate::Bounced),
             MtaKind::Postfix if line.contains("delivery temporarily suspended") => Some(Fate::Held),
@@ -266,26 +228,57 @@ impl<'lab> Msa<'lab> {
         }
     }
 
+    /// The same for all of these, until nothing more is seen.
+    fn fates(&self, all: &[String]) -> Vec<Fate> {
+        let (mut told, mut end) = (0, Instant::now() + QUIET);
+        loop {
+            let fates: Vec<_> = all.iter().map(|to| self.logged(to)).collect();
+            let now = fates.iter().flatten().count();
+            if now > told {
+                (told, end) = (now, Instant::now() + QUIET);
+            }
+            if told == all.len() || Instant::now() > end {
+                return fates.into_iter().map(|fate| fate.unwrap_or(Fate::Held)).collect();
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
+    /// What becomes of the second and the others: the words of the table.
+    fn crowd(&self, case: &Case, fates: &[Fate]) -> &'static str {
+        let tried = fates.iter().filter(|fate| **fate != Fate::Held).count();
+        if case.of_host() && self.mta.kind == MtaKind::Postfix {
+            assert!(TRIED_FIRST.contains(&tried), "{}: {fates:?}\n{}", case.name, self.mta.log());
+            assert!(self.mta.log().contains("delivery temporarily suspended"), "{}", self.mta.log());
+        }
+        match tried {
+            0 => "all held",
+            all if all == fates.len() => "none held",
+            few if TRIED_FIRST.contains(&few) => "held after 4 or 5",
+            some => panic!("{}, {}: {some} were tried: {fates:?}\n{}", name(self.mta.kind), case.name, self.mta.log()),
+        }
+    }
+
     /// Plays a refusal, at the only MX of a domain or at the first of two. Gives the row of the table.
     fn play(&self, case: &Case, mxs: usize) -> String {
-        let host = self.lab.namespace(self.kind.name()).unwrap();
-        let proxy = Beside::start(&host, &[], &case.proxy(self.kind.address()));
+        let host = self.mta.namespace();
+        let proxy = Beside::start(&host, &[], &case.proxy(self.mta.kind.address()));
         let holder = case.full.then(|| {
             let (dialogue, greeting) =
                 inside(&host, || Dialogue::open(SocketAddr::from((case.first(mxs), 25)))).unwrap();
             assert!(greeting.starts_with("220"), "{greeting}");
             dialogue
         });
-        let kind = self.kind.name();
+        let kind = self.mta.kind.name();
         let to = |which: &str| format!("{kind}-{which}@{}", case.domain(mxs));
         let other = format!("{kind}-other@{}", case.other(mxs));
         let (one, two) = (to("one"), to("two"));
         let recipients: Vec<&str> = if case.other { vec![&one, &other] } else { vec![&one] };
-        self.send(&recipients, "the first");
+        self.mta.send(&recipients, "the first");
         let first = self.fate(&one, LONG);
         if case.other {
             let fate = self.fate(&other, LONG);
-            assert_eq!(fate, Fate::Delivered, "{kind}, {}: the other recipient\n{}", case.name, self.log());
+            assert_eq!(fate, Fate::Delivered, "{kind}, {}: the other recipient\n{}", case.name, self.mta.log());
         }
         let heard = proxy.transcript(&case.first(mxs).to_string(), case.reply);
         assert!(
@@ -299,21 +292,36 @@ impl<'lab> Msa<'lab> {
             (1, _) => "",
             (_, Fate::Delivered) => "yes",
             // Delayed at the second as well, or not tried there.
-            _ if self.log().contains(&case.second().to_string()) => "yes",
+            _ if self.mta.log().contains(&case.second().to_string()) => "yes",
             _ => "no",
         };
-        self.send(&[&two], "the second");
-        let second = self.fate(&two, QUIET);
+        self.mta.send(&[&two], "the second");
+        let mut others = vec![two];
+        if mxs == 1 {
+            others.extend((0..MORE).map(|n| to(&format!("more{n}"))));
+            others[1..].iter().for_each(|to| self.mta.send(&[to], "one of many"));
+        }
+        let fates = self.fates(&others);
+        let (second, many) = (fates[0], if mxs == 1 { self.crowd(case, &fates) } else { "" });
         drop(holder);
         if case.reply.starts_with('4') {
-            let back = self.lab.mailbox(&self.kind.domain(), "alice").messages().unwrap();
-            assert!(back.is_empty() && first != Fate::Bounced && second != Fate::Bounced, "{kind}, {}", case.name);
+            let back = self.lab.mailbox(&self.mta.kind.domain(), "alice").messages().unwrap();
+            assert!(
+                back.is_empty() && first != Fate::Bounced && !fates.contains(&Fate::Bounced),
+                "{kind}, {}",
+                case.name
+            );
         }
         if case.name == "unreachable" && mxs == 2 {
-            assert_eq!((first, second), (Fate::Delivered, Fate::Delivered), "{kind}\n{}", self.log());
+            assert_eq!((first, second), (Fate::Delivered, Fate::Delivered), "{kind}\n{}", self.mta.log());
         }
         let mxs = if mxs == 1 { "only" } else { "first of two" };
-        format!("| `{}` {} | {mxs} | {} | {next} | {first} | {second} |", case.reply, case.when, name(self.kind))
+        format!(
+            "| `{}` {} | {mxs} | {} | {next} | {first} | {second} | {many} |",
+            case.reply,
+            case.when,
+            name(self.mta.kind)
+        )
     }
 }
 
@@ -330,7 +338,7 @@ fn each_refusal_is_taken_as_it_is_meant() {
             .map(|kind| {
                 let lab = &lab;
                 scope.spawn(move || {
-                    nft(&lab.namespace(kind.name()).unwrap(), RULES);
+                    nft(&lab.namespace(kind.name()).unwrap(), readme::redirect());
                     let msa = Msa::find(lab, kind);
                     CASES.iter().flat_map(|case| [1, 2].map(|mxs| msa.play(case, mxs))).collect::<Vec<_>>()
                 })
@@ -362,12 +370,3 @@ fn name(kind: MtaKind) -> &'static str {
         MtaKind::Opensmtpd => "OpenSMTPD",
     }
 }
-
-/// As in the proxy's README.
-const RULES: &str = r#"table ip warren {
-  chain output {
-    type nat hook output priority -100;
-    meta skuid != "warren-proxy" ip daddr != 127.0.0.0/8 tcp dport 25 redirect to :10025
-  }
-}
-"#;

@@ -1,167 +1,155 @@
-//! The proxy beside an MTA that is there already, set up by the commands of `proxy/README.md`: a real Postfix sends through it and does
-//! not know.
+//! The proxy beside an MTA that is there already, set up by the commands of `proxy/README.md`, which are read from there and run as they
+//! stand: a real Postfix sends through it and does not know.
 #![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use warren_lab::config::MtaKind;
 use warren_lab::signed::Signing;
-use warren_lab::{Lab, LabConfig, Tls, find_program};
-use warren_scenarios::beside::{Beside, listening, nft};
-use warren_scenarios::corpus::note;
+use warren_lab::{Lab, LabConfig, Record, RecordData, Tls, find_program};
+use warren_scenarios::beside::{Beside, Redirecting, ip, listening, nft};
+use warren_scenarios::mta::Mta;
+use warren_scenarios::readme;
 use warren_scenarios::signed::{NO_KEY, World, host, mail};
 
 const LONG: Duration = Duration::from_secs(90);
-
-/// The lab's Postfix host; it sends as well as it receives.
-const HOST: &str = "postfix";
-
-/// warren.toml of the README, with the lab's addresses and a folder of its own.
-fn configure(folder: &Path) {
-    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
-    let state = folder.join("state");
-    std::fs::create_dir(&state).unwrap();
-    chown(&state, Some(id("-u")), Some(id("-g"))).unwrap();
-    let text = format!(
-        r#"hostname = "mx1.postfix.example"
-[egress]
-addresses = ["198.51.100.10"]
-allow_networks = ["198.51.100.0/24"]
-[listen]
-submission = []
-submissions = []
-smtp = []
-[paths]
-state = "{state}"
-run = "{state}"
-[proxy.standalone]
-listen = ["127.0.0.1:10025"]
-mode = "redirect"
-tenants = {{ "198.51.100.10" = "postfix" }}
-"#,
-        state = state.display()
-    );
-    std::fs::write(folder.join("warren.toml"), text).unwrap();
-}
-
-/// As in the README.
-const RULES: &str = r#"table ip warren {
-  chain output {
-    type nat hook output priority -100;
-    meta skuid != "warren-proxy" ip daddr != 127.0.0.0/8 tcp dport 25 redirect to :10025
-  }
-}
+/// One of Exim's addresses, for this scenario. Those of the lab are for documentation, and what the README sets up dials none of these. Only the
+/// lab's hosts know the way to it, and nobody there knows one to its owner.
+const ABROAD: Ipv4Addr = Ipv4Addr::new(9, 9, 9, 9);
+/// Where the sources lie, as far as the first command can tell.
+const SOURCES: &str = "tmp/warren";
+/// Builds nothing: the programs are built, or these tests would not run. It puts them where `cargo` would.
+const CARGO: &str = r#"#!/bin/sh
+set -e
+[ "$1 $2" = "build --release" ]
+shift 2
+mkdir -p target/release
+while [ "$1" = --bin ]; do ln -s "$PROGRAMS/$2" target/release/; shift 2; done
+[ $# = 0 ]
 "#;
 
-fn id(which: &str) -> u32 {
-    let output = Command::new("id").args([which, "warren-proxy"]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().parse().expect("run deploy/prepare, which makes the users")
+/// Waits for Exim's dave to get it.
+fn arrives(lab: &Lab, postfix: &Mta<'_>, subject: &str) {
+    let dave = lab.mailbox("exim.example", "dave");
+    let got = dave.wait_for(|message| message.header("Subject").as_deref() == Some(subject), LONG);
+    got.unwrap_or_else(|e| panic!("{e}\n{}", postfix.log()));
 }
 
-fn in_host(lab: &Lab, program: &str) -> Command {
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", lab.namespace(HOST).unwrap().display())).args(["--", program]);
+/// A machine that has Postfix and none of ours.
+fn furnish(lab: &Lab, postfix: &Mta<'_>) {
+    // The user that this machine has for other tests is on that host, too, whose root lies on top of this one's.
+    assert!(postfix.command("userdel").arg("warren-proxy").status().unwrap().success());
+    let sources = postfix.root().join(SOURCES);
+    std::fs::create_dir_all(sources.join("bin")).unwrap();
+    std::fs::write(sources.join("bin/cargo"), CARGO).unwrap();
+    std::fs::set_permissions(sources.join("bin/cargo"), PermissionsExt::from_mode(0o755)).unwrap();
+    ip(&lab.namespace("exim").unwrap(), &format!("addr add {ABROAD}/32 dev lo"));
+    ip(&postfix.namespace(), &format!("route add {ABROAD} via {}", MtaKind::Exim.address()));
+}
+
+/// A command of the README. What it says are placeholders is filled in, nothing else.
+fn command(postfix: &Mta<'_>, text: &str) -> Command {
+    let own = MtaKind::Postfix.address().to_string();
+    let text = text.replace("203.0.113.10", &own).replace("mail.example.net", "mx1.postfix.example");
+    let programs = find_program("warren-proxy").unwrap().parent().unwrap().display().to_string();
+    let path = format!("PATH=/{SOURCES}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut command = postfix.command("env");
+    command.args(["-i", "-C", &format!("/{SOURCES}"), &path, &format!("PROGRAMS={programs}"), "sh", "-ec", &text]);
     command
 }
 
-/// The process of Postfix's master, whose root and network are the host's.
-fn master(lab: &Lab) -> u32 {
-    let network = std::fs::metadata(lab.namespace(HOST).unwrap()).unwrap().ino();
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let is_master = |pid: &u32| {
-        let there = std::fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|net| net.ino() == network);
-        there && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "master")
-    };
-    pids.find(is_master).expect("the lab's Postfix runs")
+/// Runs a command of the README to its end.
+fn run(postfix: &Mta<'_>, text: &str) -> String {
+    let Output { status, stdout, stderr } = command(postfix, text).output().unwrap();
+    let said = [stdout, stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(status.success(), "{text}\n{said}");
+    said
 }
 
-/// Has the lab's Postfix send a letter.
-fn send(lab: &Lab, subject: &str, to: &[&str]) {
-    let letter = note("alice@postfix.example", subject);
-    let pid = master(lab);
-    let mut sendmail = Command::new("nsenter");
-    sendmail.args(["-t", &pid.to_string(), "--net", "--mount", "--root", "--wd", "--", "/usr/sbin/sendmail"]);
-    sendmail.args(["-f", "alice@postfix.example"]).args(to);
-    let mut sendmail = sendmail.stdin(Stdio::piped()).spawn().unwrap();
-    sendmail.stdin.take().unwrap().write_all(&letter).unwrap();
-    assert!(sendmail.wait().unwrap().success());
+/// A command of the README that goes on; it ends with its test.
+struct Running(Child);
+
+impl Running {
+    fn start(postfix: &Mta<'_>, text: &str, log: &std::fs::File) -> Self {
+        let mut command = command(postfix, text);
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.try_clone().unwrap());
+        Running(command.spawn().unwrap())
+    }
 }
 
-/// Ends with its test.
-struct Proxy(Child);
-
-impl Drop for Proxy {
+impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        // Its group, which is its own: a shell may stand between.
+        let _ = kill_process_group(pid(self.0.id()), Signal::KILL);
         let _ = self.0.wait();
     }
 }
 
+fn pid(number: u32) -> Pid {
+    i32::try_from(number).ok().and_then(Pid::from_raw).expect("a pid")
+}
+
 #[test]
-fn postfix_sends_through_the_proxy_and_does_not_know() {
-    let lab = Lab::start().unwrap();
-    let folder = tempfile::Builder::new().prefix("warren-standalone-").tempdir().unwrap();
-    configure(folder.path());
+fn postfix_sends_through_what_five_commands_set_up_and_does_not_know() {
+    let mut config = LabConfig { mtas: vec![MtaKind::Postfix, MtaKind::Exim], ..LabConfig::default() };
+    // Before Exim's other name.
+    config.records.push(Record::new("exim.example", RecordData::Mx(5, "mx0.exim.example".into())));
+    config.records.push(Record::new("mx0.exim.example", RecordData::A(ABROAD)));
+    let lab = Lab::start_with(&config).unwrap();
+    let postfix = Mta::find(&lab, MtaKind::Postfix);
+    furnish(&lab, &postfix);
 
-    // The proxy, as its user. `setpriv` becomes it, so the pid is the proxy's.
-    let mut start = in_host(&lab, "setpriv");
-    start.args(["--reuid", "warren-proxy", "--regid", "warren-proxy", "--init-groups"]);
-    start.arg(find_program("warren-proxy").unwrap()).arg("--config").arg(folder.path());
-    let mut proxy = Proxy(start.stderr(Stdio::piped()).spawn().unwrap());
-    let log = BufReader::new(proxy.0.stderr.take().unwrap());
-    let log = std::thread::spawn(move || log.lines().map_while(Result::ok).collect::<Vec<_>>().join("\n"));
-
+    let commands = readme::commands("Five commands");
+    let [build, user, configure, redirect, start] = commands[..] else { panic!("not five: {commands:#?}") };
+    for command in [build, user, configure, redirect] {
+        run(&postfix, command);
+    }
+    let written = tempfile::NamedTempFile::new().unwrap();
+    let log = || std::fs::read_to_string(written.path()).unwrap();
+    let mut proxy = Running::start(&postfix, start, written.as_file());
     let end = Instant::now() + LONG;
-    while !listening(&lab.namespace(HOST).unwrap()) {
-        assert!(Instant::now() < end && proxy.0.try_wait().unwrap().is_none(), "it does not listen");
+    while !listening(&postfix.namespace()) {
+        assert!(Instant::now() < end && proxy.0.try_wait().unwrap().is_none(), "it does not listen:\n{}", log());
         std::thread::park_timeout(Duration::from_millis(20));
     }
 
-    let mut nft = in_host(&lab, "nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-    nft.stdin.take().unwrap().write_all(RULES.as_bytes()).unwrap();
-    assert!(nft.wait().unwrap().success(), "nft takes the rule of the README");
-
-    send(&lab, "beside", &["dave@exim.example"]);
-
-    let got = lab.mailbox("exim.example", "dave").wait_for(|m| m.header("Subject").as_deref() == Some("beside"), LONG);
-    got.unwrap_or_else(|e| panic!("{e}\n{}", lab.host_log(HOST).unwrap()));
+    postfix.send(&["dave@exim.example"], "beside");
+    arrives(&lab, &postfix, "beside");
 
     // Recorded while the proxy runs and writes.
-    let warren = |arguments: &[&str]| {
-        let mut command = Command::new(find_program("warren").unwrap());
-        let output = command.args(arguments).arg("--config").arg(folder.path()).output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
-    };
     let end = Instant::now() + LONG;
     let id = loop {
-        let (_, table) = warren(&["sessions"]);
+        let table = run(&postfix, readme::quoted("Now "));
         let row = table.lines().find(|line| line.contains("delivered"));
         if let Some(id) = row.and_then(|row| row.split_whitespace().find(|word| word.len() == 16)) {
             break id.to_owned();
         }
-        assert!(Instant::now() < end, "no session is recorded:\n{table}");
+        assert!(Instant::now() < end, "no session is recorded:\n{table}\n{}", log());
         std::thread::park_timeout(Duration::from_millis(50));
     };
-    let (known, transcript) = warren(&["sessions", "show", &id]);
-    assert!(known, "{transcript}");
-    for part in
-        ["postfix", "198.51.100.11", "|>  STARTTLS", "TLSv1.3", "->  MAIL FROM:<alice@postfix.example>", "<-  250"]
-    {
+    let transcript = run(&postfix, &readme::quoted("what your MTA says to the world, and ").replace("ID", &id));
+    for part in ["postfix", "9.9.9.9", "|>  STARTTLS", "TLSv1.3", "->  MAIL FROM:<alice@postfix.example>", "<-  250"] {
         assert!(transcript.contains(part), "no {part:?} in\n{transcript}");
     }
     // What Postfix knows of it: the address that it dialled, and no TLS.
-    let postfix = lab.host_log(HOST).unwrap();
-    assert!(postfix.contains("relay=mx1.exim.example[198.51.100.11]:25"), "{postfix}");
+    let heard = postfix.log();
+    assert!(heard.contains("relay=mx0.exim.example[9.9.9.9]:25"), "{heard}");
 
-    let pid = i32::try_from(proxy.0.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    // And back.
+    run(&postfix, readme::quoted("To undo it: "));
+    kill_process(pid(postfix.process("warren-proxy").unwrap()), Signal::TERM).unwrap();
     assert!(proxy.0.wait().unwrap().success());
-    let log = log.join().unwrap();
-    assert!(!log.contains("WARN") && !log.contains("ERROR"), "an ordinary stop is quiet:\n{log}");
+    let log = log();
+    // It has no place for its own socket, and says so; an ordinary stop is quiet.
+    let complaints: Vec<_> = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
+    assert!(complaints.iter().all(|line| line.contains("proxy.sock")), "{log}");
+    postfix.send(&["dave@exim.example"], "without it");
+    arrives(&lab, &postfix, "without it");
 }
 
 #[test]
@@ -174,44 +162,36 @@ fn with_the_resolver_beside_it_postfix_is_held_to_dane() {
             mail("wrong.test", 41, Signing::Right, NO_KEY),
         ]
     });
-    let namespace = world.lab.namespace(HOST).unwrap();
+    let postfix = Mta::find(&world.lab, MtaKind::Postfix);
+    let namespace = postfix.namespace();
     // As the README has it, but for the lab's addresses and the root that it trusts.
-    let mut beside = Beside::start(
-        &namespace,
-        &[],
-        &format!(
-            r#"hostname = "mx1.postfix.example"
-[egress]
-addresses = ["198.51.100.10"]
-allow_networks = ["198.51.100.0/24"]
-[resolver]
-nameservers = ["{nameserver}"]
-trust_anchors = "{anchors}"
-[proxy.standalone]
-listen = ["127.0.0.1:10025"]
-mode = "redirect"
-tenants = {{ "198.51.100.10" = "postfix" }}
-resolver = {{ "127.0.0.1:53" = "postfix" }}
-"#,
-            nameserver = world.signed.address.ip(),
-            anchors = world.signed.anchors.display(),
-        ),
-    );
+    let (nameserver, anchors) = (world.signed.address.ip(), world.signed.anchors.display());
+    let config = Redirecting {
+        hostname: "mx1.postfix.example",
+        own: IpAddr::V4(MtaKind::Postfix.address()),
+        egress: "",
+        standalone: &format!("resolver = {{ \"127.0.0.1:53\" = \"{}\" }}", Redirecting::TENANT),
+        rest: &format!("[resolver]\nnameservers = [\"{nameserver}\"]\ntrust_anchors = \"{anchors}\""),
+    };
+    let mut beside = Beside::start(&namespace, &[], &config.toml());
     beside.resolver(&namespace);
-    nft(&namespace, RULES);
-    let resolv_conf = format!("/proc/{}/root/etc/resolv.conf", master(&world.lab));
-    std::fs::write(resolv_conf, "nameserver 127.0.0.1\n").unwrap();
+    nft(&namespace, readme::redirect());
+    std::fs::write(postfix.root().join("etc/resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
 
-    send(&world.lab, "held to it", &["bob@dane.test", "bob@wrong.test"]);
+    postfix.send(&["bob@dane.test", "bob@wrong.test"], "held to it");
     world.arrived("dane.test", "held to it");
     let transcript = beside.transcript("mx1.dane.test", "TLS for dane.test: dane, satisfied");
     assert!(transcript.contains("<-  250"), "{transcript}");
     let unmet = "451 4.7.5 TLS policy of the recipient's domain: no certificate matches a TLSA record";
     beside.transcript("mx1.wrong.test", unmet);
     let end = Instant::now() + LONG;
-    while !world.lab.host_log(HOST).unwrap().contains(unmet) {
-        assert!(Instant::now() < end, "Postfix heard nothing:\n{}", world.lab.host_log(HOST).unwrap());
+    while !postfix.log().contains(unmet) {
+        assert!(Instant::now() < end, "Postfix heard nothing:\n{}", postfix.log());
         std::thread::park_timeout(Duration::from_millis(50));
     }
     world.heard_of_no_recipient("wrong.test");
+    let told = beside.warren(&["metrics"]);
+    for line in ["warren_up{program=\"proxy\"} 1", "warren_up{program=\"resolver\"} 1", "warren_resolver_validates 1"] {
+        assert!(told.lines().any(|told| told == line), "{line}: {told}");
+    }
 }
