@@ -129,6 +129,7 @@ fn a_machine_that_will_not_do_is_told_in_one_line() {
     let mut node = Node::start_unready(&lab, &Setup { images: Some(empty.path().to_owned()), ..Setup::default() });
     assert!(!node.wait_for_end().success());
     assert!(node.log().contains("msa-image/build"), "{}", node.log());
+    assert_eq!(node.leftovers(), "", "one that does not come up leaves nothing");
     drop(node);
 
     // A port in use.
@@ -169,6 +170,7 @@ fn a_machine_that_will_not_do_is_told_in_one_line() {
     without.args(["--mount", "sh", "-c", script]).arg(&warren).arg(&config);
     let text = said(&mut without);
     assert!(text.contains("cgroup"), "{text}");
+    assert_eq!(second.leftovers(), "");
     drop(second);
     first.stop();
 }
