@@ -303,6 +303,18 @@ impl Paths {
         self.run.join("receiver.sock")
     }
 
+    /// All sockets of the node.
+    pub fn sockets(&self) -> [PathBuf; 6] {
+        [
+            self.launcher_socket(),
+            self.platform_socket(),
+            self.names_socket(),
+            self.proxy_socket(),
+            self.resolver_socket(),
+            self.receiver_socket(),
+        ]
+    }
+
     /// A program's own directory below the state directory, writable by its user only: `platform`, `receiver`,
     /// `sessions` …
     pub fn own(&self, name: &str) -> PathBuf {

@@ -46,13 +46,15 @@ fn what_happens_is_counted_and_told() {
     assert!(!node.submit_as(ALICE, "guess", ALICE, &["dave@plain.example"], 587, &note(ALICE, "no")).accepted);
     let told = node.inject("x@client.example", &["nobody@acme.example"], &note("x@client.example", "in")).unwrap();
     assert!(told[1].starts_with("550 5.1.1"), "{told:?}");
+    let told = node.inject("x@client.example", &["archive@acme.example"], &note("x@client.example", "on")).unwrap();
+    assert!(told.last().unwrap().starts_with("250 "), "{told:?}");
 
     let count = |page: &Page, name: &str, labels: &[(&str, &str)]| page.value(name, labels).unwrap_or(0.0);
     let after = node.wait_until("the deliveries to be counted", || {
         let page = by_command(&node);
         let delivered = [("operator", "other"), ("verdict", "delivered")];
         let tarpit = [("operator", "other"), ("kind", "tarpit")];
-        let all = count(&page, "warren_proxy_messages_total", &delivered) >= 2.0
+        let all = count(&page, "warren_proxy_messages_total", &delivered) >= 3.0
             && count(&page, "warren_proxy_events_total", &tarpit) >= 1.0;
         all.then_some(page)
     });
@@ -68,7 +70,8 @@ fn what_happens_is_counted_and_told() {
         ("warren_launcher_doors_held", &[("program", "resolver")], 1.0),
         ("warren_launcher_start_failures_total", &[], 0.0),
         ("warren_receiver_recipients_total", &[("code", "550")], 1.0),
-        ("warren_receiver_messages_total", &[("code", "250")], 0.0),
+        ("warren_receiver_recipients_total", &[("code", "250")], 1.0),
+        ("warren_receiver_messages_total", &[("code", "250")], 1.0),
         ("warren_receiver_unanswered_total", &[], 0.0),
     ] {
         assert_eq!(after.value(name, labels), Some(number), "{name} {labels:?}");
@@ -77,7 +80,9 @@ fn what_happens_is_counted_and_told() {
     assert!(starts("warm") + starts("none") >= 1.0, "{after:?}");
     assert!(count(&after, "warren_proxy_connections_total", &[]) >= 2.0);
     assert!(count(&after, "warren_resolver_questions_total", &[("type", "MX"), ("outcome", "records")]) >= 2.0);
-    assert!(count(&after, "warren_resolver_doors", &[]) >= 1.0 && count(&after, "warren_launcher_containers", &[]) >= 1.0);
+    assert!(
+        count(&after, "warren_resolver_doors", &[]) >= 1.0 && count(&after, "warren_launcher_containers", &[]) >= 1.0
+    );
     assert!(count(&after, "warren_launcher_slots_made_total", &[]) >= 1.0);
 
     // The same, by HTTP.

@@ -60,6 +60,19 @@ async fn failures_are_passed_on_as_what_they_are() {
     assert_eq!(nothing.authorities[0].record_type(), RecordType::SOA);
     assert_eq!(world.ask("fail.example.", RecordType::MX).await.metadata.response_code, ResponseCode::ServFail);
     assert_eq!(world.noted(), []);
+    world.ask("nowhere.example.", RecordType::A).await;
+    world.ask("bare.example.", RecordType::A).await;
+    world.ask("_25._tcp.bare.example.", RecordType::TLSA).await;
+    let told = world.told().await;
+    let questions = |kind, outcome| {
+        told.value("warren_resolver_questions_total", &[("type", kind), ("outcome", outcome)]).unwrap_or_default()
+    };
+    let counted = [("A", "nothing"), ("A", "records"), ("MX", "failed"), ("other", "unserved"), ("MX", "records")];
+    assert_eq!(counted.map(|(kind, outcome)| questions(kind, outcome)), [2.0, 1.0, 1.0, 1.0, 0.0]);
+    let lookups = |result| told.value("warren_resolver_lookups_total", &[("result", result)]);
+    assert_eq!(["cached", "bogus"].map(lookups), [Some(1.0), Some(0.0)]);
+    assert!(lookups("answered") >= Some(2.0) && lookups("failed") >= Some(1.0));
+    assert_eq!(told.value("warren_resolver_notes_total", &[("result", "done")]), Some(1.0));
 }
 
 #[tokio::test]

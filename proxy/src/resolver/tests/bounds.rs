@@ -30,6 +30,8 @@ async fn a_flood_in_one_cell_leaves_the_others_alone() {
     world.doors.open(CellId(8), 1, udp, tcp).await.unwrap();
     let answer = timeout(Duration::from_secs(2), ask(neighbour, &question("bare.example.", RecordType::A, None))).await;
     assert_eq!(answer.expect("at once").answers.len(), 1);
+    let dropped = [("type", "other"), ("outcome", "dropped")];
+    assert!(world.told().await.value("warren_resolver_questions_total", &dropped) > Some(0.0));
     // Connections beyond the bound wait until one ends.
     let mut last = idle.pop().unwrap();
     let asked = question("bare.example.", RecordType::A, None);
@@ -74,6 +76,9 @@ async fn a_tunnel_is_refused_and_mail_is_not() {
         }
     }
     assert!(refused > 0);
+    let told = world.told().await;
+    let of = |outcome| told.value("warren_resolver_questions_total", &[("type", "TXT"), ("outcome", outcome)]);
+    assert_eq!((of("refused"), of("nothing")), (Some(f64::from(refused)), Some(f64::from(300 - refused))));
     assert_eq!(world.ask("bare.example.", RecordType::A).await.answers.len(), 1, "another domain");
     assert_eq!(world.ask("mx1.shop.example.", RecordType::A).await.answers.len(), 2);
 }

@@ -87,6 +87,7 @@ async fn an_older_generation_replaces_nothing_and_a_closed_door_is_closed() {
     world.doors.close(CELL).await;
     assert!(TcpStream::connect(newer).await.is_err());
     assert_eq!(world.doors.count(), 0);
+    assert_eq!(world.told().await.value("warren_resolver_doors", &[]), Some(0.0));
 }
 
 /// The silence of one nameserver must not hold a thread: thousands of doors share few.

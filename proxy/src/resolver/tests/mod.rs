@@ -27,6 +27,7 @@ use tokio::{
     time::timeout,
 };
 use warren_launcher_api::CellId;
+use warren_metrics::{Page, http::Source};
 
 use super::{Doors, Notes, Policies, Upstream, sts::fetch::Fetcher};
 use crate::names::Note;
@@ -147,6 +148,11 @@ impl World {
 
     async fn ask(&self, owner: &str, kind: RecordType) -> Message {
         ask(self.door, &question(owner, kind, Some(4096))).await
+    }
+
+    /// What scrapers would be told.
+    async fn told(&self) -> Page {
+        self.doors.asking().page().await
     }
 
     /// The notes that have arrived: (domain, host, address).

@@ -37,10 +37,8 @@ pub fn end(node: &Node) -> anyhow::Result<()> {
 
 /// Removes the node's socket files; nobody listens any more.
 pub fn remove_sockets(node: &Node) {
-    let paths = &node.paths;
-    let named = [paths.launcher_socket(), paths.platform_socket(), paths.names_socket(), paths.proxy_socket()];
     let notify = fs::read_dir(node.paths.run.join("notify")).into_iter().flatten().flatten().map(|entry| entry.path());
-    for socket in named.into_iter().chain(notify) {
+    for socket in node.paths.sockets().into_iter().chain(notify) {
         // A socket file that stays does no harm: the next start replaces it.
         let _ = fs::remove_file(socket);
     }
