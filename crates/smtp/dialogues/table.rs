@@ -58,6 +58,7 @@ fn dialogue(text: &'static str) -> Dialogue {
 
 fn read(line: &'static str, steps: &mut Vec<Step>) {
     let expanded = match line {
+        "!hello" => HELLO,
         "!relaying" => RELAYING,
         "!starting TLS" => STARTING_TLS,
         "!relaying under TLS" => RELAYING_UNDER_TLS,
@@ -67,7 +68,7 @@ fn read(line: &'static str, steps: &mut Vec<Step>) {
         _ => return push(line, steps),
     };
     for line in expanded.lines() {
-        push(line, steps);
+        read(line, steps);
     }
 }
 
@@ -109,13 +110,17 @@ fn unescape(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// EHLO is answered, in the clear.
-const RELAYING: &str = "\
+/// The MSA is greeted, and its EHLO went out.
+const HELLO: &str = "\
 !dial
 S 220 mx
 c 220 mx
 C EHLO msa
-s EHLO out.example
+s EHLO out.example";
+
+/// EHLO is answered, in the clear.
+const RELAYING: &str = "\
+!hello
 S 250-mx
 S 250-PIPELINING
 S 250-8BITMIME
@@ -135,11 +140,7 @@ c 250 SIZE 1000";
 
 /// STARTTLS got its 220.
 const STARTING_TLS: &str = "\
-!dial
-S 220 mx
-c 220 mx
-C EHLO msa
-s EHLO out.example
+!hello
 S 250-mx
 S 250-SIZE 9
 S 250 STARTTLS

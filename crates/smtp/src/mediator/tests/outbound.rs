@@ -1,4 +1,4 @@
-//! Towards an MX: EHLO withheld until TLS is settled.
+//! Towards an MX: EHLO withheld until TLS is settled. Beyond the dialogues of the table: what is told of it, and bounds.
 
 use super::{Talk, TlsPolicy};
 
@@ -123,64 +123,6 @@ const UP_TO_STARTTLS: &str = "
     S 250 STARTTLS
     s STARTTLS";
 
-const SECOND_DIAL: &str = "
-    !drop server
-    !dial
-    S 220 mx again
-    s EHLO out.example
-    S 250-mx
-    S 250-SIZE 9
-    S 250 STARTTLS
-    c 250-mx
-    c 250 SIZE 9
-    C NOOP
-    s NOOP
-    S 250 ok
-    c 250 ok";
-
-#[test]
-fn a_failed_handshake_is_followed_by_a_dial_in_the_clear() {
-    for failure in [
-        "S 220 go\n!handshake fails",
-        "!server closes",
-        "S 421 4.3.2 not now",
-        "S 220 go\n!handshake\ns EHLO out.example\n!server closes",
-    ] {
-        let mut talk = Talk::outbound(TlsPolicy::Opportunistic);
-        talk.run(UP_TO_STARTTLS);
-        talk.run(failure);
-        talk.run(SECOND_DIAL);
-    }
-}
-
-#[test]
-fn a_refused_starttls_leaves_the_connection_as_it_is() {
-    let mut talk = Talk::outbound(TlsPolicy::Opportunistic);
-    talk.run(UP_TO_STARTTLS);
-    talk.run(
-        "S 454 4.7.0 not now
-        c 250-mx
-        c 250 SIZE 9",
-    );
-}
-
-#[test]
-fn a_second_dial_that_is_refused_is_never_permanent() {
-    let mut talk = Talk::outbound(TlsPolicy::Opportunistic);
-    talk.run(UP_TO_STARTTLS);
-    talk.run(
-        "S 220 go
-        !handshake fails
-        !drop server
-        !dial
-        S 554 5.7.1 too many connections
-        c 421 4.4.1 too many connections
-        s QUIT
-        !close server
-        !close client",
-    );
-}
-
 #[test]
 fn tls_that_is_required_is_had_or_the_session_ends_with_421() {
     let not_offered = "
@@ -223,82 +165,6 @@ fn tls_that_is_required_is_had_or_the_session_ends_with_421() {
     let mut talk = Talk::outbound(TlsPolicy::Verify);
     talk.run(UP_TO_STARTTLS);
     talk.run("S 220 go\n!handshake verified\ns EHLO out.example");
-}
-
-#[test]
-fn helo_becomes_ehlo_and_ehlo_becomes_helo() {
-    let mut talk = Talk::outbound(TlsPolicy::Opportunistic);
-    talk.run(
-        "!dial
-        S 220 mx
-        c 220 mx
-        C HELO msa
-        s EHLO out.example
-        S 250-mx.example
-        S 250 SIZE 9
-        c 250 mx.example",
-    );
-    let mut talk = Talk::outbound(TlsPolicy::Opportunistic);
-    talk.run(
-        "!dial
-        S 220 mx
-        c 220 mx
-        C EHLO msa
-        s EHLO out.example
-        S 502 5.5.1 what
-        s HELO out.example
-        S 250 mx.example at your service
-        c 250 mx.example",
-    );
-    let mut talk = Talk::outbound(TlsPolicy::Opportunistic);
-    talk.run(
-        "!dial
-        S 220 mx
-        c 220 mx
-        C EHLO msa
-        s EHLO out.example
-        S 550 5.7.1 no
-        s HELO out.example
-        S 550 5.7.1 bad name
-        c 550 5.7.1 bad name
-        C HELO msa
-        c 550 5.7.1 bad name
-        C MAIL FROM:<>
-        c 503 5.5.1 the server refused this session; only QUIT is left
-        C QUIT
-        s QUIT
-        S 221 bye
-        c 221 bye
-        !close server
-        !close client",
-    );
-}
-
-#[test]
-fn before_ehlo_only_quit_noop_and_rset() {
-    let mut talk = Talk::outbound(TlsPolicy::Opportunistic);
-    talk.run(
-        "!dial
-        S 220 mx
-        c 220 mx
-        C NOOP
-        c 250 2.0.0 ok
-        C RSET
-        c 250 2.0.0 ok
-        C MAIL FROM:<a@b.example>
-        c 503 5.5.1 say EHLO first
-        C STARTTLS
-        c 503 5.5.1 say EHLO first
-        C AUTH PLAIN AGEAYg==
-        c 503 5.5.1 say EHLO first
-        C QUIT
-        s QUIT
-        S 221 bye
-        c 221 bye
-        !close server
-        !close client",
-    );
-    assert!(talk.told(">| AUTH PLAIN"), "{:?}", talk.host.events);
 }
 
 #[test]
