@@ -163,6 +163,12 @@ pub fn nft(namespace: &Path, rules: &str) {
     assert!(nft.wait().unwrap().success(), "nft takes\n{rules}");
 }
 
+/// Runs a command of the README in a namespace.
+pub fn run(namespace: &Path, command: &str) {
+    let status = within(namespace, "sh").args(["-ec", command]).status().unwrap();
+    assert!(status.success(), "{command}");
+}
+
 /// Runs `ip` in a namespace.
 pub fn ip(namespace: &Path, arguments: &str) {
     let status = within(namespace, "ip").args(arguments.split_whitespace()).status().unwrap();

@@ -6,30 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use warren_lab::{Lab, LabConfig, map};
-use warren_scenarios::beside::{Beside, PORT, ip, nft};
+use warren_scenarios::beside::{Beside, PORT, ip, run};
 use warren_scenarios::corpus::note;
-use warren_scenarios::{Dialogue, inside};
+use warren_scenarios::{Dialogue, inside, readme};
 
 const LONG: Duration = Duration::from_secs(60);
-
-/// As in the README.
-const RULES: &str = r#"table inet warren {
-  chain prerouting {
-    type filter hook prerouting priority mangle;
-    fib daddr type local accept
-    meta nfproto ipv4 tcp dport 25 tproxy ip to 127.0.0.1:10025 meta mark set 25 accept
-    meta nfproto ipv6 tcp dport 25 tproxy ip6 to [::1]:10025 meta mark set 25 accept
-  }
-}
-"#;
-
-/// As in the README: what nftables marked is delivered here, whatever its destination.
-const ROUTES: [&str; 4] = [
-    "rule add fwmark 25 lookup 25",
-    "route add local default dev lo table 25",
-    "-6 rule add fwmark 25 lookup 25",
-    "-6 route add local default dev lo table 25",
-];
 
 #[test]
 fn other_hosts_send_through_tproxy() {
@@ -37,9 +18,13 @@ fn other_hosts_send_through_tproxy() {
     let (gateway, client) = (lab.node_ns(), lab.namespace("client").unwrap());
     let own: [IpAddr; 2] = [map::NODE[0].into(), map::twin(map::NODE[0]).into()];
     let tenant: [IpAddr; 2] = [map::CLIENT.into(), map::twin(map::CLIENT).into()];
+    let commands = readme::commands("**tproxy** keeps the destination");
+    let [routes, rules, start] = commands[..] else { panic!("not three: {commands:#?}") };
+    let (_, start) = start.split_once("--init-groups ").unwrap();
+    let privileges: Vec<&str> = start.split_once(" warren-proxy ").unwrap().0.split(' ').collect();
     let proxy = Beside::start(
         &gateway,
-        &["--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"],
+        &privileges,
         &format!(
             r#"hostname = "mail.warren.example"
 [egress]
@@ -53,8 +38,8 @@ tenants = {{ "{}" = "office", "{}" = "office" }}
             own[0], own[1], tenant[0], tenant[1]
         ),
     );
-    ROUTES.iter().for_each(|command| ip(&gateway, command));
-    nft(&gateway, RULES);
+    run(&gateway, routes);
+    run(&gateway, rules);
     // The mail server's way into the world leads through the gateway.
     let plain = map::personas(&LabConfig::personas_only()).into_iter().find(|p| p.name == "plain").unwrap().address;
     let mxs: [IpAddr; 2] = [plain.into(), map::twin(plain).into()];
