@@ -11,6 +11,8 @@
 //! its zone is signed, fails (SERVFAIL to the MSA), and so does what nobody can tell.
 
 mod cache;
+#[cfg(test)]
+mod cut_properties;
 mod cuts;
 mod expansion;
 mod nameservers;
