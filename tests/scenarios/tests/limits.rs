@@ -154,7 +154,12 @@ fn an_msa_with_few_descriptors_turns_away_who_comes_beyond_them() {
     let node = Node::start(&lab, &limited("open_files = 64"));
     let mut sessions: Vec<Session> =
         enter(&node, "acme", COME).into_iter().map(|stream| Session(BufReader::new(stream))).collect();
-    let greetings: Vec<String> = sessions.iter_mut().map(Session::reply).collect();
+    let greeting = |session: &mut Session| {
+        let greeting = session.reply();
+        assert!(!greeting.is_empty(), "a session hears nothing");
+        greeting
+    };
+    let greetings: Vec<String> = sessions.iter_mut().map(greeting).collect();
     let served = greetings.iter().filter(|greeting| greeting.starts_with("220 ")).count();
     let turned_away = greetings.iter().filter(|greeting| greeting.starts_with("421 4.3.2 ")).count();
     println!("of {COME} sessions {served} are served with 64 descriptors, {turned_away} are told to come again");
