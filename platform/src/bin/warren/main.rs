@@ -71,18 +71,18 @@ enum Action {
     /// Check configuration and machine, and say what is wrong
     Check(check::Arguments),
     /// List the tenants and how they are
-    Tenants(tenants::Arguments),
+    Tenants(platform::Asking),
     /// Watch the fleet live in the terminal
     Top(top::Arguments),
     /// Show what the configuration would change about the running node
-    Plan(plan::PlanArguments),
+    Plan(platform::Asking),
     /// Have the running node take up the configuration and replaced images, and wait until it has
     Apply(plan::ApplyArguments),
     /// Wake, suspend, look at, add or remove one tenant
     #[command(subcommand)]
     Tenant(tenant::Action),
     /// Show how the node is: tenants awake, cold starts, counters
-    Status(status::Arguments),
+    Status(platform::Asking),
     /// Print what the node counts, for Prometheus
     Metrics(metrics::Arguments),
     /// Submit a message file through a front door
@@ -102,12 +102,12 @@ fn main() -> ExitCode {
         Action::Up(arguments) => up::run(&arguments),
         Action::Down(arguments) => down::run(&arguments),
         Action::Check(arguments) => check::run(&arguments),
-        Action::Tenants(arguments) => tenants::run(&arguments),
+        Action::Tenants(asking) => tenants::run(&asking),
         Action::Top(arguments) => top::run(&arguments),
-        Action::Plan(arguments) => plan::plan(&arguments),
+        Action::Plan(asking) => plan::plan(&asking),
         Action::Apply(arguments) => plan::apply(&arguments),
         Action::Tenant(action) => tenant::run(&action),
-        Action::Status(arguments) => status::run(&arguments),
+        Action::Status(asking) => status::run(&asking),
         Action::Metrics(arguments) => metrics::run(&arguments),
         Action::Send(arguments) => return send::run(&arguments),
         Action::Sessions(arguments) => sessions::run(&arguments),

@@ -9,17 +9,8 @@ use warren_config::{Directory, Node, TenantName};
 use warren_control::api::{Names, Plan};
 use warren_control::{ApiReply, ApiRequest};
 
-use crate::platform::{Platform, unexpected};
+use crate::platform::{Asking, Platform, unexpected};
 use crate::{Config, reload, tell};
-
-#[derive(clap::Args)]
-pub struct PlanArguments {
-    #[command(flatten)]
-    config: Config,
-    /// Print the plan as JSON
-    #[arg(long)]
-    json: bool,
-}
 
 #[derive(clap::Args)]
 pub struct ApplyArguments {
@@ -33,10 +24,10 @@ pub struct ApplyArguments {
 /// How often a tenant is drained that goes on running an old image.
 const ATTEMPTS: u32 = 3;
 
-pub fn plan(arguments: &PlanArguments) -> anyhow::Result<()> {
-    check(&arguments.config)?;
-    let plan = ask(&Platform::connect(&arguments.config)?)?;
-    if arguments.json { tell::line(&serde_json::to_string(&plan)?) } else { tell::raw(&text(&plan)) }
+pub fn plan(asking: &Asking) -> anyhow::Result<()> {
+    check(&asking.config)?;
+    let plan = ask(&Platform::connect(&asking.config)?)?;
+    if asking.json { tell::line(&serde_json::to_string(&plan)?) } else { tell::raw(&text(&plan)) }
 }
 
 pub fn apply(arguments: &ApplyArguments) -> anyhow::Result<()> {

@@ -13,6 +13,16 @@ use crate::Config;
 /// The longest question is to let a tenant sleep, which finishes what it is delivering.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What the commands have in common that print an answer of the platform.
+#[derive(clap::Args)]
+pub struct Asking {
+    #[command(flatten)]
+    pub config: Config,
+    /// Print JSON: an object, or one a line where there are many
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// A connection to the platform's socket.
 pub struct Platform(Packets);
 

@@ -3,21 +3,12 @@
 use warren_control::api::{Spread, Status};
 use warren_control::{ApiReply, ApiRequest};
 
-use crate::platform::{Platform, unexpected};
-use crate::{Config, tell};
+use crate::platform::{Asking, Platform, unexpected};
+use crate::tell;
 
-#[derive(clap::Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    config: Config,
-    /// Print it as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    match Platform::connect(&arguments.config)?.ask(&ApiRequest::Status { tag: 1 })? {
-        ApiReply::Status { status, .. } if arguments.json => tell::line(&serde_json::to_string(&status)?),
+pub fn run(asking: &Asking) -> anyhow::Result<()> {
+    match Platform::connect(&asking.config)?.ask(&ApiRequest::Status { tag: 1 })? {
+        ApiReply::Status { status, .. } if asking.json => tell::line(&serde_json::to_string(&status)?),
         ApiReply::Status { status, .. } => tell::raw(&text(&status)),
         other => Err(unexpected(&other)),
     }

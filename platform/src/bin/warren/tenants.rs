@@ -3,20 +3,11 @@
 use warren_control::api::{StartReason, Started, TenantInfo, TenantState};
 use warren_control::{ApiReply, ApiRequest};
 
-use crate::platform::{Platform, unexpected};
-use crate::{Config, tell};
+use crate::platform::{Asking, Platform, unexpected};
+use crate::tell;
 
-#[derive(clap::Args)]
-pub struct Arguments {
-    #[command(flatten)]
-    config: Config,
-    /// One JSON object for each tenant, a line each
-    #[arg(long)]
-    json: bool,
-}
-
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let platform = Platform::connect(&arguments.config)?;
+pub fn run(asking: &Asking) -> anyhow::Result<()> {
+    let platform = Platform::connect(&asking.config)?;
     let header = [
         "TENANT",
         "STATE",
@@ -33,14 +24,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut table = tell::table(&header);
     let now = tell::now();
     each(&platform, |tenant| {
-        if arguments.json {
+        if asking.json {
             // One that went away (`| head`) wants no more.
             return tell::line(&serde_json::to_string(&tenant)?);
         }
         table.add_row(row(&tenant, now));
         Ok(())
     })?;
-    if arguments.json { Ok(()) } else { tell::raw(&tell::lines(&table)) }
+    if asking.json { Ok(()) } else { tell::raw(&tell::lines(&table)) }
 }
 
 /// Asks for the tenants, page by page.
