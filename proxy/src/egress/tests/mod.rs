@@ -4,6 +4,7 @@ mod choice;
 mod health;
 mod properties;
 mod senders;
+mod sharing;
 mod state;
 mod waiting;
 
