@@ -6,13 +6,12 @@ mod support;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Mx, Node, Peer, address};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use warren_config::{TenantName, TlsPolicy};
 use warren_proxy::door;
@@ -22,8 +21,13 @@ const SOON: Duration = Duration::from_secs(10);
 /// Connections that a tenant's door takes in: twice its sessions.
 const CROWD: usize = 100;
 
-/// The limit is this process's: one test at a time.
-static LIMIT: Mutex<()> = Mutex::const_new(());
+/// The limit is this process's: one test at a time, and what a test had is closed before the next one begins.
+fn alone(test: impl Future<Output = ()>) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(test);
+}
 
 fn limit_descriptors(soft: u64) -> Rlimit {
     let before = getrlimit(Resource::Nofile);
@@ -58,9 +62,12 @@ async fn crowd(door: SocketAddr) -> Vec<Peer<TcpStream>> {
     crowd
 }
 
-#[tokio::test]
-async fn crowds_are_told_so_and_the_next_tenant_is_served() {
-    let _alone = LIMIT.lock().await;
+#[test]
+fn crowds_are_told_so_and_the_next_tenant_is_served() {
+    alone(crowds());
+}
+
+async fn crowds() {
     let mx = Mx::new().await;
     let address = mx.address;
     let node = node_within(512, &mx).await;
@@ -97,6 +104,8 @@ async fn crowds_are_told_so_and_the_next_tenant_is_served() {
     tokio::time::timeout(SOON, recovered).await.expect("those who left left their room");
     crowds.into_iter().for_each(|(_, _, serving)| serving.abort());
     greeting.abort();
+    // Its files too.
+    node.all_recorded().await;
 }
 
 /// All that there are.
@@ -116,13 +125,18 @@ async fn served(node: &Node, mx: &Mx) {
     assert_eq!((msa.line().await, peer.line().await), (None, None));
 }
 
-#[tokio::test]
-async fn a_lack_of_descriptors_is_no_egress_addresss_fault() {
-    let _alone = LIMIT.lock().await;
+#[test]
+fn a_lack_of_descriptors_is_no_egress_addresss_fault() {
+    alone(lack());
+}
+
+async fn lack() {
     let mx = Mx::new().await;
     let node = Node::towards(mx.address, TlsPolicy::Off).await;
     let (at, serving) = door_of(&node, "other", mx.address).await;
     served(&node, &mx).await;
+    // Who writes it down opens what it needs for that before the count begins.
+    node.flush().await;
     let [first, second] = [TcpSocket::new_v4(), TcpSocket::new_v4()].map(Result::unwrap);
     let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let before = limit_descriptors(256);
@@ -142,4 +156,5 @@ async fn a_lack_of_descriptors_is_no_egress_addresss_fault() {
     msa.hears("220 mx").await;
     served(&node, &mx).await;
     serving.abort();
+    node.all_recorded().await;
 }

@@ -221,6 +221,11 @@ impl Node {
         self.note(Note::Tlsa(TlsaNote { cell: CELL, mx: NAME.into(), found, ttl_s: 60 })).await;
     }
 
+    /// Everything that was told so far is written.
+    pub async fn flush(&self) {
+        self.recording.0.flush().await;
+    }
+
     /// The end: what was recorded of the one session.
     pub async fn recorded(self) -> (Recorded, String) {
         let mut all = self.all_recorded().await;
