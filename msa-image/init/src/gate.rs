@@ -120,18 +120,16 @@ impl Gate {
             self.control.log(Level::Warn, format!("{}: refused: {}", milter.login().unwrap_or("nobody"), why.1));
             return Some(why.0);
         }
-        let more = match event {
-            Event::Mail { size } => size,
-            // It lies on the volume already.
-            Event::Content => 0,
+        let coming = match event {
+            Event::Mail { size } => Some(size),
+            Event::Content => None,
         };
-        let gate = Arc::clone(self);
-        let used = spawn_blocking(move || gate.room.lock().expect("no holder of this lock panics").used()).await;
-        match used.map_err(io::Error::other).flatten() {
-            Ok(used) if used.saturating_add(more) <= settings.max_queue_bytes => None,
-            Ok(used) => {
-                let most = settings.max_queue_bytes;
-                self.control.log(Level::Warn, format!("refused: the volume holds {used} of {most} bytes"));
+        let (gate, most) = (Arc::clone(self), settings.max_queue_bytes);
+        let look = move || gate.room.lock().expect("no holder of this lock panics").lacks(coming, most);
+        match spawn_blocking(look).await.map_err(io::Error::other).flatten() {
+            Ok(None) => None,
+            Ok(Some(why)) => {
+                self.control.log(Level::Warn, format!("refused: {why}"));
                 Some(NO_ROOM)
             }
             Err(error) => {

@@ -8,8 +8,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::statvfs;
+
 /// Each file takes this much at least, as the launcher's watcher counts.
 const PER_FILE: u64 = 4096;
+/// Files that a message may take beside itself: why it was put off, and the report about that. Without them Postfix waits for room, and says nothing.
+const FILES: u64 = 8;
 /// A measurement is believed for so many times as long as it took: at most a tenth of the time goes into measuring.
 const BELIEVED: u32 = 9;
 
@@ -32,11 +36,25 @@ impl Room {
         Room { volume, last: None }
     }
 
-    /// What it holds, in bytes; may be a little old.
+    /// What stands against a message of this length coming in, or, without a length, against one that is here already, if the volume may hold
+    /// this `most`.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn used(&mut self) -> io::Result<u64> {
+    pub fn lacks(&mut self, coming: Option<u64>, most: u64) -> io::Result<Option<String>> {
+        let used = self.used()?;
+        if used.saturating_add(coming.unwrap_or(0)) > most {
+            return Ok(Some(format!("the volume holds {used} of {most} bytes")));
+        }
+        let space = statvfs(&self.volume)?;
+        if coming.is_some() && !takes_files(space.f_files, space.f_favail) {
+            return Ok(Some("the file system takes no more files".to_owned()));
+        }
+        Ok(None)
+    }
+
+    /// What it holds, in bytes; may be a little old.
+    fn used(&mut self) -> io::Result<u64> {
         let began = Instant::now();
         if let Some(used) = self.believed(began) {
             return Ok(used);
@@ -53,6 +71,11 @@ impl Room {
     fn note(&mut self, used: u64, now: Instant, took: Duration) {
         self.last = Some(Measured { used, until: now + took * BELIEVED });
     }
+}
+
+/// Some file systems make inodes as they go, and say that there are none at all.
+fn takes_files(all: u64, available: u64) -> bool {
+    all == 0 || available >= FILES
 }
 
 /// All regular files below a folder.
@@ -93,8 +116,18 @@ mod tests {
         fs::write(volume.path().join("deferred/A/1"), [0; 10_000]).unwrap();
         fs::write(volume.path().join("small"), "x").unwrap();
         std::os::unix::fs::symlink("..", volume.path().join("deferred/up")).unwrap();
-        assert_eq!(Room::of(volume.path().to_owned()).used().unwrap(), 10_000 + PER_FILE);
-        assert!(Room::of(volume.path().join("none")).used().is_err());
+        let mut room = Room::of(volume.path().to_owned());
+        assert_eq!(room.used().unwrap(), 10_000 + PER_FILE);
+        assert_eq!(room.lacks(Some(4), 10_004 + PER_FILE).unwrap(), None);
+        assert!(room.lacks(Some(5), 10_004 + PER_FILE).unwrap().is_some());
+        assert!(room.lacks(None, 9_999 + PER_FILE).unwrap().is_some());
+        assert!(Room::of(volume.path().join("none")).lacks(None, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn inodes_count_where_they_are_counted() {
+        assert!(takes_files(0, 0) && takes_files(100, FILES));
+        assert!(!takes_files(100, FILES - 1));
     }
 
     #[test]
