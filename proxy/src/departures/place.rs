@@ -25,7 +25,7 @@ impl Place {
         &self.decision
     }
 
-    /// The session, for [`Lesson::ticket`].
+    /// The session, for [`Lesson::ticket`](crate::egress::Lesson::ticket).
     pub fn ticket(&self) -> Ticket {
         self.ticket
     }
