@@ -138,6 +138,8 @@ fn a_start_that_fails_at_any_step_leaves_nothing_behind() {
     soon("what is held", before, || held(&node, &mut platform));
     fs::remove_file(node.path("state/tenants/lost")).unwrap();
     assert_eq!(platform.list().len(), 0);
+    let status = platform.status();
+    assert!(status.wakes_failed >= 5 && status.slots_failed >= 1, "{status:?}");
     node.stop();
 }
 

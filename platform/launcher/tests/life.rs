@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use node::{Node, SOON, Talk};
 use rustix::process::{Signal, pidfd_send_signal};
-use warren_launcher_api::{Event, ExitStatus, LauncherError, Limits, Request, Role, TenantName, VERSION};
+use warren_launcher_api::{Durations, Event, ExitStatus, LauncherError, Limits, Request, Role, TenantName, VERSION};
 use warren_packet::Packets;
 
 #[test]
@@ -74,7 +74,11 @@ fn without_slots_a_container_is_made_on_demand() {
     for _ in 0..2 {
         platform.wait_for(|event, _| matches!(event, Event::Woken { .. }).then_some(()));
     }
-    assert_eq!(platform.status().woken_without_slot, 3);
+    let status = platform.status();
+    assert_eq!((status.woken_without_slot, status.slots_made, status.slots_failed, status.waiting), (3, 3, 0, 0));
+    let longest = |durations: &Durations| durations.up_to_us.last().map(|(_, count)| *count);
+    assert_eq!((longest(&status.without_slot), longest(&status.from_slot)), (Some(3), Some(0)));
+    assert!(status.without_slot.sum_us > 1_000 && status.from_slot.sum_us == 0, "{status:?}");
     node.stop();
 }
 
