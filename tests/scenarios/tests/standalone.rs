@@ -44,6 +44,8 @@ fn arrives(lab: &Lab, postfix: &Mta<'_>, subject: &str) {
 fn furnish(lab: &Lab, postfix: &Mta<'_>) {
     // The user that this machine has for other tests is on that host, too, whose root lies on top of this one's.
     assert!(postfix.command("userdel").arg("warren-proxy").status().unwrap().success());
+    let state = postfix.root().join("var/lib/warren");
+    assert!(!state.exists(), "this machine has a node of its own, whose state the commands would come upon");
     let sources = postfix.root().join(SOURCES);
     std::fs::create_dir_all(sources.join("bin")).unwrap();
     std::fs::write(sources.join("bin/cargo"), CARGO).unwrap();
