@@ -62,9 +62,11 @@ pub enum Turn {
 pub struct Place {
     departures: Arc<Departures>,
     ticket: Ticket,
-    decision: Decision,
-    /// That of the place before, while it is not certain that the session goes on from this one.
-    before: Option<Box<Decision>>,
+    egress: EgressAddr,
+    /// Why from there, until somebody asks.
+    decision: Option<Box<Decision>>,
+    /// The address of the place before, while it is not certain that the session goes on from this one.
+    before: Option<EgressAddr>,
 }
 
 impl Departures {
@@ -112,7 +114,8 @@ impl Departures {
         match outcome {
             Ok(decision) => {
                 self.inside.send_modify(|inside| *inside += 1);
-                Turn::Place(Place { departures: Arc::clone(self), ticket, decision, before: None })
+                let (egress, decision) = (decision.egress, Some(Box::new(decision)));
+                Turn::Place(Place { departures: Arc::clone(self), ticket, egress, decision, before: None })
             }
             Err(none) => Turn::Refused(none),
         }
@@ -252,9 +255,17 @@ impl Departures {
 }
 
 impl Place {
-    /// The address to dial from, and why.
-    pub fn decision(&self) -> &Decision {
-        &self.decision
+    /// The address to dial from.
+    pub fn egress(&self) -> EgressAddr {
+        self.egress
+    }
+
+    /// Why from there. It is told once as it was decided, and not kept: who asks again, to dial again, is told what it looks like by then.
+    pub fn decision(&mut self) -> Option<Decision> {
+        match self.decision.take() {
+            Some(decision) => Some(*decision),
+            None => self.departures.look(|policy, now| policy.decided(self.ticket, now)),
+        }
     }
 
     /// The session, for [`Lesson::ticket`].
@@ -262,13 +273,14 @@ impl Place {
         self.ticket
     }
 
-    /// Takes a place at another address of the pool, because the present one was turned away; [`decision`](Self::decision) has it then. The present place
+    /// Takes a place at another address of the pool, because the present one was turned away; [`egress`](Self::egress) has it then. The present place
     /// is kept until the session has [`moved`](Self::moved) or [`stayed`](Self::stayed). `false`: there is none, or not for this sender.
     pub fn fail_over(&mut self, ask: &Ask<'_>) -> bool {
         let granted = self.departures.ask(|policy, now| policy.failover(self.ticket, ask, now));
         let Some(granted) = granted else { return false };
         self.ticket = granted.ticket;
-        self.before = Some(Box::new(std::mem::replace(&mut self.decision, granted.decision)));
+        self.before = Some(std::mem::replace(&mut self.egress, granted.decision.egress));
+        self.decision = Some(Box::new(granted.decision));
         true
     }
 
@@ -281,7 +293,8 @@ impl Place {
     /// The session goes on from the place that it had before it failed over.
     pub fn stayed(&mut self) {
         if let Some(before) = self.before.take() {
-            self.decision = *before;
+            self.egress = before;
+            self.decision = None;
             self.departures.ask(|policy, now| policy.stayed(self.ticket, now));
         }
     }
@@ -369,7 +382,7 @@ mod tests {
         waiting(&departures, 1).await;
         drop(first);
         let second = place(second.await.unwrap());
-        assert_eq!(second.decision().egress, EgressAddr([192, 0, 2, 1].into()));
+        assert_eq!(second.egress(), EgressAddr([192, 0, 2, 1].into()));
         assert_eq!((departures.view().sessions, departures.view().waiting), (1, 0));
         drop(second);
         departures.all_gone().await;

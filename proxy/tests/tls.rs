@@ -22,7 +22,6 @@ use warren_proxy::settings::Settings;
 use warren_proxy::tls::{StsFound, StsMode, StsPolicy, Tlsa, TlsaFound};
 use warren_proxy::{door, tls};
 use warren_session::{Filter, Reader, Recorder, RecorderSettings, RecorderThread, TlsFacts};
-use warren_smtp::mediator::Deadlines;
 use warren_tlsrpt::{Day, Folder, PolicyType, Reporter, ReporterThread};
 use warren_wire::ClientTls;
 
@@ -70,7 +69,7 @@ impl Node {
                 reach: Reach { allow: vec!["127.0.0.0/8".parse().unwrap()], ..Reach::default() },
                 max_wait: PATIENCE,
                 connect_timeout: SOON,
-                deadlines: Deadlines::default(),
+                deadlines: Arc::default(),
                 tls_rules: tls::Rules { rules, default },
             },
             policy: Policy::new(egress, None, Moment::current()),

@@ -22,7 +22,6 @@ use warren_proxy::settings::Settings;
 use warren_proxy::{door, names};
 use warren_session::reader::Recorded;
 use warren_session::{Filter, Reader, Recorder, RecorderSettings, RecorderThread};
-use warren_smtp::mediator::Deadlines;
 use warren_wire::{ClientTls, MaybeTls};
 
 /// Nothing here takes this long unless it hangs.
@@ -206,7 +205,7 @@ impl Node {
                 reach,
                 max_wait: patience,
                 connect_timeout: SOON,
-                deadlines: Deadlines::default(),
+                deadlines: Arc::default(),
                 tls_rules,
             },
             policy,
