@@ -85,7 +85,7 @@ fn begin(from: EgressAddr, to: SocketAddr, legs: Option<&OwnLegs>) -> Result<(Tc
     };
     let leg = match legs {
         None => connect().map(|()| None),
-        Some(legs) => legs.begin(&socket, to, connect).map(Some),
+        Some(legs) => legs.begin(&socket, from.0, to, connect).map(Some),
     };
     let leg = leg.map_err(|error| match error {
         // The address was bound: it is there.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
@@ -52,50 +52,80 @@ fn interface_addresses() -> nix::Result<HashSet<IpAddr>> {
 #[derive(Debug, Default)]
 pub struct OwnLegs(Arc<Legs>);
 
-/// From where and to which MX, and how often: the last that had these ends may not be dropped yet.
-type Legs = Mutex<HashMap<Ends, usize>>;
+#[derive(Debug, Default)]
+struct Legs {
+    known: Mutex<Known>,
+    /// Held by all who connect, together: who has to know what became of that holds it alone for a moment.
+    connecting: RwLock<()>,
+}
 
-type Ends = (SocketAddr, SocketAddr);
+/// From where and to which MX, and how often: the last that had these ends may not be dropped yet. A connection that is being made has port 0.
+type Known = HashMap<Ends, u32>;
+
+/// Both ends of a connection, the same whichever socket they were read from: IPv4 is mapped. Packed, because every session has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Ends([([u8; 16], [u8; 2]); 2]);
+
+impl Ends {
+    fn of(from: SocketAddr, to: SocketAddr) -> Self {
+        Self([from, to].map(|end| {
+            let ip = match end.ip() {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                IpAddr::V6(ip) => ip,
+            };
+            (ip.octets(), end.port().to_ne_bytes())
+        }))
+    }
+}
 
 /// One of them, until dropped.
 #[derive(Debug)]
 pub struct OwnLeg(Box<(Arc<Legs>, Ends)>);
 
 impl OwnLegs {
-    /// Has `connect` begin `socket`'s connection to the MX `to`. Its port is chosen there, and nobody is told of the others meanwhile: who accepts it finds it here.
+    /// Has `connect` begin `socket`'s connection from `egress` to the MX `to`. Its port is chosen there; who accepts it finds it here all the same.
     pub(crate) fn begin(
         &self,
         socket: &Socket,
+        egress: IpAddr,
         to: SocketAddr,
         connect: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<OwnLeg> {
-        let mut legs = lock(&self.0);
+        let _connecting = self.0.connecting.read().unwrap_or_else(PoisonError::into_inner);
+        let _portless = self.0.add(Ends::of(SocketAddr::new(egress, 0), to));
         connect()?;
         let from = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let ends = (plain(from), plain(to));
-        *legs.entry(ends).or_default() += 1;
-        Ok(OwnLeg(Box::new((Arc::clone(&self.0), ends))))
+        Ok(self.0.add(Ends::of(from, to)))
     }
 
     /// Whether the connection from `from` to `to` is one of them.
     pub(crate) fn has(&self, from: SocketAddr, to: SocketAddr) -> bool {
-        lock(&self.0).contains_key(&(plain(from), plain(to)))
+        let (ends, portless) = (Ends::of(from, to), Ends::of(SocketAddr::new(from.ip(), 0), to));
+        let known = self.0.known();
+        if known.contains_key(&ends) || !known.contains_key(&portless) {
+            return known.contains_key(&ends);
+        }
+        drop(known);
+        drop(self.0.connecting.write().unwrap_or_else(PoisonError::into_inner));
+        self.0.known().contains_key(&ends)
     }
 }
 
-/// The same whichever socket it was read from.
-fn plain(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
+impl Legs {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-fn lock(legs: &Legs) -> MutexGuard<'_, HashMap<Ends, usize>> {
-    legs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn add(self: &Arc<Self>, ends: Ends) -> OwnLeg {
+        *self.known().entry(ends).or_default() += 1;
+        OwnLeg(Box::new((Arc::clone(self), ends)))
+    }
 }
 
 impl Drop for OwnLeg {
     fn drop(&mut self) {
         let (legs, ends) = &*self.0;
-        let mut legs = lock(legs);
+        let mut legs = legs.known();
         if let Some(count) = legs.get_mut(ends) {
             *count -= 1;
             if *count == 0 {
@@ -123,7 +153,7 @@ mod tests {
         let from = socket.local_addr().unwrap().as_socket().unwrap();
         let [one, other, third] = [1, 2, 3].map(|last| SocketAddr::from(([198, 51, 100, last], 25)));
         let legs = OwnLegs::default();
-        let begin = |to| legs.begin(&socket, to, || Ok(())).unwrap();
+        let begin = |to| legs.begin(&socket, from.ip(), to, || Ok(())).unwrap();
         let (first, again, second) = (begin(one), begin(one), begin(other));
         let has = || [one, other, third].map(|to| legs.has(from, to));
         assert_eq!(has(), [true, true, false]);
@@ -135,6 +165,32 @@ mod tests {
         assert_eq!(has(), [false, true, false]);
         drop(second);
         assert_eq!(has(), [false; 3]);
-        assert!(lock(&legs.0).is_empty());
+        assert!(legs.0.known().is_empty());
+    }
+
+    #[test]
+    fn a_leg_that_is_being_made_is_waited_for() {
+        let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let from = socket.local_addr().unwrap().as_socket().unwrap();
+        let to = SocketAddr::from(([198, 51, 100, 1], 25));
+        let legs = OwnLegs::default();
+        std::thread::scope(|scope| {
+            let (asks, asked) = std::sync::mpsc::channel();
+            let leg = legs.begin(&socket, from.ip(), to, || {
+                let other = SocketAddr::from(([127, 0, 0, 9], from.port()));
+                assert!(!legs.has(other, to), "from elsewhere it cannot be");
+                let legs = &legs;
+                let has = scope.spawn(move || {
+                    asks.send(()).unwrap();
+                    assert!(legs.has(from, to));
+                });
+                asked.recv().unwrap();
+                assert!(!has.is_finished(), "it does not know yet");
+                Ok(())
+            });
+            assert!(leg.is_ok());
+            assert_eq!(legs.0.known().len(), 1, "the portless is gone");
+        });
     }
 }

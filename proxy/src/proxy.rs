@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use warren_daemon::Accepting;
 use warren_launcher_api::CellId;
 use warren_session::Recorder;
@@ -47,7 +48,9 @@ pub struct Proxy {
     accepting: Accepting,
     own_legs: OwnLegs,
     entrance: ArcSwapOption<Entrance>,
-    draining: watch::Sender<bool>,
+    draining: AtomicBool,
+    /// Rings when draining begins.
+    going_down: Notify,
     started: SystemTime,
 }
 
@@ -86,7 +89,8 @@ impl Proxy {
             accepting: Accepting::default(),
             own_legs: OwnLegs::default(),
             entrance: ArcSwapOption::empty(),
-            draining: watch::Sender::new(false),
+            draining: AtomicBool::new(false),
+            going_down: Notify::new(),
             started: SystemTime::now(),
         })
     }
@@ -221,18 +225,21 @@ impl Proxy {
 
     /// Asks all sessions to end behind their open transactions, and waits for that, at most for `patience`.
     pub async fn drain(&self, patience: Duration) {
-        self.draining.send_replace(true);
+        self.draining.store(true, Ordering::SeqCst);
+        self.going_down.notify_waiters();
         if tokio::time::timeout(patience, self.departures.all_gone()).await.is_err() {
             tracing::warn!("sessions were still going on; their mail is tried again by its MSA");
         }
     }
 
-    /// Resolves when sessions are to end.
-    pub(crate) fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut draining = self.draining.subscribe();
+    /// Resolves when sessions are to end. Thousands of sessions wait for it: it is as small as such a thing can be.
+    pub(crate) fn draining(&self) -> impl Future<Output = ()> + Send {
+        // It hears of what happens from now on, so that nothing is missed in between.
+        let going_down = self.going_down.notified();
         async move {
-            // The proxy itself being gone means the same.
-            let _ = draining.wait_for(|begun| *begun).await;
+            if !self.draining.load(Ordering::SeqCst) {
+                going_down.await;
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct Settings {
     /// How long dialling may take.
     pub connect_timeout: Duration,
     /// How long MXs and MSAs are waited for.
-    pub deadlines: Deadlines,
+    pub deadlines: Arc<Deadlines>,
     /// What is asked of an MX's TLS, by recipient domain.
     pub tls_rules: Rules,
 }
@@ -49,7 +49,7 @@ impl Settings {
             },
             max_wait: node.egress.max_wait,
             connect_timeout: node.proxy.connect_timeout,
-            deadlines: node.proxy.timeouts,
+            deadlines: Arc::new(node.proxy.timeouts),
             tls_rules: Rules::of(node),
         }
     }

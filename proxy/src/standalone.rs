@@ -180,16 +180,16 @@ pub async fn serve(proxy: Arc<Proxy>, listener: net::TcpListener, visitors: Arc<
             no_room(&proxy, &stream);
             continue;
         };
-        let (proxy, tenant, cell) = (Arc::clone(&proxy), tenant.clone(), visitor.cell);
-        tokio::spawn(async move {
-            match destination {
-                Ok((door, to)) => session::run(proxy, stream, Arrival { tenant, cell, door, to }, ticket).await,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection that nftables did not send here");
-                    turn_away(&stream, &Reply::new(421, (4, 4, 1), "connect to the MX, not to me"));
-                }
+        match destination {
+            Ok((door, to)) => {
+                let arrival = Arrival { tenant: tenant.clone(), cell: visitor.cell, door, to };
+                tokio::spawn(session::run(Arc::clone(&proxy), stream, arrival, ticket));
             }
-        });
+            Err(error) => {
+                tracing::warn!(%error, "a connection that nftables did not send here");
+                turn_away(&stream, &Reply::new(421, (4, 4, 1), "connect to the MX, not to me"));
+            }
+        }
     }
 }
 

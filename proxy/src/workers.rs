@@ -6,8 +6,11 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
+
+const TICK: Duration = Duration::from_secs(1);
 
 /// Threads with a runtime each. They live as long as the program.
 #[derive(Debug)]
@@ -22,7 +25,7 @@ impl Workers {
         let handles = (0..count.max(1)).map(|number| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let handle = runtime.handle().clone();
-            let work = move || runtime.block_on(std::future::pending::<()>());
+            let work = move || runtime.block_on(tick());
             std::thread::Builder::new().name(format!("sessions-{number}")).spawn(work)?;
             Ok(handle)
         });
@@ -48,5 +51,13 @@ impl Workers {
     pub fn next(&self) -> &Handle {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         &self.handles[turn % self.handles.len()]
+    }
+}
+
+/// Never ends. A runtime wakes itself up, with a system call, for each timer that is due before all others; those of sessions are due in half a minute at the
+/// earliest, and with this none of them is the first.
+async fn tick() {
+    loop {
+        tokio::time::sleep(TICK).await;
     }
 }

@@ -190,6 +190,8 @@ impl SessionLog {
                 if self.to_mx.len() >= LEGS_LIMIT {
                     self.to_mx.pop_front();
                 }
+                // Most sessions have one leg.
+                self.to_mx.reserve_exact(1);
                 self.to_mx.push_back(Timing { leg, ..Timing::default() });
                 self.to_mx.len() - 1
             }

@@ -3,8 +3,8 @@
 //! Whatever a peer put into its text, a [`Reply`] is written as well-formed lines: control
 //! characters come out as `\xHH`, so that no peer can make a second reply out of one.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::io::Write as _;
 use std::str::FromStr;
 
 use memchr::memchr;
@@ -17,6 +17,8 @@ pub const MAX_REPLY_LINES: usize = 256;
 pub const MAX_REPLY_BYTES: usize = 65_536;
 /// Longest text written on one line; RFC 5321 §4.5.3.1.5 allows 512 with code and CRLF.
 const MAX_WRITTEN_TEXT: usize = 480;
+/// Code, enhanced status code and line end, mostly.
+const WRITTEN_BESIDES: usize = 12;
 
 /// An enhanced status code such as `5.1.1` (RFC 3463).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -141,24 +143,24 @@ impl Reply {
 
     /// The bytes for the wire. Control characters are escaped, over-long lines are cut.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let text: usize = self.lines.iter().map(|line| line.len() + WRITTEN_BESIDES).sum();
+        let mut out = Vec::with_capacity(text);
         self.write_to(&mut out);
         out
     }
 
     /// Appends the bytes for the wire.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        let code = self.code.clamp(200, 599);
+        let code = digits(self.code.clamp(200, 599));
+        let enhanced = self.enhanced.map(|code| format!("{code} ")).unwrap_or_default();
         let last = self.lines.len().saturating_sub(1);
         for (number, line) in
             self.lines.iter().map(String::as_str).chain(self.lines.is_empty().then_some("")).enumerate()
         {
-            // Writing to a Vec cannot fail.
-            let _ = write!(out, "{code}{}", if number < last { '-' } else { ' ' });
-            if let Some(enhanced) = self.enhanced {
-                let _ = write!(out, "{enhanced} ");
-            }
-            let text = escape(line);
+            out.extend_from_slice(&code);
+            out.push(if number < last { b'-' } else { b' ' });
+            out.extend_from_slice(enhanced.as_bytes());
+            let text = escaped(line);
             out.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(MAX_WRITTEN_TEXT)]);
             out.extend_from_slice(b"\r\n");
         }
@@ -176,10 +178,19 @@ impl fmt::Display for Reply {
     }
 }
 
+/// The digits of a number below a thousand.
+fn digits(number: u16) -> [u8; 3] {
+    [number / 100, number / 10, number].map(|digit| b'0' + (digit % 10) as u8)
+}
+
 /// Makes a peer's text harmless on one line: control characters and direction marks as `\xHH`.
 pub fn escape(text: &str) -> String {
+    escaped(text).into_owned()
+}
+
+fn escaped(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -189,7 +200,7 @@ pub fn escape(text: &str) -> String {
             out.push(c);
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 /// Why what a peer sent is not a reply. The session cannot be trusted any more.
@@ -276,7 +287,7 @@ impl ReplyParser {
         let enhanced = first.flatten().filter(|code| u16::from(code.class) == self.code / 100);
         if enhanced.is_some() {
             for line in &mut lines {
-                *line = line.split_once(' ').map(|(_, rest)| rest.to_owned()).unwrap_or_default();
+                line.drain(..line.find(' ').map_or(line.len(), |at| at + 1));
             }
         }
         Reply { code: self.code, enhanced, lines }

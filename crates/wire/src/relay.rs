@@ -56,13 +56,17 @@ pub trait Upstream<C: Connection>: Host + Send {
     }
 }
 
-/// Runs a session to its end. `drain` resolves when the program is going down: the session then ends behind its open transaction.
-pub async fn relay<C, U>(mediator: &mut Mediator, client: C, upstream: &mut U, drain: impl Future<Output = ()> + Send)
-where
+/// Runs a session to its end. `drain` resolves when the program is going down: the session then ends behind its open transaction. It is `Unpin` so that its
+/// place is the caller's: here it would take two, one of an argument and one of a local.
+pub async fn relay<C, U>(
+    mediator: &mut Mediator,
+    client: C,
+    upstream: &mut U,
+    mut drain: impl Future<Output = ()> + Send + Unpin,
+) where
     C: Connection,
     U: Upstream<C>,
 {
-    let mut drain = std::pin::pin!(drain);
     let mut relay = Relay {
         mediator,
         client: Side::open(client),
@@ -90,7 +94,7 @@ where
             }
             Some(Action::SecureClient) => Box::pin(relay.secure_client()).await,
             Some(Action::CloseClient) => break,
-            None => poll_fn(|cx| relay.step(cx, drain.as_mut())).await,
+            None => poll_fn(|cx| relay.step(cx, Pin::new(&mut drain))).await,
         }
     }
     let last = relay.mediator.to_client().bytes().to_vec();
@@ -360,9 +364,11 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream, duplex, split};
-    use warren_smtp::mediator::{Deadlines, Event, Leg, Observer, Outbound, Policy, TlsPolicy};
+    use warren_smtp::mediator::{Event, Leg, Observer, Outbound, Policy, TlsPolicy};
 
     /// A server that answers each line with the next of its answers, and then closes.
     struct Script(Option<&'static [&'static str]>);
@@ -397,7 +403,7 @@ mod tests {
 
     fn mediator() -> Mediator {
         let leg = Leg { ehlo_name: "out.example".to_owned(), tls: TlsPolicy::Off };
-        Mediator::outbound(Outbound { leg, deadlines: Deadlines::default() }, Instant::now())
+        Mediator::outbound(Outbound { leg, deadlines: Arc::default() }, Instant::now())
     }
 
     #[tokio::test]

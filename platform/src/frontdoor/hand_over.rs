@@ -5,6 +5,7 @@
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -68,7 +69,7 @@ pub(super) async fn hand_over<S, W>(
         redials: REDIALS,
         ehlo_reply: door.carried().to_reply(&hostname),
         ehlo_name: hostname,
-        deadlines: Deadlines { greeting: GREETING, ..Deadlines::default() },
+        deadlines: Arc::new(Deadlines { greeting: GREETING, ..Deadlines::default() }),
     };
     let mut mediator = Mediator::hand_over(settings, Instant::now());
     let mut msa = Msa {
@@ -84,7 +85,7 @@ pub(super) async fn hand_over<S, W>(
     };
     mediator.client_bytes(Instant::now(), held, &mut msa);
     let mut draining = door.draining.clone();
-    relay(&mut mediator, stream, &mut msa, draining.wait()).await;
+    relay(&mut mediator, stream, &mut msa, pin!(draining.wait())).await;
     let ending = mediator.ending();
     tracing::info!(session = %client.session, tenant = %identity.tenant, messages = msa.messages, ?ending, "session over");
 }

@@ -3,26 +3,36 @@
 use std::sync::Arc;
 
 use super::Departures;
-use crate::egress::{Ask, Decision, Ticket};
+use crate::egress::{Ask, Decision, EgressAddr, Ticket};
 
 /// A session may go on, from this address, while this is held.
 #[derive(Debug)]
 pub struct Place {
     departures: Arc<Departures>,
     ticket: Ticket,
-    decision: Decision,
-    /// That of the place before, while it is not certain that the session goes on from this one.
-    before: Option<Box<Decision>>,
+    egress: EgressAddr,
+    /// Why from there, until somebody asks.
+    decision: Option<Box<Decision>>,
+    /// The address of the place before, while it is not certain that the session goes on from this one.
+    before: Option<EgressAddr>,
 }
 
 impl Place {
     pub(super) fn new(departures: Arc<Departures>, ticket: Ticket, decision: Decision) -> Self {
-        Self { departures, ticket, decision, before: None }
+        Self { departures, ticket, egress: decision.egress, decision: Some(Box::new(decision)), before: None }
     }
 
-    /// The address to dial from, and why.
-    pub fn decision(&self) -> &Decision {
-        &self.decision
+    /// The address to dial from.
+    pub fn egress(&self) -> EgressAddr {
+        self.egress
+    }
+
+    /// Why from there. It is told once as it was decided, and not kept: who asks again, to dial again, is told what it looks like by then.
+    pub fn decision(&mut self) -> Option<Decision> {
+        match self.decision.take() {
+            Some(decision) => Some(*decision),
+            None => self.departures.look(|policy, now| policy.decided(self.ticket, now)),
+        }
     }
 
     /// The session, for [`Lesson::ticket`](crate::egress::Lesson::ticket).
@@ -30,13 +40,14 @@ impl Place {
         self.ticket
     }
 
-    /// Takes a place at another address of the pool, because the present one was turned away; [`decision`](Self::decision) has it then. The present place
+    /// Takes a place at another address of the pool, because the present one was turned away; [`egress`](Self::egress) has it then. The present place
     /// is kept until the session has [`moved`](Self::moved) or [`stayed`](Self::stayed). `false`: there is none, or not for this sender.
     pub fn fail_over(&mut self, ask: &Ask<'_>) -> bool {
         let granted = self.departures.ask(|policy, now| policy.failover(self.ticket, ask, now));
         let Some(granted) = granted else { return false };
         self.ticket = granted.ticket;
-        self.before = Some(Box::new(std::mem::replace(&mut self.decision, granted.decision)));
+        self.before = Some(std::mem::replace(&mut self.egress, granted.decision.egress));
+        self.decision = Some(Box::new(granted.decision));
         true
     }
 
@@ -49,7 +60,8 @@ impl Place {
     /// The session goes on from the place that it had before it failed over.
     pub fn stayed(&mut self) {
         if let Some(before) = self.before.take() {
-            self.decision = *before;
+            self.egress = before;
+            self.decision = None;
             self.departures.ask(|policy, now| policy.stayed(self.ticket, now));
         }
     }

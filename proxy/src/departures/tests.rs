@@ -49,7 +49,7 @@ async fn whoever_waits_comes_in_when_somebody_leaves() {
     waiting(&departures, 1).await;
     drop(first);
     let second = place(second.await.unwrap());
-    assert_eq!(second.decision().egress, EgressAddr([192, 0, 2, 1].into()));
+    assert_eq!(second.egress(), EgressAddr([192, 0, 2, 1].into()));
     assert_eq!((departures.view().sessions, departures.view().waiting), (1, 0));
     drop(second);
     departures.all_gone().await;

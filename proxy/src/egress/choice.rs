@@ -8,7 +8,7 @@ use super::gauge::{Pace, Room as Space};
 use super::health::{Condition, Healths, Mark, Rested};
 use super::policy::{Policy, Seat};
 use super::room::RoomKey;
-use super::{Ask, Budget, Candidate, Decision, EgressAddr, NoEgress, Suspicion, Ticket};
+use super::{Ask, Budget, Candidate, Decision, EgressAddr, Moment, NoEgress, Suspicion, Ticket};
 
 /// An address that was found.
 #[derive(Debug, Clone, Copy)]
@@ -243,6 +243,16 @@ impl Policy {
                 (candidate.score, candidate.why) = (None, Why::Left.to_string());
             }
         }
+        Some(decision)
+    }
+
+    /// Why a session leaves from where it does, as it looks now: it is dialled again.
+    pub fn decided(&self, ticket: Ticket, now: Moment) -> Option<Decision> {
+        let session = self.tickets.get(&ticket)?;
+        let (seat, now) = (session.seat?, self.clock.now(now));
+        let found = Found { address: seat.address, probe: seat.probe };
+        let mut decision = self.written(&session.room, (session.pool, session.rule), session.suspicion, found, now);
+        decision.reason = "the session's own, dialled again".to_owned();
         Some(decision)
     }
 

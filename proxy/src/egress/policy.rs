@@ -31,7 +31,8 @@ pub struct Policy {
     pub(super) senders: Senders,
     homes: Bounded<String, Operator>,
     pub(super) rooms: HashMap<RoomKey, Room>,
-    pub(super) tickets: HashMap<Ticket, Session>,
+    /// Boxed: a table of thousands has room for half as many more.
+    pub(super) tickets: HashMap<Ticket, Box<Session>>,
     pub(super) crowds: HashMap<TenantName, Crowd>,
     /// Rooms in which somebody could go on if the proxy as a whole had a place.
     pub(super) queued: VecDeque<RoomKey>,
@@ -67,7 +68,7 @@ pub(super) struct Session {
     /// None while it waits.
     pub seat: Option<Seat>,
     /// The place that it had before, while it is not certain that it goes on from the new one: both connections are there.
-    pub aside: Option<Seat>,
+    pub aside: Option<Box<Seat>>,
     /// It left an address that was turned away: once is enough.
     pub failed_over: bool,
     /// Its message is in its sender's history.
@@ -179,7 +180,7 @@ impl Policy {
             failed_over: false,
             counted: false,
         };
-        self.tickets.insert(ticket, session);
+        self.tickets.insert(ticket, Box::new(session));
         self.crowds.entry(ask.tenant.clone()).or_default().tickets += 1;
         self.rooms.entry(room.clone()).or_default().wait(ask.tenant, pool, ticket, now.tick);
         self.pump(&room, now);

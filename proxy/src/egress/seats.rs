@@ -190,7 +190,7 @@ impl Policy {
                 }
             }
             Some(seat) => {
-                for seat in [session.aside, Some(seat)].into_iter().flatten() {
+                for seat in [session.aside.map(|aside| *aside), Some(seat)].into_iter().flatten() {
                     self.rise(&key, ticket, seat, now);
                 }
                 if let Some(room) = self.rooms.get_mut(&key) {

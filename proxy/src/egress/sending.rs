@@ -70,7 +70,7 @@ impl Policy {
         let decision = self.decision(ticket, found, Some(old.address), now)?;
         self.sit(&room, ticket, self.seat_at(found, now), now);
         if let Some(session) = self.tickets.get_mut(&ticket) {
-            (session.aside, session.failed_over) = (Some(old), true);
+            (session.aside, session.failed_over) = (Some(Box::new(old)), true);
         }
         Some(Granted { ticket, decision })
     }
@@ -89,7 +89,7 @@ impl Policy {
             }
         }
         if let Some(old) = aside {
-            self.rise(&room, ticket, old, now);
+            self.rise(&room, ticket, *old, now);
             self.pump(&room, now);
         }
     }
@@ -99,7 +99,7 @@ impl Policy {
         let now = self.clock.now(now);
         let Some(session) = self.tickets.get_mut(&ticket) else { return };
         let Some(old) = session.aside.take() else { return };
-        let (new, room) = (session.seat.replace(old), session.room.clone());
+        let (new, room) = (session.seat.replace(*old), session.room.clone());
         if let Some(new) = new {
             self.rise(&room, ticket, new, now);
         }

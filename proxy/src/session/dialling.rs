@@ -39,9 +39,9 @@ impl Upstream<MaybeTls<TcpStream>> for Mx<'_> {
             self.place = None;
         }
         for _ in 0..ATTEMPTS {
-            let decision = self.placed().await?.decision();
-            let egress = decision.egress;
-            let facts = serde_json::to_string(decision).unwrap_or_default();
+            let place = self.placed().await?;
+            let (egress, decision) = (place.egress(), place.decision());
+            let facts = serde_json::to_string(&decision).unwrap_or_default();
             let leg = self.leg.take();
             self.part(leg);
             self.record.dialling(egress.0, self.settings.name_of(egress), &facts);
@@ -129,9 +129,9 @@ impl Upstream<MaybeTls<TcpStream>> for Mx<'_> {
 
 impl Mx<'_> {
     /// The place that the session has, or waits for: at MAIL another may be wanted.
-    async fn placed(&mut self) -> Result<&Place, Reply> {
+    async fn placed(&mut self) -> Result<&mut Place, Reply> {
         if let Some(reply) = &self.no_way {
-            return Err(reply.clone());
+            return Err(Reply::clone(reply));
         }
         if self.place.is_none() {
             let turn = tokio::select! {
@@ -145,13 +145,13 @@ impl Mx<'_> {
                 Turn::Missed => return Err(crowded()),
             });
         }
-        self.place.as_ref().ok_or_else(crowded)
+        self.place.as_mut().ok_or_else(crowded)
     }
 
     /// What is to be done about STARTTLS with this MX.
     pub(super) fn handshake(&self) -> TlsPolicy {
         match &self.stricter {
-            Some(requirement) => Requirement::handshake(std::slice::from_ref(requirement), &self.settings.tls_rules),
+            Some(requirement) => Requirement::handshake(std::slice::from_ref(&**requirement), &self.settings.tls_rules),
             None => Requirement::handshake(&self.requirements(), &self.settings.tls_rules),
         }
     }

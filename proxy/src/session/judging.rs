@@ -47,7 +47,7 @@ impl Policy for Mx<'_> {
             && self.handshake() == TlsPolicy::Off
             && std::mem::take(&mut self.sender.held)
         {
-            self.stricter = Some(requirement);
+            self.stricter = Some(Box::new(requirement));
             return Judgement::Move;
         }
         let reply = unmet.reply();

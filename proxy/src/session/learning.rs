@@ -95,13 +95,14 @@ impl Mx<'_> {
                 // Now, while the record speaks of it.
                 self.conclude(connection.as_ref());
                 let owed = self.turns.set_aside();
-                self.aside = Some(Aside { connection, owed, refused });
+                self.aside = Some(Box::new(Aside { connection, owed, refused }));
             }
         }
     }
 
     fn moved(&mut self) {
-        if let Some(Aside { connection, owed, refused }) = self.aside.take() {
+        if let Some(aside) = self.aside.take() {
+            let Aside { connection, owed, refused } = *aside;
             self.turns.moved(owed, refused);
             self.report(connection);
         }
@@ -114,7 +115,7 @@ impl Mx<'_> {
     fn stayed(&mut self) {
         let leg = self.leg.take();
         self.part(leg);
-        match self.aside.take() {
+        match self.aside.take().map(|aside| *aside) {
             // Its refusal passes now, and was learned from before.
             Some(Aside { connection, owed, refused: Some(_) }) => {
                 (self.leg, self.learned) = (connection, true);

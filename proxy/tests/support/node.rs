@@ -18,7 +18,6 @@ use warren_proxy::tls::{StsFound, StsMode, StsPolicy, TlsaFound};
 use warren_proxy::{door, tls};
 use warren_session::reader::Recorded;
 use warren_session::{Filter, Reader, Recorder, RecorderSettings, RecorderThread};
-use warren_smtp::mediator::Deadlines;
 use warren_tlsrpt::{Day, Folder, Reporter, ReporterThread};
 use warren_wire::ClientTls;
 
@@ -130,7 +129,7 @@ impl Plan {
                 },
                 max_wait: self.patience,
                 connect_timeout: SOON,
-                deadlines: Deadlines::default(),
+                deadlines: Arc::default(),
                 tls_rules: self.tls,
             },
             policy: Policy::new(self.egress, self.known, Moment::current()),

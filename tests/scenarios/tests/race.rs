@@ -37,7 +37,7 @@ use warren_platform::fleet::{self, Doors, Handle, Launch, Setup, policy::Policy}
 use warren_platform::suspended::Suspended;
 use warren_smtp::Reply;
 use warren_smtp::command::{Xclient, XclientProtocol};
-use warren_smtp::mediator::{self, Deadlines, HandOver, Mediator, Observer};
+use warren_smtp::mediator::{self, HandOver, Mediator, Observer};
 use warren_wire::relay::{Upstream, relay};
 
 const RACES: usize = 10_000;
@@ -114,7 +114,7 @@ impl Lane {
             redials: 3,
             ehlo_name: "mail.example.net".into(),
             ehlo_reply: Reply::plain(250, "mail.example.net"),
-            deadlines: Deadlines::default(),
+            deadlines: Arc::default(),
         };
         let mut mediator = Mediator::hand_over(handing, Instant::now());
         let mut msa = Msa { lane: self, dials: 0, cell: None };

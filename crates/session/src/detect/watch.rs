@@ -1,6 +1,7 @@
 //! One session, watched.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -66,6 +67,21 @@ impl Pieces {
     }
 }
 
+/// How long a first reply took, to the microsecond and up to an hour: small, because every session keeps six of them.
+#[derive(Debug, Clone, Copy)]
+struct Took(NonZeroU32);
+
+impl Took {
+    fn of(time: Duration) -> Self {
+        let us = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        Self(NonZeroU32::MIN.saturating_add(us))
+    }
+
+    fn time(self) -> Duration {
+        Duration::from_micros(u64::from(self.0.get() - 1))
+    }
+}
+
 /// What is collected of one session until it ends.
 #[derive(Debug)]
 pub struct Watch {
@@ -74,7 +90,7 @@ pub struct Watch {
     rtt: Duration,
     pieces: Pieces,
     /// The first time of each verb: sessions are independent of each other, replies of one session are not.
-    first: [Option<Duration>; Verb::COUNT],
+    first: [Option<Took>; Verb::COUNT],
     slow: Vec<serde_json::Value>,
     taken: bool,
     /// Kinds found on this leg: each is told once.
@@ -139,7 +155,7 @@ impl Watch {
         let mut found = Vec::new();
         let took = answer.took.saturating_sub(self.rtt);
         if let Some(verb) = Verb::of(answer.verb) {
-            self.first[verb as usize].get_or_insert(took);
+            self.first[verb as usize].get_or_insert(Took::of(took));
             // Where the time does not matter nobody is asked.
             if took >= Duration::from_secs(1) {
                 found.extend(self.timed(&senses.lock(), egress, verb, answer, took, pieces));
@@ -161,7 +177,7 @@ impl Watch {
         let mut senses = senses.lock();
         for verb in [Verb::Greeting, Verb::Ehlo, Verb::Mail, Verb::Rcpt, Verb::Data, Verb::End] {
             if let Some(took) = self.first[verb as usize].take() {
-                senses.learn(&self.operator, egress, verb, took, now);
+                senses.learn(&self.operator, egress, verb, took.time(), now);
             }
         }
         let Some(compared) = senses.found_slow(&self.operator, egress, now) else { return Vec::new() };

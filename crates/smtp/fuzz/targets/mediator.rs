@@ -1,7 +1,8 @@
 //! Between a client and a server that say anything at any time: bounded, no panic, and no end of data that the client did not send.
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use warren_smtp::mediator::{Action, ClientTls, Deadlines, Event, Leg, Mediator, Outbound, TlsPolicy};
+use warren_smtp::mediator::{Action, ClientTls, Event, Leg, Mediator, Outbound, TlsPolicy};
 
 pub fn run(data: &[u8]) {
     let mut now = Instant::now();
@@ -12,7 +13,7 @@ pub fn run(data: &[u8]) {
         }
     };
     let leg = Leg { ehlo_name: "out.example".into(), tls: TlsPolicy::Opportunistic };
-    let settings = Outbound { leg, deadlines: Deadlines::default() };
+    let settings = Outbound { leg, deadlines: Arc::default() };
     let mut mediator = Mediator::outbound(settings, now).offering_tls(ClientTls::Offered);
     for (kind, bytes) in moves(data) {
         while let Some(action) = mediator.next_action() {

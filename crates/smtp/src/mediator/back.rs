@@ -102,13 +102,13 @@ impl Mediator {
             Step::RefuseSession => {
                 pass(self, cx);
                 self.end(cx, Ending::ServerRefused);
-                self.refusal = reply.cloned();
+                self.refusal = reply.cloned().map(Box::new);
                 self.front = Front::Hello;
                 self.client_heard = cx.now;
             }
             Step::RejectHello => {
                 pass(self, cx);
-                self.refusal = reply.cloned();
+                self.refusal = reply.cloned().map(Box::new);
                 self.front = Front::Hello;
                 self.client_heard = cx.now;
             }
@@ -248,10 +248,8 @@ impl Mediator {
         match &mut self.front {
             Front::Body { verdict, .. } if refuses => {
                 // The message cannot be accepted any more, so its rest is not sent either.
-                verdict.get_or_insert_with(|| Verdict {
-                    flow: Flow::ReplyPassed,
-                    reply: reply.clone(),
-                    goes_on: false,
+                verdict.get_or_insert_with(|| {
+                    Box::new(Verdict { flow: Flow::ReplyPassed, reply: reply.clone(), goes_on: false })
                 });
                 self.end(cx, Ending::ServerRefused);
                 self.drop_server();
@@ -293,7 +291,9 @@ impl Mediator {
         self.client_heard = cx.now;
         match &mut self.front {
             Front::Body { verdict, .. } | Front::Chunk { verdict, .. } => {
-                verdict.get_or_insert(Verdict { flow: Flow::ReplyMade, reply, goes_on: false }).goes_on = false;
+                let verdict =
+                    verdict.get_or_insert_with(|| Box::new(Verdict { flow: Flow::ReplyMade, reply, goes_on: false }));
+                verdict.goes_on = false;
                 self.end(cx, ending);
             }
             _ => self.give_up(cx, ending, reply),

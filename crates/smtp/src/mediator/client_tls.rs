@@ -118,9 +118,9 @@ impl Mediator {
     pub(super) fn hello_for_client(&self, esmtp: bool) -> Reply {
         let Some(hello) = &self.hello else { return replies::ok() };
         if !esmtp {
-            return hello.helo.clone();
+            return hello.helo();
         }
-        let mut ehlo = hello.ehlo.clone();
+        let mut ehlo = hello.ehlo();
         if let Shield::Offered { .. } = self.shield {
             ehlo.lines.push("STARTTLS".to_owned());
         }

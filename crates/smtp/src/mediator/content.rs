@@ -68,7 +68,7 @@ impl Mediator {
                 let end = scan.end;
                 if fault && verdict.is_none() {
                     let reply = replies::bare_line_end();
-                    *verdict = Some(Verdict { flow: Flow::ReplyMade, reply, goes_on: false });
+                    *verdict = Some(Box::new(Verdict { flow: Flow::ReplyMade, reply, goes_on: false }));
                     self.end(cx, Ending::Violation("bare CR or LF in content"));
                     self.drop_server();
                 }

@@ -121,7 +121,7 @@ impl Mediator {
     pub(super) fn refuse_chunk(&mut self, cx: &mut Context<'_>, size: u64, last: bool, line: &[u8], reply: Reply) {
         self.ended_here(cx, Verb::Bdat, line);
         let verdict = Verdict { flow: Flow::ReplyMade, reply, goes_on: true };
-        self.front = Front::Chunk { left: BdatCounter::new(size), last, verdict: Some(verdict) };
+        self.front = Front::Chunk { left: BdatCounter::new(size), last, verdict: Some(Box::new(verdict)) };
         if size == 0 {
             self.chunk_done(cx);
         }

@@ -28,9 +28,9 @@ pub(super) enum Front {
     /// DATA was passed: its reply decides what the next bytes are.
     DataAsked,
     /// In content that a dot ends. With a verdict it is swallowed, and the verdict is the answer.
-    Body { scanner: DataScanner, verdict: Option<Verdict> },
+    Body { scanner: DataScanner, verdict: Option<Box<Verdict>> },
     /// In the content of a BDAT.
-    Chunk { left: BdatCounter, last: bool, verdict: Option<Verdict> },
+    Chunk { left: BdatCounter, last: bool, verdict: Option<Box<Verdict>> },
     /// QUIT was passed.
     Quitting,
     /// Closed.
@@ -185,7 +185,7 @@ impl Mediator {
             }
             (Command::Noop | Command::Rset, _) => self.answer(cx, verb, line, replies::ok()),
             (Command::Ehlo(_) | Command::Helo(_), Some(refusal)) => {
-                let refusal = refusal.clone();
+                let refusal = Reply::clone(refusal);
                 self.refuse(cx, verb, line, refusal);
             }
             (Command::Ehlo(_) | Command::Helo(_), None) if self.shield.is_up() => {

@@ -1,6 +1,7 @@
 //! The mediator as its driver sees it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::action::Action;
@@ -41,7 +42,7 @@ impl Back {
 /// A session that passes through. See the [module](super).
 #[derive(Debug)]
 pub struct Mediator {
-    pub(super) deadlines: Deadlines,
+    pub(super) deadlines: Arc<Deadlines>,
     pub(super) front: Front,
     pub(super) back: Back,
     pub(super) input: LineBuffer,
@@ -53,7 +54,7 @@ pub struct Mediator {
     /// The answers to EHLO and HELO.
     pub(super) hello: Option<Hello>,
     /// The server's refusal of the session, or of EHLO.
-    pub(super) refusal: Option<Reply>,
+    pub(super) refusal: Option<Box<Reply>>,
     /// MAIL and RCPT go out as they were understood, not as they were written.
     pub(super) exact: bool,
     /// How further legs are opened; `None`: there are no others.
@@ -106,8 +107,8 @@ impl Mediator {
 
     /// A session of a client, greeted and authenticated, towards the MSA that serves it.
     pub fn hand_over(settings: HandOver, now: Instant) -> Self {
-        let deadlines = settings.deadlines;
-        let hello = Hello::given(settings.ehlo_reply.clone());
+        let deadlines = Arc::clone(&settings.deadlines);
+        let hello = Hello::given(&settings.ehlo_reply);
         Self {
             exact: true,
             ..Self::new(
@@ -119,7 +120,7 @@ impl Mediator {
         }
     }
 
-    pub(super) fn new(back: Back, deadlines: Deadlines, hello: Option<Hello>, now: Instant) -> Self {
+    pub(super) fn new(back: Back, deadlines: Arc<Deadlines>, hello: Option<Hello>, now: Instant) -> Self {
         Self {
             deadlines,
             front: Front::Waiting { hello: None },
@@ -321,7 +322,7 @@ impl Mediator {
     pub(super) fn say(&mut self, cx: &mut Context<'_>, flow: Flow, topic: Topic, reply: &Reply) {
         cx.tell(Event::Reply { flow, topic, reply });
         // Also to a client that closed: it may have closed its own direction only, and wait for the answer to its message.
-        self.to_client.push(&reply.to_bytes());
+        self.to_client.push_reply(reply);
     }
 
     /// Sends the server a command of our own.

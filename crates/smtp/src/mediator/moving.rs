@@ -225,9 +225,9 @@ impl Mediator {
 
     /// Whether a leg offers what the client was told, and what it uses.
     fn covered(&self, moving: &Moving, ready: &Ready) -> bool {
-        let (_, offered) = Extensions::parse(&ready.hello.ehlo);
+        let (_, offered) = Extensions::parse(&ready.hello.ehlo());
         let told = match &self.hello {
-            Some(hello) if self.esmtp => Extensions::parse(&hello.ehlo).1,
+            Some(hello) if self.esmtp => Extensions::parse(&hello.ehlo()).1,
             _ => Extensions::default(),
         };
         let lines = moving.mail.iter().chain(self.waiting.iter().filter_map(|awaited| awaited.line.as_ref()));

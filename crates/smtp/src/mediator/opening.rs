@@ -56,12 +56,9 @@ pub(super) enum Security {
     Verified,
 }
 
-/// The remembered answers to EHLO and HELO.
+/// The remembered answers to EHLO and HELO: the lines of the former, of which the first begins with the latter's. One text, because every session keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Hello {
-    pub(super) ehlo: Reply,
-    pub(super) helo: Reply,
-}
+pub(super) struct Hello(Box<str>);
 
 impl Hello {
     fn new(name: &str, offered: Extensions, security: Security) -> Self {
@@ -76,18 +73,27 @@ impl Hello {
             other: Vec::new(),
             ..offered
         };
-        Self { ehlo: kept.to_reply(name), helo: Reply::plain(250, name) }
+        Self::given(&kept.to_reply(name))
     }
 
     /// Whether this extension, which has no parameters, is among what is offered.
     pub(super) fn offers(&self, extension: &str) -> bool {
-        self.ehlo.lines.iter().skip(1).any(|line| line == extension)
+        self.0.lines().skip(1).any(|line| line == extension)
     }
 
-    /// From an EHLO reply that is given.
-    pub(super) fn given(ehlo: Reply) -> Self {
-        let name = ehlo.lines.first().and_then(|line| line.split(' ').next()).unwrap_or_default().to_owned();
-        Self { helo: Reply::plain(250, name), ehlo }
+    /// From an EHLO reply that is given: positive, without an enhanced status code.
+    pub(super) fn given(ehlo: &Reply) -> Self {
+        Self(ehlo.lines.join("\n").into())
+    }
+
+    /// The answer to EHLO.
+    pub(super) fn ehlo(&self) -> Reply {
+        Reply { code: 250, enhanced: None, lines: self.0.lines().map(str::to_owned).collect() }
+    }
+
+    /// The answer to HELO.
+    pub(super) fn helo(&self) -> Reply {
+        Reply::plain(250, self.0.split([' ', '\n']).next().unwrap_or_default())
     }
 }
 

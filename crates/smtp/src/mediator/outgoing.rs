@@ -1,5 +1,7 @@
 //! Bytes on their way out.
 
+use crate::Reply;
+
 /// Bytes on their way out. Empty, it owns no memory.
 #[derive(Debug, Default)]
 pub struct Outgoing {
@@ -34,6 +36,15 @@ impl Outgoing {
     /// These are to be written, too.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// This reply is to be written, too.
+    pub(super) fn push_reply(&mut self, reply: &Reply) {
+        if self.bytes.is_empty() {
+            self.bytes = reply.to_bytes();
+        } else {
+            reply.write_to(&mut self.bytes);
+        }
     }
 
     pub(super) fn clear(&mut self) {

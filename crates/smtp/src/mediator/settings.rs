@@ -1,5 +1,6 @@
 //! What the mediator's user decides: policy hooks, TLS policy, bounds and deadlines.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::{Event, Observer, Topic};
@@ -178,7 +179,7 @@ pub struct Outbound {
     /// How legs are opened, where [`Policy::leg`] says nothing else.
     pub leg: Leg,
     /// How long to wait.
-    pub deadlines: Deadlines,
+    pub deadlines: Arc<Deadlines>,
 }
 
 /// A session that is served without its server, because there is no place for it.
@@ -189,7 +190,7 @@ pub struct StandIn {
     /// What every message gets.
     pub refusal: Reply,
     /// How long to wait.
-    pub deadlines: Deadlines,
+    pub deadlines: Arc<Deadlines>,
 }
 
 /// A session handed on to an MSA that speaks XCLIENT, for a client that was already greeted.
@@ -204,5 +205,5 @@ pub struct HandOver {
     /// What the client gets if it says EHLO again; the first line is ours, the rest are extensions.
     pub ehlo_reply: Reply,
     /// How long to wait.
-    pub deadlines: Deadlines,
+    pub deadlines: Arc<Deadlines>,
 }

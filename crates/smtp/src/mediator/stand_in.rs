@@ -32,7 +32,7 @@ impl Mediator {
     pub fn stand_in(settings: StandIn, now: Instant, host: &mut dyn Host) -> Self {
         let StandIn { name, refusal, deadlines } = settings;
         let greeting = Reply::plain(220, format!("{name} ESMTP"));
-        let hello = Hello { ehlo: everything().to_reply(&name), helo: Reply::plain(250, name) };
+        let hello = Hello::given(&everything().to_reply(&name));
         let mut mediator = Self::new(Back::Gone, deadlines, Some(hello), now);
         mediator.absent = Some(Box::new(Absent { reply: refusal, again: false }));
         mediator.front = Front::Hello;

@@ -1,10 +1,11 @@
 //! STARTTLS of the client: nothing from before it counts behind it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Scribe, Talk, TlsPolicy, outbound};
 use crate::Reply;
-use crate::mediator::{ClientTls, Deadlines, Ending, Mediator, StandIn};
+use crate::mediator::{ClientTls, Ending, Mediator, StandIn};
 
 fn talk(tls: ClientTls) -> Talk {
     let now = Instant::now();
@@ -221,7 +222,7 @@ fn mail_waits_for_it_where_it_is_required() {
 fn a_stand_in_offers_it_too() {
     let now = Instant::now();
     let refusal = Reply::new(451, (4, 3, 2), "busy");
-    let settings = StandIn { name: "mx.example".into(), refusal, deadlines: Deadlines::default() };
+    let settings = StandIn { name: "mx.example".into(), refusal, deadlines: Arc::default() };
     let mut host = Scribe::default();
     let mediator = Mediator::stand_in(settings, now, &mut host).offering_tls(ClientTls::Required);
     let mut talk = Talk { host, ..Talk::new(mediator, now) };

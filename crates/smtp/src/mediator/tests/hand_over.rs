@@ -1,5 +1,6 @@
 //! The front door's session towards the tenant's MSA.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::*;
@@ -13,7 +14,7 @@ fn hand_over(redials: u8) -> Talk {
         redials,
         ehlo_name: "mail.example".into(),
         ehlo_reply: Extensions { pipelining: true, ..Extensions::default() }.to_reply("mail.example"),
-        deadlines: Deadlines::default(),
+        deadlines: Arc::default(),
     };
     let judge = |line: &str| {
         let theirs = line.contains("eve@");

@@ -19,6 +19,7 @@ mod silence;
 mod stand_in;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -84,7 +85,7 @@ pub(super) fn leg(tls: TlsPolicy) -> Leg {
 }
 
 pub(super) fn outbound(tls: TlsPolicy) -> Outbound {
-    Outbound { leg: leg(tls), deadlines: Deadlines::default() }
+    Outbound { leg: leg(tls), deadlines: Arc::default() }
 }
 
 impl Talk {

@@ -1,5 +1,6 @@
 //! Deadlines: who was silent, and what comes of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Deadlines, Mediator, Outbound, Talk, TlsPolicy, leg};
@@ -171,7 +172,7 @@ fn every_wait_has_its_own_deadline() {
     // Up to each of them, and then silence.
     for last in 0..steps.len() {
         let now = Instant::now();
-        let settings = Outbound { leg: leg(TlsPolicy::Require), deadlines: distinct() };
+        let settings = Outbound { leg: leg(TlsPolicy::Require), deadlines: Arc::new(distinct()) };
         let mut talk = Talk::new(Mediator::outbound(settings, now), now);
         for (step, _) in &steps[..=last] {
             talk.run(step);

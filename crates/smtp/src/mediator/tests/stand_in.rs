@@ -1,18 +1,16 @@
 //! Sessions that are served without a server.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Scribe, Talk};
 use crate::Reply;
-use crate::mediator::{Deadlines, Mediator, StandIn};
+use crate::mediator::{Mediator, StandIn};
 
 fn talk() -> Talk {
     let now = Instant::now();
-    let settings = StandIn {
-        name: "mx.example".into(),
-        refusal: Reply::new(451, (4, 3, 2), "busy"),
-        deadlines: Deadlines::default(),
-    };
+    let settings =
+        StandIn { name: "mx.example".into(), refusal: Reply::new(451, (4, 3, 2), "busy"), deadlines: Arc::default() };
     let mut host = Scribe::default();
     let mediator = Mediator::stand_in(settings, now, &mut host);
     Talk { host, ..Talk::new(mediator, now) }
