@@ -258,6 +258,9 @@ impl Performer {
         half.into_iter().for_each(|cell| self.ask_control(cell));
         self.events.push_back(Event::LauncherBack(cells));
         self.events.extend(renew.into_iter().map(Event::Renew));
+        // What an earlier connection was asked for, or could not be asked.
+        let waited_for = self.cells.iter().filter(|(_, cell)| !cell.waiting.is_empty()).map(|(id, _)| *id);
+        waited_for.collect::<Vec<_>>().into_iter().for_each(|cell| self.serve(cell));
     }
 
     fn sockets(&mut self, tag: u64, mut descriptors: Vec<OwnedFd>) {

@@ -286,6 +286,25 @@ async fn a_launcher_that_dies_in_a_wake_is_asked_again() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_socket_as_the_launcher_dies_gets_it_of_the_next() {
+    let node = Node::new().await;
+    let platform = node.platform(PATIENT);
+    let launcher = node.launcher(&[]).await;
+    let first = client(&platform);
+    let tag = launcher.wake().await;
+    launcher.woken(tag, 1, 1).await;
+    let _msa = node.msa().await;
+    soon(first).await.unwrap().unwrap();
+    let second = client(&platform);
+    let Request::Sockets { cell: CellId(1), tcp: 1, control: 0, .. } = launcher.hear().await else { panic!() };
+    drop(launcher);
+    let launcher = node.launcher(&[1]).await;
+    let Request::Sockets { tag, cell: CellId(1), tcp: 1, control: 0 } = launcher.hear().await else { panic!() };
+    launcher.say(&Event::Sockets { tag }, vec![tcp()]).await;
+    assert_eq!(soon(second).await.unwrap().unwrap().cell, CellId(1));
+}
+
+#[tokio::test]
 async fn a_start_that_fails_is_tried_again_and_the_cause_is_told() {
     let node = Node::new().await;
     let platform = node.platform(Duration::from_millis(500));
