@@ -11,19 +11,18 @@
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use warren_control::{Level, Settings};
 use warren_msa::control::Control;
 use warren_msa::mail::fixup::{OwnAddresses, check_authors};
 use warren_msa::store::VOLUME;
 
 use crate::milter::{Event, Milter};
-use crate::room::Room;
+use crate::room::Measurer;
 
 /// Where the program finds the sockets; `/tmp` is the container's own.
 const FOLDER: &str = "/tmp/warren";
@@ -45,18 +44,18 @@ enum Road {
 /// What the rules go by.
 struct Gate {
     control: Control,
-    room: Mutex<Room>,
+    room: Measurer,
 }
 
 /// Makes the sockets, and judges from now on.
 ///
 /// # Errors
-/// When they cannot be made.
+/// When they cannot be made, or no thread to measure with.
 pub fn open(control: &Control) -> io::Result<()> {
     let folder = Path::new(FOLDER);
     // Left by nobody: /tmp is new with each container.
     std::fs::DirBuilder::new().mode(0o755).create(folder)?;
-    let gate = Arc::new(Gate { control: control.clone(), room: Mutex::new(Room::of(VOLUME.into())) });
+    let gate = Arc::new(Gate { control: control.clone(), room: Measurer::of(VOLUME.into())? });
     for (name, road) in [("submission", Road::Submission), ("relay", Road::Relay)] {
         let path = folder.join(name);
         let listener = UnixListener::bind(&path)?;
@@ -91,7 +90,7 @@ async fn serve(listener: UnixListener, road: Road, gate: Arc<Gate>) {
 
 impl Gate {
     /// One connection, to its end. An error closes it: what the program asked then stays unanswered, and it refuses for the time being.
-    async fn converse(self: &Arc<Self>, mut stream: UnixStream, road: Road) -> io::Result<()> {
+    async fn converse(&self, mut stream: UnixStream, road: Road) -> io::Result<()> {
         let (mut milter, mut chunk) = (Milter::default(), vec![0; 8 * 1024]);
         loop {
             while let Some(event) = milter.next_event().map_err(io::Error::other)? {
@@ -110,7 +109,7 @@ impl Gate {
     }
 
     /// Why not.
-    async fn judge(self: &Arc<Self>, milter: &Milter, event: Event, road: Road) -> Option<&'static str> {
+    async fn judge(&self, milter: &Milter, event: Event, road: Road) -> Option<&'static str> {
         let settings = self.control.settings().borrow().clone();
         let Some(settings) = settings else { return Some(UNKNOWN) };
         if event == Event::Content
@@ -124,9 +123,7 @@ impl Gate {
             Event::Mail { size } => Some(size),
             Event::Content => None,
         };
-        let (gate, most) = (Arc::clone(self), settings.max_queue_bytes);
-        let look = move || gate.room.lock().expect("no holder of this lock panics").lacks(coming, most);
-        match spawn_blocking(look).await.map_err(io::Error::other).flatten() {
+        match self.room.lacks(coming, settings.max_queue_bytes).await {
             Ok(None) => None,
             Ok(Some(why)) => {
                 self.control.log(Level::Warn, format!("refused: {why}"));

@@ -6,9 +6,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::statvfs;
+use tokio::sync::oneshot;
 
 /// Each file takes this much at least, as the launcher's watcher counts.
 const PER_FILE: u64 = 4096;
@@ -16,6 +18,47 @@ const PER_FILE: u64 = 4096;
 const FILES: u64 = 8;
 /// A measurement is believed for so many times as long as it took: at most a tenth of the time goes into measuring.
 const BELIEVED: u32 = 9;
+
+/// A volume that can be asked about without waiting for the disk: it is measured on a thread of its own, which is there from the start. A program
+/// that has as many processes as its container may leaves room for no other, and a runtime that cannot start one panics.
+#[derive(Debug, Clone)]
+pub struct Measurer(mpsc::Sender<Question>);
+
+#[derive(Debug)]
+struct Question {
+    coming: Option<u64>,
+    most: u64,
+    answer: oneshot::Sender<io::Result<Option<String>>>,
+}
+
+impl Measurer {
+    /// Of the volume that is mounted there.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn of(volume: PathBuf) -> io::Result<Measurer> {
+        // As many questions as connections: each waits for its answer.
+        let (asked, questions) = mpsc::channel::<Question>();
+        std::thread::Builder::new().name("room".to_owned()).stack_size(256 * 1024).spawn(move || {
+            let mut room = Room::of(volume);
+            for Question { coming, most, answer } in questions {
+                // Whoever asked may have gone.
+                let _ = answer.send(room.lacks(coming, most));
+            }
+        })?;
+        Ok(Measurer(asked))
+    }
+
+    /// As [`Room::lacks`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn lacks(&self, coming: Option<u64>, most: u64) -> io::Result<Option<String>> {
+        let (answer, told) = oneshot::channel();
+        self.0.send(Question { coming, most, answer }).map_err(io::Error::other)?;
+        told.await.map_err(io::Error::other)?
+    }
+}
 
 /// The volume, as it was last measured.
 #[derive(Debug)]
@@ -78,14 +121,19 @@ fn takes_files(all: u64, available: u64) -> bool {
     all == 0 || available >= FILES
 }
 
-/// All regular files below a folder.
-fn measure(folder: &Path) -> io::Result<u64> {
-    let (mut used, mut open) = (0_u64, vec![folder.to_owned()]);
+/// All regular files of a volume.
+fn measure(volume: &Path) -> io::Result<u64> {
+    below(volume, vec![volume.to_owned()])
+}
+
+/// All regular files below these folders of a volume.
+fn below(volume: &Path, mut open: Vec<PathBuf>) -> io::Result<u64> {
+    let mut used = 0_u64;
     while let Some(folder) = open.pop() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             // The program removes what it is done with.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !open.is_empty() => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && folder != volume => continue,
             Err(error) => return Err(error),
         };
         for entry in entries {
@@ -122,6 +170,37 @@ mod tests {
         assert!(room.lacks(Some(5), 10_004 + PER_FILE).unwrap().is_some());
         assert!(room.lacks(None, 9_999 + PER_FILE).unwrap().is_some());
         assert!(Room::of(volume.path().join("none")).lacks(None, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_the_program_removes_meanwhile_counts_for_nothing() {
+        let volume = tempfile::tempdir().unwrap();
+        let (here, gone) = (volume.path().to_owned(), volume.path().join("gone"));
+        assert_eq!(below(&here, vec![gone.clone(), here.clone()]).unwrap(), 0);
+        assert_eq!(below(&here, vec![here.clone(), gone]).unwrap(), 0);
+    }
+
+    #[test]
+    fn to_be_asked_takes_no_thread() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let started = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&started);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .on_thread_start(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            })
+            .build()
+            .unwrap();
+        let volume = tempfile::tempdir().unwrap();
+        fs::write(volume.path().join("small"), "x").unwrap();
+        let room = Measurer::of(volume.path().to_owned()).unwrap();
+        runtime.block_on(async {
+            assert_eq!(room.lacks(Some(4), 4 + PER_FILE).await.unwrap(), None);
+            assert!(room.lacks(Some(5), 4 + PER_FILE).await.unwrap().is_some());
+            assert!(Measurer::of(volume.path().join("none")).unwrap().lacks(None, 1).await.is_err());
+        });
+        assert_eq!(started.load(Ordering::Relaxed), 0, "the runtime may be unable to start one");
     }
 
     #[test]
