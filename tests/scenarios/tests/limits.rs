@@ -163,7 +163,7 @@ fn an_msa_with_few_descriptors_turns_away_who_comes_beyond_them() {
     let served = greetings.iter().filter(|greeting| greeting.starts_with("220 ")).count();
     let turned_away = greetings.iter().filter(|greeting| greeting.starts_with("421 4.3.2 ")).count();
     println!("of {COME} sessions {served} are served with 64 descriptors, {turned_away} are told to come again");
-    assert!(served >= 8 && turned_away >= 8 && served + turned_away == COME, "{greetings:?}");
+    assert!((5..=9).contains(&served) && turned_away >= 8 && served + turned_away == COME, "{greetings:?}");
     // All who are inside can deliver at the same time.
     let mut inside: Vec<Session> = (sessions.into_iter().zip(&greetings))
         .filter_map(|(session, greeting)| greeting.starts_with("220 ").then_some(session))
