@@ -101,14 +101,19 @@ pub async fn relay<C, U>(
     let patient = relay.mediator.ending() != Some(Ending::Quit);
     let client = relay.client.stream.take();
     drop(relay);
-    // The client first: it waits, the server does not.
-    if let Some(client) = client {
-        Box::pin(part_from_client(client, &last, patient)).await;
-    }
-    if let Some((server, last)) = leaving {
-        // A server that takes no farewell gets none.
-        let _ = Box::pin(tokio::time::timeout(FAREWELL, part(server, &last))).await;
-    }
+    let to_client = async {
+        if let Some(client) = client {
+            part_from_client(client, &last, patient).await;
+        }
+    };
+    let to_server = async {
+        if let Some((server, last)) = leaving {
+            // A server that takes no farewell gets none.
+            let _ = tokio::time::timeout(FAREWELL, part(server, &last)).await;
+        }
+    };
+    // The client first, which waits; the server need not stay for a client that is listened to a little longer.
+    Box::pin(async { tokio::join!(to_client, to_server) }).await;
 }
 
 /// Last words. Closing says the rest, unless TLS has a farewell of its own.
