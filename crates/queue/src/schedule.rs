@@ -53,10 +53,17 @@ impl Retry {
         if attempts < self.fair_attempts() { Next::At(now_ms.saturating_add(wait)) } else { Next::Expired }
     }
 
-    /// A stored due time as it should be read now: after a clock was set back, never further ahead than one longest wait.
+    /// A stored due time as it should be read now. No wait is so long that it could lie behind [`Self::latest`]: then it was another clock, which has been
+    /// set back since, and the time is now. Put off by one more wait it would be put off for ever, as each reading begins anew.
     #[must_use]
     pub fn clamp(&self, due_ms: u64, now_ms: u64) -> u64 {
-        due_ms.min(now_ms.saturating_add(spread(self.longest(), 255)))
+        if due_ms > self.latest(now_ms) { now_ms } else { due_ms }
+    }
+
+    /// The end of the longest wait that could begin now.
+    #[must_use]
+    pub fn latest(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_add(spread(self.longest(), 255))
     }
 
     /// The wait after the `attempts`-th failure, spread by `seed`.
@@ -135,7 +142,10 @@ mod tests {
     #[test]
     fn a_clock_set_back_strands_nothing() {
         let retry = Retry::default();
-        assert!(retry.clamp(u64::MAX, 1_000) <= 1_000 + 5 * HOUR);
+        let due = retry.clamp(u64::MAX - 1, 1_000);
+        assert!(due <= 1_000 + 5 * HOUR);
+        // Read again at that time, by who was woken for it: it must be due then.
+        assert!(retry.clamp(u64::MAX - 1, due) <= due);
         assert_eq!(retry.clamp(500, 1_000), 500);
     }
 

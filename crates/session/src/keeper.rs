@@ -3,10 +3,7 @@
 //! Records travel `pending → store` or `pending → spool → store`, never past one another: while anything waits in the
 //! spool file, all that comes goes behind it. A batch whose fate is unknown (the store is slow) is spooled as well;
 //! writing it twice does no harm.
-//!
-//! While the process is busy with mail the store rests, for a while: its work is the same later, and no mail waits for it then.
 
-mod load;
 mod losses;
 mod thread;
 
@@ -26,8 +23,6 @@ use crate::{
     recorder::{Flush, Incoming, Stats},
     spool::{Loaded, Spool, SpoolError},
 };
-use load::Load;
-pub(crate) use load::used;
 use losses::losses;
 use thread::{Job, serve};
 
@@ -71,11 +66,6 @@ pub(crate) struct Keeper {
     gap: Option<(Gap, Instant)>,
     complained: Option<Instant>,
     next_prune: Instant,
-    /// Since when something waits for the store.
-    behind: Option<Instant>,
-    load: Load,
-    /// The store is given nothing, so that mail has the processors.
-    rests: bool,
     ending: bool,
 }
 
@@ -89,7 +79,6 @@ impl Keeper {
         let (jobs, todo) = mpsc::channel(1);
         let (answer, answers) = mpsc::channel(1);
         let nice = settings.nice;
-        let load = Load::new(processors(), (settings.used)(), Instant::now());
         let thread = std::thread::Builder::new().name("session store".into());
         let begun = thread.spawn(move || serve(store, nice, todo, answer));
         if let Err(error) = begun {
@@ -110,9 +99,6 @@ impl Keeper {
             gap: None,
             complained: None,
             next_prune: Instant::now(),
-            behind: None,
-            load,
-            rests: false,
             ending: false,
         }
     }
@@ -226,9 +212,6 @@ impl Keeper {
             if let Some(oldest) = self.oldest {
                 wake = wake.min(oldest + self.settings.linger);
             }
-            if self.behind.is_some() {
-                wake = wake.min(self.load.next_look());
-            }
         }
         wake.max(now + Duration::from_millis(1))
     }
@@ -236,7 +219,7 @@ impl Keeper {
     /// Gives the store its next piece of work, if it is free and there is some.
     fn begin_work(&mut self) {
         let now = Instant::now();
-        if self.busy.is_some() || self.pause.is_some_and(|(until, _)| now < until) || self.mail_comes_first(now) {
+        if self.busy.is_some() || self.pause.is_some_and(|(until, _)| now < until) {
             return;
         }
         let (job, doing) = if !self.spool.is_empty() {
@@ -279,19 +262,6 @@ impl Keeper {
         }
     }
 
-    /// Whether the store is to rest because the processors are wanted for mail. Not for ever, and not while somebody waits for it.
-    fn mail_comes_first(&mut self, now: Instant) -> bool {
-        let waits = !self.pending.is_empty() || !self.spool.is_empty();
-        let since = waits.then(|| *self.behind.get_or_insert(now));
-        if since.is_none() {
-            self.behind = None;
-        }
-        let busy = self.load.is_busy((self.settings.used)(), now);
-        let time = since.is_some_and(|since| now.saturating_duration_since(since) < self.settings.behind);
-        self.rests = busy && time && !self.ending && self.flushes.is_empty();
-        self.rests
-    }
-
     fn pending_is_due(&self, now: Instant) -> bool {
         !self.pending.is_empty()
             && (self.ending
@@ -302,7 +272,6 @@ impl Keeper {
 
     fn work_done(&mut self, result: Result<u64, StoreError>) {
         let Some(Busy { doing, .. }) = self.busy.take() else { return };
-        self.load.begin_anew((self.settings.used)(), Instant::now());
         match (result, doing) {
             (Ok(_), Doing::Pending { batch, .. }) => {
                 self.recovered();
@@ -365,7 +334,7 @@ impl Keeper {
     fn spill(&mut self) {
         let now = Instant::now();
         let slow = self.busy.as_ref().is_some_and(|busy| now >= busy.since + self.settings.patience)
-            || ((self.busy.is_some() || self.rests) && self.pending.len() > self.settings.memory);
+            || (self.busy.is_some() && self.pending.len() > self.settings.memory);
         if !(slow || self.pause.is_some() || !self.spool.is_empty()) {
             return;
         }
@@ -411,10 +380,6 @@ impl Keeper {
         self.stats.send_modify(|stats| stats.spooled += records);
         appended
     }
-}
-
-fn processors() -> u32 {
-    std::thread::available_parallelism().ok().and_then(|count| u32::try_from(count.get()).ok()).unwrap_or(1)
 }
 
 /// Microseconds of Unix time.

@@ -37,10 +37,6 @@ pub struct RecorderSettings {
     pub retry_max: Duration,
     /// `nice` of the thread that writes to the store: 19, so that under load mail comes first, and records wait in the spool file.
     pub nice: i32,
-    /// How long the store rests, at most, while the process uses more than two fifths of all processors: the work is the same later, and mail does not wait for it.
-    pub behind: Duration,
-    /// What the process has used of the processors so far.
-    pub used: fn() -> Duration,
     /// Sessions older than this are forgotten; none keeps all.
     pub keep: Option<Duration>,
     /// How often to look for sessions to forget.
@@ -62,8 +58,6 @@ impl RecorderSettings {
             retry_first: Duration::from_millis(250),
             retry_max: Duration::from_secs(15),
             nice: 19,
-            behind: Duration::from_secs(5),
-            used: crate::keeper::used,
             keep: None,
             prune_every: Duration::from_secs(600),
         }

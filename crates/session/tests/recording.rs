@@ -9,7 +9,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -223,36 +223,6 @@ async fn a_read_only_or_hanging_store_loses_nothing() {
         assert_eq!(count(dir.path(), "SELECT count(*) FROM sessions WHERE outcome IS NOT NULL").await, 20);
         assert_eq!(count(dir.path(), "SELECT count(*) FROM gaps").await, 0);
     }
-}
-
-/// A process that has used a thousand seconds in each.
-fn always_busy() -> Duration {
-    static SINCE: OnceLock<Instant> = OnceLock::new();
-    SINCE.get_or_init(Instant::now).elapsed() * 1_000
-}
-
-#[tokio::test]
-async fn while_mail_has_the_processors_records_wait_in_the_spool_but_not_for_ever() {
-    let dir = tempfile::tempdir().unwrap();
-    let settings = RecorderSettings { used: always_busy, memory: 0, ..hasty(dir.path()) };
-    let patient = RecorderSettings { behind: Duration::from_secs(3_600), ..settings.clone() };
-    let (recorder, thread) = Recorder::in_directory(dir.path(), patient).unwrap();
-    let mut sent = 0;
-    let mut stats = until(&recorder, |_| true).await;
-    // A moment passes until it is known that the process is busy.
-    while stats.spooled == 0 {
-        sent += noops(&recorder, SessionId::new(), 100);
-        stats = until(&recorder, |stats| stats.stored + stats.spooled >= sent).await;
-    }
-    sent += noops(&recorder, SessionId::new(), 100);
-    let rests = until(&recorder, |stats| stats.stored + stats.spooled >= sent).await;
-    assert_eq!((rests.stored, rests.failures), (stats.stored, 0), "the store was given nothing more");
-    thread.finish(Duration::from_secs(10)).await;
-
-    let (recorder, _thread) =
-        Recorder::in_directory(dir.path(), RecorderSettings { behind: Duration::from_millis(100), ..settings })
-            .unwrap();
-    until(&recorder, |stats| stats.loaded >= rests.spooled).await;
 }
 
 /// Its schema is not to be brought up to date, each time after much work.

@@ -98,6 +98,16 @@ impl Board {
         }
     }
 
+    /// Recipients who are due later than `latest_ms`, which no wait could be, are due now: the clock was set back.
+    pub fn bring_forward(&mut self, latest_ms: u64, now_ms: u64) {
+        let late = self.due.iter().rev().take_while(|(due, _, _)| *due > latest_ms);
+        let late: Vec<_> = late.filter(|(_, _, item)| *item != Item::Conclude).cloned().collect();
+        for item in late {
+            self.due.remove(&item);
+            self.due.insert((now_ms, item.1, item.2));
+        }
+    }
+
     /// Turns what is due into jobs and says which sessions to start; they count as started.
     pub fn plan(&mut self, now_ms: u64) -> Plan {
         let mut plan = Plan::default();
@@ -341,6 +351,17 @@ mod tests {
             assert!(under_way.len() < IN_ALL);
         }
         assert_eq!((board.len(), board.next_due()), (1, None), "the first one is under way still");
+    }
+
+    #[test]
+    fn who_is_due_in_years_is_due_now() {
+        let mut board = Board::with(IN_ALL);
+        board.take_in(envelope(1, &["a@x.example"]), 0);
+        let mut years_ahead = envelope(2, &["a@y.example"]);
+        years_ahead.recipients[0].due_ms = 10_000_000;
+        board.take_in(years_ahead, 0);
+        board.bring_forward(2_000, 5);
+        assert_eq!((board.plan(5).sessions.len(), board.next_due()), (1, Some(10)));
     }
 
     #[test]

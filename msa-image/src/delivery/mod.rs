@@ -125,7 +125,9 @@ pub async fn run(msa: Arc<Msa>) {
     while !*draining.borrow() {
         let now_ms = now_ms();
         let (plan, next, queued) = {
+            let latest_ms = retry(&settings(&msa)).latest(now_ms);
             let mut board = msa.deliveries.board();
+            board.bring_forward(latest_ms, now_ms);
             let plan = board.plan(now_ms);
             (plan, board.next_due(), board.len() as u64)
         };

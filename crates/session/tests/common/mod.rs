@@ -130,8 +130,6 @@ pub fn hasty(dir: &Path) -> RecorderSettings {
     RecorderSettings {
         linger: Duration::from_millis(5),
         nice: 0,
-        // Tests take the processors themselves.
-        behind: Duration::ZERO,
         patience: Duration::from_millis(250),
         retry_first: Duration::from_millis(10),
         retry_max: Duration::from_millis(50),
