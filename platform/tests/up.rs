@@ -41,6 +41,9 @@ fn program() {
                 eprintln!("has {socket}");
             }
         }
+        if matches!(&*name, "warren-resolver" | "warren-receiver") && inherited.take_unix_stream("metrics")?.is_some() {
+            eprintln!("has metrics");
+        }
         if name == "warren-proxy" {
             inherited.take_datagram("names")?;
             inherited.take_seqpacket("control")?;

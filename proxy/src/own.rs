@@ -175,7 +175,8 @@ mod tests {
         let from = socket.local_addr().unwrap().as_socket().unwrap();
         let to = SocketAddr::from(([198, 51, 100, 1], 25));
         let legs = OwnLegs::default();
-        std::thread::scope(|scope| {
+        // Kept until the asker has its answer.
+        let leg = std::thread::scope(|scope| {
             let (asks, asked) = std::sync::mpsc::channel();
             let leg = legs.begin(&socket, from.ip(), to, || {
                 let other = SocketAddr::from(([127, 0, 0, 9], from.port()));
@@ -191,6 +192,8 @@ mod tests {
             });
             assert!(leg.is_ok());
             assert_eq!(legs.0.known().len(), 1, "the portless is gone");
+            leg
         });
+        drop(leg);
     }
 }
