@@ -40,20 +40,27 @@ enum HandoverError {
     Silent,
 }
 
+/// As whom we come to an MSA.
+pub struct As<'a> {
+    /// Our name for EHLO.
+    pub hostname: &'a str,
+    /// Whom we speak for.
+    pub xclient: Xclient,
+    /// How long to wait for the MSA's greeting.
+    pub greeting: Duration,
+}
+
 /// Hands a message over and gives the reply for the remote host: 2yz only if the MSA took it for every forward-path.
 pub async fn hand_over(
     platform: &Platform,
-    hostname: &str,
-    xclient: Xclient,
+    client: &As<'_>,
     (tenant, envelope): (TenantName, Envelope),
     spool: &mut Spool,
 ) -> Reply {
     let attempts = async {
-        let first = attempt(platform, hostname, &xclient, &tenant, &envelope, spool, None).await;
+        let first = attempt(platform, client, &tenant, &envelope, spool, None).await;
         match first {
-            Err(HandoverError::Stale(cell)) => {
-                attempt(platform, hostname, &xclient, &tenant, &envelope, spool, Some(cell)).await
-            }
+            Err(HandoverError::Stale(cell)) => attempt(platform, client, &tenant, &envelope, spool, Some(cell)).await,
             other => other,
         }
     };
@@ -84,8 +91,7 @@ pub fn over_limit(text: String) -> Reply {
 
 async fn attempt(
     platform: &Platform,
-    hostname: &str,
-    xclient: &Xclient,
+    whose: &As<'_>,
     tenant: &TenantName,
     envelope: &Envelope,
     spool: &mut Spool,
@@ -98,8 +104,9 @@ async fn attempt(
     // Commands are small and answered one by one.
     stream.set_nodelay(true)?;
     spool.rewind().await.map_err(HandoverError::Spool)?;
-    let client = Client::new(ClientConfig { hostname: hostname.to_owned(), xclient: Some(xclient.clone()) });
-    match (Dialogue { stream, client }).run(envelope, spool).await {
+    let client =
+        Client::new(ClientConfig { hostname: whose.hostname.to_owned(), xclient: Some(whose.xclient.clone()) });
+    match (Dialogue { stream, client, greeting: whose.greeting }).run(envelope, spool).await {
         Err(HandoverError::Failed(Failure::Lost { during: Step::Greeting })) => Err(HandoverError::Stale(cell)),
         other => other,
     }
@@ -108,6 +115,7 @@ async fn attempt(
 struct Dialogue {
     stream: TcpStream,
     client: Client,
+    greeting: Duration,
 }
 
 impl Dialogue {
@@ -159,8 +167,11 @@ impl Dialogue {
 
     async fn listen(&mut self) -> Result<(), HandoverError> {
         let mut buffer = [0; 2_048];
-        let (_, limit) = self.client.deadline();
-        match within(limit, "reply of the MSA", self.stream.read(&mut buffer)).await {
+        let (limit, what) = match self.client.deadline() {
+            (Step::Greeting, _) => (self.greeting, "greeting of the MSA"),
+            (_, limit) => (limit, "reply of the MSA"),
+        };
+        match within(limit, what, self.stream.read(&mut buffer)).await {
             Ok(0) => self.client.disconnected(),
             Ok(length) => self.client.receive(&buffer[..length]),
             // A reset before the banner is a cell that ended as well.

@@ -24,7 +24,7 @@ use crate::spool::{Room, Spool};
 use crate::trace::{HopCounter, Received};
 use crate::transaction::{Rules, Transaction, address_of, seen_as};
 
-/// How long a remote host may take.
+/// How long others may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// How long we listen before we greet. Hosts that talk first do not speak SMTP as they should.
@@ -37,6 +37,8 @@ pub struct Patience {
     pub transfer: Duration,
     /// For a TLS handshake.
     pub handshake: Duration,
+    /// For the MSA's greeting, which waits ten seconds for its settings itself.
+    pub msa: Duration,
 }
 
 impl Default for Patience {
@@ -49,6 +51,7 @@ impl Default for Patience {
             content: seconds(180),
             transfer: seconds(3_600),
             handshake: seconds(60),
+            msa: seconds(15),
         }
     }
 }
@@ -298,8 +301,12 @@ impl Session {
             }
             (None, None) => crate::transaction::deferred(),
             (None, Some(whole)) => {
-                hand_over(&self.house.platform, &self.settings.hostname, self.xclient(), whole, &mut incoming.spool)
-                    .await
+                let client = crate::handover::As {
+                    hostname: &self.settings.hostname,
+                    xclient: self.xclient(),
+                    greeting: self.house.patience.msa,
+                };
+                hand_over(&self.house.platform, &client, whole, &mut incoming.spool).await
             }
         };
         tracing::info!(

@@ -102,6 +102,16 @@ async fn a_tenant_falling_asleep_is_woken_once_more() {
 }
 
 #[tokio::test]
+async fn an_msa_that_does_not_greet_puts_mail_off() {
+    let world = World::with(Patience { msa: Duration::from_millis(100), ..Patience::default() }, |_| ()).await;
+    world.stage.silent.store(true, Ordering::SeqCst);
+    let mut remote = world.greeted().await;
+    assert_eq!(remote.transfer("a@x.example", "info@acme.example", "x: y").await, "451");
+    world.stage.silent.store(false, Ordering::SeqCst);
+    assert_eq!(remote.transfer("a@x.example", "info@acme.example", "x: y").await, "250");
+}
+
+#[tokio::test]
 async fn without_the_platform_mail_is_put_off() {
     let mut world = World::new().await;
     let mut remote = world.greeted().await;
@@ -172,7 +182,8 @@ async fn tenants_of_this_node_share_no_limit_of_an_address() {
 #[tokio::test]
 async fn limits_of_connections_and_time() {
     let short = Duration::from_millis(300);
-    let patience = Patience { greeting: short, command: short, content: short, transfer: short, handshake: short };
+    let patience =
+        Patience { greeting: short, command: short, content: short, transfer: short, handshake: short, msa: short };
     let limited = |settings: &mut Settings| {
         settings.connections_per_address = 2;
         settings.own_addresses.clear();

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct Stage {
     pub connects: AtomicUsize,
     /// The MSA's connection ends after the end of data.
     pub lost_after_dot: AtomicUsize,
+    /// The MSA does not greet.
+    pub silent: AtomicBool,
 }
 
 pub struct World {
@@ -172,6 +174,10 @@ async fn play_msa(mut stream: TcpStream, stage: Arc<Stage>) {
     let mut server = Server::new(ServerConfig::new("mail.warren.example", extensions));
     let mut now = Taken { xclient: Xclient::default(), from: String::new(), to: vec![], content: String::new() };
     let mut content = Vec::new();
+    if stage.silent.load(Ordering::SeqCst) {
+        let _ = stream.read(&mut [0]).await;
+        return;
+    }
     let mut buffer = [0; 4_096];
     loop {
         while let Some(event) = server.next_event() {
