@@ -130,7 +130,8 @@ impl Mediator {
     pub(super) fn settle(&mut self, cx: &mut Context<'_>) {
         if self.client_closed {
             let over = match self.front {
-                Front::Waiting { .. } => self.input.is_empty(),
+                // Behind EHLO it waits for the answer: it may have closed its own direction only.
+                Front::Waiting { hello } => hello.is_none() && self.input.is_empty(),
                 Front::Hello | Front::Commands | Front::StartTls => self.waiting.is_empty(),
                 Front::Body { .. } | Front::Chunk { .. } => true,
                 Front::DataAsked | Front::Handshake | Front::Quitting | Front::Done => false,
