@@ -59,7 +59,7 @@ impl Detector {
     }
 
     /// Watches a session with an MX of `operator`.
-    pub fn watch(self: &Arc<Self>, operator: String) -> Watch {
+    pub fn watch(self: &Arc<Self>, operator: Arc<str>) -> Watch {
         let counter = self.counts.counter(&operator);
         Watch { detector: Arc::clone(self), watch: detect::Watch::new(operator), counter }
     }

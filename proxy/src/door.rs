@@ -43,7 +43,7 @@ pub async fn serve_cell(
         let (stream, place) = accept(&proxy, &listener, &places).await;
         let next = pace.took(Instant::now());
         match places.admit(place) {
-            Some(ticket) => drop(tokio::spawn(come_out(Arc::clone(&proxy), stream, cell, tenant.clone(), ticket))),
+            Some(ticket) => come_out(&proxy, stream, cell, &tenant, ticket),
             None => no_room(&proxy, &stream),
         }
         if let Some(next) = next {
@@ -52,26 +52,42 @@ pub async fn serve_cell(
     }
 }
 
-/// A connection out of a cell, once it is known whose that is.
-async fn come_out(
-    proxy: Arc<Proxy>,
+/// A connection out of a cell. It waits, in a task that is larger than a session's, only where it is not known yet whose that is.
+fn come_out(
+    proxy: &Arc<Proxy>,
     stream: TcpStream,
     cell: CellId,
-    mut tenant: watch::Receiver<Option<TenantName>>,
+    tenant: &watch::Receiver<Option<TenantName>>,
     ticket: Ticket,
 ) {
-    let bound = tokio::time::timeout(BOUND_WITHIN, tenant.wait_for(Option::is_some)).await;
-    let Ok(Ok(Some(tenant))) = bound.map(|bound| bound.map(|tenant| tenant.clone())) else {
-        return tracing::warn!(%cell, "a connection out of a cell that belongs to nobody");
-    };
-    // The address that was dialled is local in the cell: it is the socket's own.
-    match stream.local_addr() {
-        Ok(to) => {
-            let arrival = Arrival { tenant, cell: Some(cell), door: Door::Cell, to };
-            session::run(proxy, stream, arrival, ticket).await;
+    let proxy = Arc::clone(proxy);
+    let known = tenant.borrow().clone();
+    match known {
+        Some(tenant) => {
+            if let Some(arrival) = out_of_cell(&stream, cell, tenant) {
+                tokio::spawn(session::run(proxy, stream, arrival, ticket));
+            }
         }
-        Err(error) => tracing::debug!(%cell, %error, "gone before it was looked at"),
+        None => {
+            let mut tenant = tenant.clone();
+            tokio::spawn(async move {
+                let bound = tokio::time::timeout(BOUND_WITHIN, tenant.wait_for(Option::is_some)).await;
+                let Ok(Ok(Some(tenant))) = bound.map(|bound| bound.map(|tenant| tenant.clone())) else {
+                    return tracing::warn!(%cell, "a connection out of a cell that belongs to nobody");
+                };
+                if let Some(arrival) = out_of_cell(&stream, cell, tenant) {
+                    session::run(proxy, stream, arrival, ticket).await;
+                }
+            });
+        }
     }
+}
+
+/// `None`: it is gone already.
+fn out_of_cell(stream: &TcpStream, cell: CellId, tenant: TenantName) -> Option<Arrival> {
+    // The address that was dialled is local in the cell: it is the socket's own.
+    let to = stream.local_addr().inspect_err(|error| tracing::debug!(%cell, %error, "gone before it was looked at"));
+    Some(Arrival { tenant, cell: Some(cell), door: Door::Cell, to: to.ok()? })
 }
 
 /// Serves a listener whose connections all are one tenant's on their way to `to`: a proxy in front of a single relay host. What the resolver told

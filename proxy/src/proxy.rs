@@ -12,6 +12,7 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use warren_daemon::Accepting;
 use warren_launcher_api::CellId;
 use warren_session::Recorder;
@@ -232,14 +233,22 @@ impl Proxy {
         }
     }
 
-    /// Resolves when sessions are to end. Thousands of sessions wait for it: it is as small as such a thing can be.
-    pub(crate) fn draining(&self) -> impl Future<Output = ()> + Send {
-        // It hears of what happens from now on, so that nothing is missed in between.
-        let going_down = self.going_down.notified();
-        async move {
-            if !self.draining.load(Ordering::SeqCst) {
-                going_down.await;
-            }
+    /// Resolves when sessions are told to end from now on. Thousands of sessions wait for it: it is as small as such a thing can be.
+    pub(crate) fn going_down(&self) -> Notified<'_> {
+        self.going_down.notified()
+    }
+
+    /// Whether sessions were told to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when sessions are to end.
+    pub(crate) async fn draining(&self) {
+        // First, so that nothing is missed in between.
+        let going_down = self.going_down();
+        if !self.is_draining() {
+            going_down.await;
         }
     }
 }

@@ -9,7 +9,9 @@
 //! log.end(at_us, Outcome::Delivered, bytes);
 //! ```
 
-use std::{borrow::Cow, collections::VecDeque, fmt, ops::Deref, sync::Arc};
+mod timing;
+
+use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     Dir, Event, Exchange, Message, Outcome, PolicyFacts, Recipient, Record, SessionEnd, SessionId, SessionStart,
@@ -20,15 +22,11 @@ use crate::{
     sheet::Sheet,
     text::said,
 };
+use timing::Timing;
+pub use timing::Word;
 
-/// Commands in flight that are remembered for timing. A longer pipeline is timed wrongly rather than remembered.
-const IN_FLIGHT_LIMIT: usize = 1_000;
-/// Room for commands in flight that a session keeps while it waits.
-const IN_FLIGHT_KEPT: usize = 4;
 /// Legs whose commands are remembered.
 const LEGS_LIMIT: usize = 4;
-/// Longest verb kept.
-const VERB_LIMIT: usize = 20;
 
 /// A reply of the MX, matched to its command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +45,10 @@ pub struct SessionLog {
     id: SessionId,
     seq: u32,
     events: u32,
-    /// By leg; the newest last.
-    to_mx: VecDeque<Timing>,
+    /// Of the leg that is spoken of.
+    to_mx: Timing,
+    /// Of others, which most sessions do not have.
+    others: Vec<Timing>,
     to_proxy: Timing,
 }
 
@@ -56,7 +56,8 @@ impl SessionLog {
     pub(crate) fn begin(desk: Option<Arc<Desk>>, start: SessionStart) -> Self {
         let id = start.id;
         let to = desk.map(|desk| (desk, Sheet::new(id)));
-        let mut log = Self { to, id, seq: 0, events: 0, to_mx: VecDeque::new(), to_proxy: Timing::default() };
+        let (to_mx, to_proxy) = Default::default();
+        let mut log = Self { to, id, seq: 0, events: 0, to_mx, others: Vec::new(), to_proxy };
         log.write(&Record::Start(Cow::Owned(start)));
         log
     }
@@ -184,19 +185,29 @@ impl SessionLog {
 
     /// A session has a leg, one that it came from or may go back to, and no business with those before.
     fn of_leg(&mut self, leg: u16) -> &mut Timing {
-        let place = match self.to_mx.iter().position(|timing| timing.leg == leg) {
-            Some(place) => place,
-            None => {
-                if self.to_mx.len() >= LEGS_LIMIT {
-                    self.to_mx.pop_front();
+        if self.to_mx.leg != leg {
+            match self.others.iter_mut().find(|timing| timing.leg == leg) {
+                Some(timing) => std::mem::swap(&mut self.to_mx, timing),
+                None => {
+                    let before = std::mem::replace(&mut self.to_mx, Timing { leg, ..Timing::default() });
+                    self.set_aside(before);
                 }
-                // Most sessions have one leg.
-                self.to_mx.reserve_exact(1);
-                self.to_mx.push_back(Timing { leg, ..Timing::default() });
-                self.to_mx.len() - 1
             }
-        };
-        &mut self.to_mx[place]
+        }
+        &mut self.to_mx
+    }
+
+    fn set_aside(&mut self, timing: Timing) {
+        // Legs are counted from 1.
+        if timing.leg == 0 {
+            return;
+        }
+        if self.others.len() + 1 >= LEGS_LIMIT
+            && let Some((oldest, _)) = self.others.iter().enumerate().min_by_key(|(_, timing)| timing.leg)
+        {
+            self.others.swap_remove(oldest);
+        }
+        self.others.push(timing);
     }
 }
 
@@ -205,70 +216,6 @@ impl Drop for SessionLog {
         if let Some((desk, sheet)) = &self.to {
             sheet.finish(desk);
         }
-    }
-}
-
-/// A verb, in upper case. Not a `String`: every command and reply has one.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Word {
-    length: u8,
-    letters: [u8; VERB_LIMIT],
-}
-
-impl Word {
-    /// The verb of a command line; what is not ASCII shows as `?`.
-    #[must_use]
-    pub fn of(line: &[u8]) -> Self {
-        let end = line.iter().position(|byte| matches!(byte, b' ' | b'\t' | b':' | b'\r' | b'\n'));
-        let word = &line[..end.unwrap_or(line.len()).min(VERB_LIMIT)];
-        let mut letters = [0; VERB_LIMIT];
-        for (letter, byte) in letters.iter_mut().zip(word) {
-            *letter = if byte.is_ascii() && *byte != 0 { byte.to_ascii_uppercase() } else { b'?' };
-        }
-        Self { length: word.len() as u8, letters }
-    }
-}
-
-impl Deref for Word {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        std::str::from_utf8(&self.letters[..usize::from(self.length)]).expect("letters are ASCII")
-    }
-}
-
-impl fmt::Debug for Word {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
-    }
-}
-
-/// Matches replies to commands, in order.
-#[derive(Debug, Default)]
-struct Timing {
-    leg: u16,
-    waiting: VecDeque<(Word, u64)>,
-    /// When the connection stood or the last reply came: nobody answers a command before the one in front of it.
-    quiet_since: u64,
-}
-
-impl Timing {
-    fn sent(&mut self, verb: Word, at_us: u64) {
-        if self.waiting.len() < IN_FLIGHT_LIMIT {
-            self.waiting.push_back((verb, at_us));
-        }
-    }
-
-    fn answered(&mut self, at_us: u64) -> (Word, u64) {
-        // A reply that answers nothing is the greeting, or a server's last words.
-        let (verb, sent_us) = self.waiting.pop_front().unwrap_or((Word::default(), self.quiet_since));
-        if self.waiting.is_empty() && self.waiting.capacity() > IN_FLIGHT_KEPT {
-            // A session that waits owns no more than it needs.
-            self.waiting = VecDeque::new();
-        }
-        let took_us = at_us.saturating_sub(sent_us.max(self.quiet_since));
-        self.quiet_since = at_us;
-        (verb, took_us)
     }
 }
 
@@ -299,41 +246,47 @@ pub fn enhanced(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Door, log::timing::IN_FLIGHT_KEPT};
 
-    #[test]
-    fn a_reply_is_timed_from_its_command_or_the_reply_before_it() {
-        let mut timing = Timing { quiet_since: 100, ..Timing::default() };
-        let [mail, rcpt, data] = [&b"MAIL"[..], b"RCPT", b"DATA"].map(Word::of);
-        assert_eq!(timing.answered(250), (Word::default(), 150), "greeting: since the connection stood");
-        timing.sent(mail, 300);
-        timing.sent(rcpt, 310);
-        assert_eq!(timing.answered(700), (mail, 400));
-        assert_eq!(timing.answered(750), (rcpt, 50), "not 440: it stood behind MAIL");
-        timing.sent(data, 2_000);
-        assert_eq!(timing.answered(2_100), (data, 100));
+    fn log() -> SessionLog {
+        let start = SessionStart {
+            id: SessionId::new(),
+            tenant: "acme".parse().unwrap(),
+            cell: None,
+            door: Door::Redirect,
+            mx: ([192, 0, 2, 1], 25).into(),
+            mx_name: None,
+            mx_operator: None,
+            at: std::time::SystemTime::now(),
+        };
+        SessionLog::begin(None, start)
     }
 
     #[test]
-    fn a_flood_of_commands_is_not_remembered() {
-        let mut timing = Timing::default();
-        for _ in 0..10 * IN_FLIGHT_LIMIT {
-            timing.sent(Word::of(b"NOOP"), 1);
+    fn a_session_that_waits_keeps_room_for_a_mail_to_the_mx_and_no_more() {
+        let mut log = log();
+        log.of_leg(1).quiet_since = 7;
+        for dir in [Dir::CommandEnded, Dir::CommandPassed] {
+            (0..50).for_each(|n| log.command(1, n, dir, b"NOOP"));
         }
-        assert_eq!(timing.waiting.len(), IN_FLIGHT_LIMIT);
+        for dir in [Dir::AnsweredByProxy, Dir::ReplyPassed] {
+            (0..50).for_each(|n| _ = log.reply(1, n, dir, 250, "ok"));
+        }
+        log.command(1, 60, Dir::CommandPassed, b"NOOP");
+        log.reply(1, 60, Dir::ReplyPassed, 250, "ok");
+        assert_eq!((log.to_proxy.waiting.capacity(), log.others.capacity()), (0, 0));
+        assert!(log.to_mx.waiting.capacity() <= IN_FLIGHT_KEPT);
     }
 
     #[test]
-    fn verbs_are_cut_out() {
-        for (line, expected) in [
-            (&b"mail FROM:<a@b>"[..], "MAIL"),
-            (b"RCPT TO:<a@b>", "RCPT"),
-            (b".", "."),
-            (b"", ""),
-            (b"XXXXXXXXXXXXXXXXXXXXXXXXXXXXXX", "XXXXXXXXXXXXXXXXXXXX"),
-            (b"n\xc3\xb6\0p x", "N???P"),
-        ] {
-            assert_eq!(&*Word::of(line), expected);
+    fn legs_beyond_the_last_few_are_forgotten() {
+        let mut log = log();
+        for leg in 1..=10 {
+            log.of_leg(leg).quiet_since = u64::from(leg);
         }
+        assert_eq!([7, 8, 9, 10].map(|leg| log.of_leg(leg).quiet_since), [7, 8, 9, 10]);
+        assert_eq!((log.of_leg(6).quiet_since, log.others.len()), (0, LEGS_LIMIT - 1));
+        assert_eq!(log.of_leg(10).quiet_since, 10, "the oldest went");
     }
 
     #[test]

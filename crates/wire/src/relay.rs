@@ -57,16 +57,19 @@ pub trait Upstream<C: Connection>: Host + Send {
 }
 
 /// Runs a session to its end. `drain` resolves when the program is going down: the session then ends behind its open transaction. It is `Unpin` so that its
-/// place is the caller's: here it would take two, one of an argument and one of a local.
-pub async fn relay<C, U>(
-    mediator: &mut Mediator,
+/// place is the caller's.
+pub fn relay<'a, C, U, D>(
+    mediator: &'a mut Mediator,
     client: C,
-    upstream: &mut U,
-    mut drain: impl Future<Output = ()> + Send + Unpin,
-) where
+    upstream: &'a mut U,
+    mut drain: D,
+) -> impl Future<Output = ()> + Send + use<'a, C, U, D>
+where
     C: Connection,
     U: Upstream<C>,
+    D: Future<Output = ()> + Send + Unpin,
 {
+    // Made here: an argument of a future keeps its place there, whatever becomes of it.
     let mut relay = Relay {
         mediator,
         client: Side::open(client),
@@ -75,45 +78,28 @@ pub async fn relay<C, U>(
         upstream,
         alarm: Alarm::default(),
         drained: false,
+        leaving: None,
     };
-    let mut leaving = None;
-    loop {
-        match relay.mediator.next_action() {
-            // Boxed, like all that is over soon: it would make room for itself in a session that goes on for hours.
-            Some(Action::Dial) => Box::pin(relay.dial()).await,
-            Some(Action::Handshake) => Box::pin(relay.handshake()).await,
-            Some(Action::DropServer) => relay.server = Side::none(),
-            Some(Action::SetAside) => relay.aside = Some(Box::new(std::mem::replace(&mut relay.server, Side::none()))),
-            Some(Action::TakeBack) => relay.server = relay.aside.take().map_or_else(Side::none, |side| *side),
-            Some(Action::LeaveAside { quit }) => Box::pin(relay.leave_aside(quit)).await,
-            Some(Action::CloseServer) => {
-                let last = relay.mediator.to_server().bytes().to_vec();
-                let length = last.len();
-                relay.mediator.to_server().wrote(length);
-                leaving = relay.server.stream.take().map(|stream| (stream, last));
+    async move {
+        loop {
+            match relay.mediator.next_action() {
+                // Boxed, like all that is over soon: it would make room for itself in a session that goes on for hours.
+                Some(Action::Dial) => Box::pin(relay.dial()).await,
+                Some(Action::Handshake) => Box::pin(relay.handshake()).await,
+                Some(Action::DropServer) => relay.server = Side::none(),
+                Some(Action::SetAside) => {
+                    relay.aside = Some(Box::new(std::mem::replace(&mut relay.server, Side::none())))
+                }
+                Some(Action::TakeBack) => relay.server = relay.aside.take().map_or_else(Side::none, |side| *side),
+                Some(Action::LeaveAside { quit }) => Box::pin(relay.leave_aside(quit)).await,
+                Some(Action::CloseServer) => relay.close_server(),
+                Some(Action::SecureClient) => Box::pin(relay.secure_client()).await,
+                Some(Action::CloseClient) => break,
+                None => poll_fn(|cx| relay.step(cx, Pin::new(&mut drain))).await,
             }
-            Some(Action::SecureClient) => Box::pin(relay.secure_client()).await,
-            Some(Action::CloseClient) => break,
-            None => poll_fn(|cx| relay.step(cx, Pin::new(&mut drain))).await,
         }
+        Box::pin(relay.part()).await;
     }
-    let last = relay.mediator.to_client().bytes().to_vec();
-    let patient = relay.mediator.ending() != Some(Ending::Quit);
-    let client = relay.client.stream.take();
-    drop(relay);
-    let to_client = async {
-        if let Some(client) = client {
-            part_from_client(client, &last, patient).await;
-        }
-    };
-    let to_server = async {
-        if let Some((server, last)) = leaving {
-            // A server that takes no farewell gets none.
-            let _ = tokio::time::timeout(FAREWELL, part(server, &last)).await;
-        }
-    };
-    // The client first, which waits; the server need not stay for a client that is listened to a little longer.
-    Box::pin(async { tokio::join!(to_client, to_server) }).await;
 }
 
 /// Last words. Closing says the rest, unless TLS has a farewell of its own.
@@ -237,6 +223,8 @@ struct Relay<'a, C: Connection, U: Upstream<C>> {
     upstream: &'a mut U,
     alarm: Alarm,
     drained: bool,
+    /// A server that gets last words, and those.
+    leaving: Option<Box<(U::Stream, Vec<u8>)>>,
 }
 
 impl<C, U> Relay<'_, C, U>
@@ -272,8 +260,7 @@ where
     async fn secure_client(&mut self) {
         let secured = match self.client.stream.take() {
             Some(mut stream) => {
-                let last = self.mediator.to_client().bytes().to_vec();
-                self.mediator.to_client().wrote(last.len());
+                let last = self.mediator.to_client().take();
                 let said = async {
                     stream.write_all(&last).await?;
                     stream.flush().await
@@ -292,6 +279,33 @@ where
                 self.mediator.client_secured(now, self.upstream);
             }
             None => self.mediator.client_not_secured(now, self.upstream),
+        }
+    }
+
+    fn close_server(&mut self) {
+        let last = self.mediator.to_server().take();
+        self.leaving = self.server.stream.take().map(|stream| Box::new((stream, last)));
+    }
+
+    /// Last words to both. The client first, which waits; the server need not stay for a client that is listened to a little longer.
+    fn part(self) -> impl Future<Output = ()> + Send + use<C, U> {
+        let last = self.mediator.to_client().take();
+        let patient = self.mediator.ending() != Some(Ending::Quit);
+        let (client, leaving) = (self.client.stream, self.leaving);
+        async move {
+            let to_client = async {
+                if let Some(client) = client {
+                    part_from_client(client, &last, patient).await;
+                }
+            };
+            let to_server = async {
+                if let Some(leaving) = leaving {
+                    let (server, last) = *leaving;
+                    // A server that takes no farewell gets none.
+                    let _ = tokio::time::timeout(FAREWELL, part(server, &last)).await;
+                }
+            };
+            tokio::join!(to_client, to_server);
         }
     }
 

@@ -139,6 +139,11 @@ impl Operator {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name, for whoever keeps it as long as this.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
 }
 
 impl fmt::Display for Operator {

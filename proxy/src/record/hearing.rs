@@ -25,7 +25,8 @@ impl Observer for SessionRecord {
                 if let Some(asked) = self.asked.back_mut() {
                     asked.message = self.messages;
                 }
-                for (to, reply) in std::mem::take(&mut self.early) {
+                let early = self.odd.as_mut().map(|odd| std::mem::take(&mut odd.early));
+                for (to, reply) in early.into_iter().flatten() {
                     self.not_asked(&to, &reply, false, at);
                 }
             }

@@ -30,24 +30,19 @@ const MAX_RECIPIENTS: usize = 10_000;
 /// Most recipients remembered of a message that is not begun.
 const MAX_EARLY: usize = 1_000;
 
-/// The record of one session.
+/// The record of one session. Thousands wait, and each keeps this: what few have is elsewhere.
 #[derive(Debug)]
 pub struct SessionRecord {
     log: SessionLog,
     began: Instant,
     watch: Option<Watch>,
-    /// What the watch noticed for the egress policy.
-    slow: Vec<Slow>,
     leg: Option<Leg>,
     legs: u16,
     /// Commands passed and not yet answered.
     asked: VecDeque<Asked>,
     /// The leg that the session may go back to, or just left.
     aside: Option<Box<Aside>>,
-    /// What was asked on the leg before, and is asked again.
-    again: VecDeque<Asked>,
-    /// Recipients of a MAIL that the MX has not heard yet: refused here.
-    early: Vec<(ForwardPath, Reply)>,
+    odd: Option<Box<Odd>>,
     /// The reply that comes next came before.
     repeated: bool,
     /// Messages without a final verdict, oldest first.
@@ -59,6 +54,17 @@ pub struct SessionRecord {
     /// The last refusal seen, by its first digit.
     refused: Option<u16>,
     forbidden: bool,
+}
+
+/// What most sessions never have.
+#[derive(Debug, Default)]
+struct Odd {
+    /// What the watch noticed for the egress policy.
+    slow: Vec<Slow>,
+    /// What was asked on the leg before, and is asked again.
+    again: VecDeque<Asked>,
+    /// Recipients of a MAIL that the MX has not heard yet: refused here.
+    early: Vec<(ForwardPath, Reply)>,
 }
 
 /// A dial, as far as the record has to remember it.
@@ -101,13 +107,11 @@ impl SessionRecord {
             log,
             began,
             watch: None,
-            slow: Vec::new(),
             leg: None,
             legs: 0,
             asked: VecDeque::new(),
             aside: None,
-            again: VecDeque::new(),
-            early: Vec::new(),
+            odd: None,
             repeated: false,
             open: VecDeque::new(),
             messages: 0,
@@ -126,7 +130,7 @@ impl SessionRecord {
 
     /// Addresses that were found to be served later than others, since this was asked last.
     pub fn slow(&mut self) -> Vec<Slow> {
-        std::mem::take(&mut self.slow)
+        self.odd.as_mut().map(|odd| std::mem::take(&mut odd.slow)).unwrap_or_default()
     }
 
     /// The session's id.
@@ -216,7 +220,18 @@ impl SessionRecord {
         for finding in &noticed.findings {
             self.log.event(leg, at_us, watch.operator(), finding);
         }
-        self.slow.extend(noticed.slow);
+        if !noticed.slow.is_empty() {
+            self.odd().slow.extend(noticed.slow);
+        }
+    }
+
+    fn odd(&mut self) -> &mut Odd {
+        self.odd.get_or_insert_default()
+    }
+
+    /// What is asked again next, if it is this.
+    fn asked_again(&mut self, topic: Topic) -> Option<Asked> {
+        self.odd.as_mut()?.again.pop_front_if(|asked| asked.topic == topic)
     }
 
     fn leg_number(&self) -> u16 {
@@ -249,14 +264,16 @@ impl SessionRecord {
     fn command(&mut self, at: Instant, flow: Flow, topic: Topic, line: &[u8]) {
         let at_us = self.micros(at);
         self.log.command(self.leg_number(), at_us, dir(flow), line);
-        if topic == Topic::Command(Verb::Mail) && flow != Flow::CommandSent {
-            self.early.clear();
+        if topic == Topic::Command(Verb::Mail)
+            && flow != Flow::CommandSent
+            && let Some(odd) = &mut self.odd
+        {
+            odd.early.clear();
         }
         if !matches!(flow, Flow::CommandPassed | Flow::CommandSent) {
             return;
         }
-        let again = flow == Flow::CommandSent && self.again.front().is_some_and(|asked| asked.topic == topic);
-        let asked = if again { self.again.pop_front() } else { None };
+        let asked = if flow == Flow::CommandSent { self.asked_again(topic) } else { None };
         self.asked.push_back(asked.unwrap_or(Asked { topic, message: self.messages, recipient: 0 }));
         if let (Topic::Command(Verb::Data | Verb::Bdat) | Topic::LastChunk, Some(open)) = (topic, self.open.back_mut())
         {
@@ -280,10 +297,10 @@ impl SessionRecord {
         // A reply of ours to a command that the server owed an answer to stands for that answer.
         let asked = match self.asked.front() {
             Some(asked) if from_server || asked.topic == topic => self.asked.pop_front(),
-            // Not asked again after all: the MAIL before it was refused.
-            _ if self.again.front().is_some_and(|asked| asked.topic == topic) => self.again.pop_front(),
-            _ if topic == Topic::EndOfData => Some(Asked { topic, message: self.messages, recipient: 0 }),
-            _ => None,
+            // Or not asked again after all: the MAIL before it was refused.
+            _ => self.asked_again(topic).or_else(|| {
+                (topic == Topic::EndOfData).then_some(Asked { topic, message: self.messages, recipient: 0 })
+            }),
         };
         if let Some(asked) = asked {
             self.answered(at, asked, reply, &lines);
@@ -355,8 +372,9 @@ impl SessionRecord {
     /// `early`: nor was it told of the MAIL.
     pub fn not_asked(&mut self, to: &ForwardPath, reply: &Reply, early: bool, at: Instant) {
         if early {
-            if self.early.len() < MAX_EARLY {
-                self.early.push((to.clone(), reply.clone()));
+            let early = &mut self.odd().early;
+            if early.len() < MAX_EARLY {
+                early.push((to.clone(), reply.clone()));
             }
             return;
         }

@@ -24,7 +24,7 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 /// Addresses that are tried before a dial is given up because none of them can be bound.
 const ATTEMPTS: usize = 8;
 
-impl Upstream<MaybeTls<TcpStream>> for Mx<'_> {
+impl Upstream<MaybeTls<TcpStream>> for Mx {
     type Stream = MaybeTls<TcpStream>;
 
     async fn dial(&mut self) -> Result<Self::Stream, Reply> {
@@ -127,7 +127,7 @@ impl Upstream<MaybeTls<TcpStream>> for Mx<'_> {
     }
 }
 
-impl Mx<'_> {
+impl Mx {
     /// The place that the session has, or waits for: at MAIL another may be wanted.
     async fn placed(&mut self) -> Result<&mut Place, Reply> {
         if let Some(reply) = &self.no_way {

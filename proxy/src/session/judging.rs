@@ -11,7 +11,7 @@ use crate::egress::{AtMail, MailClass, What};
 use crate::record::{lines, verdict};
 use crate::tls::{Demand, Known, Requirement, StsFound, TlsaFound, canonical};
 
-impl Policy for Mx<'_> {
+impl Policy for Mx {
     fn mail(&mut self, from: &ReversePath, line: &[u8]) -> Judgement {
         self.sender = Sender::of(from, line);
         match self.proxy.departures().mail(self.place.as_ref(), &self.ask()) {
@@ -85,7 +85,7 @@ impl Policy for Mx<'_> {
     }
 }
 
-impl Mx<'_> {
+impl Mx {
     /// TLS was required and is not to be had, so no recipient will come to be judged. What is reported then is about the domain that the MX was looked up
     /// for last: it is what the session was meant for, most likely.
     pub(super) fn judge_unasked(&mut self) {

@@ -13,7 +13,7 @@ use crate::egress::{EgressAddr, Lesson, Operator, Stage, What};
 use crate::record::{lines, verdict};
 use crate::tls::leg::{Judged, Via};
 
-impl Observer for Mx<'_> {
+impl Observer for Mx {
     fn event(&mut self, at: Instant, event: Event<'_>) {
         match &event {
             Event::Command {
@@ -38,7 +38,7 @@ impl Observer for Mx<'_> {
     }
 }
 
-impl Mx<'_> {
+impl Mx {
     /// The egress policy learns from every reply that says something about an address or a sender: each refusal, each recipient and each mail that was taken.
     /// It is one for all sessions, so it is left alone with the rest.
     fn replied(&mut self, topic: Topic, reply: &Reply) {

@@ -57,7 +57,7 @@ pub struct Via {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
     requirement: Requirement,
-    unmet: Option<Unmet>,
+    unmet: Option<Box<Unmet>>,
     tried: bool,
 }
 
@@ -76,11 +76,11 @@ impl Judged {
     /// For the TLS report: the policy, and the failure if it was one, in a word and in words. None where TLS was not wanted, or failed at something that
     /// reports do not know.
     #[must_use]
-    pub fn report(&self) -> Option<(&Policy, Option<(ResultType, &str)>)> {
-        let policy = &self.requirement.policy;
+    pub fn report(&self) -> Option<(Policy, Option<(ResultType, &str)>)> {
+        let policy = || self.requirement.policy();
         match &self.unmet {
-            Some(unmet) => unmet.result.map(|result| (policy, Some((result, unmet.reason.as_str())))),
-            None => self.tried.then_some((policy, None)),
+            Some(unmet) => unmet.result.map(|result| (policy(), Some((result, unmet.reason.as_str())))),
+            None => self.tried.then(|| (policy(), None)),
         }
     }
 }
@@ -102,7 +102,7 @@ impl LegTls {
     /// judged again.
     pub fn rcpt(&mut self, requirement: &Requirement, now: UnixTime) -> Result<(), Unmet> {
         let unmet = match self.place_of(&requirement.domain) {
-            Ok(place) if self.judged[place].requirement == *requirement => self.judged[place].unmet.clone(),
+            Ok(place) if self.judged[place].requirement == *requirement => self.judged[place].unmet.as_deref().cloned(),
             place => self.judge(requirement, place, now),
         };
         unmet.filter(|unmet| unmet.binding).map_or(Ok(()), Err)
@@ -126,7 +126,7 @@ impl LegTls {
             return unmet;
         }
         let tried = requirement.demand != Demand::Off && !matches!(self.how, How::NotTried);
-        let judged = || Judged { requirement: requirement.clone(), unmet: unmet.clone(), tried };
+        let judged = || Judged { requirement: requirement.clone(), unmet: unmet.clone().map(Box::new), tried };
         match place {
             Ok(place) => self.judged[place] = judged(),
             Err(place) if self.judged.len() < MAX_DOMAINS => {
@@ -146,7 +146,7 @@ impl LegTls {
             let (policy, failure) = judged.report()?;
             Some(Finding {
                 domain: judged.requirement.domain.clone(),
-                policy: policy.clone(),
+                policy,
                 egress: via.egress,
                 mx: via.mx.clone(),
                 mx_address: via.mx_address,

@@ -39,8 +39,8 @@ pub struct Requirement {
     pub tested: Option<Demand>,
     /// MTA-STS is announced, and cannot be had: reported.
     pub sts_failure: Option<StsFailure>,
-    /// The policy as reports name it.
-    pub policy: Policy,
+    /// The policy that was published for the domain, as reports name it; none: nobody published any. Of few domains: a session that waits keeps this.
+    pub published: Option<Box<Policy>>,
 }
 
 /// Who asks.
@@ -86,12 +86,6 @@ impl Requirement {
         let domain = canonical(known.domain);
         let (configured, by_rule) = rules.for_domain(&domain);
         let source = if by_rule { Source::Rule } else { Source::Default };
-        let policy = Policy {
-            policy_type: PolicyType::NoPolicyFound,
-            policy_string: Vec::new(),
-            policy_domain: domain.clone(),
-            mx_host: Vec::new(),
-        };
         let mut requirement = Self {
             domain,
             mx: known.mx.map(|mx| mx.trim_end_matches('.').to_ascii_lowercase()),
@@ -99,7 +93,7 @@ impl Requirement {
             demand: Demand::of(configured),
             tested: None,
             sts_failure: None,
-            policy,
+            published: None,
         };
         requirement.sts(known);
         requirement.dane(known);
@@ -114,7 +108,7 @@ impl Requirement {
             StsFound::None => return,
             StsFound::Failed(failure) => {
                 self.sts_failure = Some(*failure);
-                self.policy.policy_type = PolicyType::Sts;
+                self.published(PolicyType::Sts, Vec::new(), Vec::new());
                 return;
             }
             StsFound::Policy(policy) => policy,
@@ -122,9 +116,7 @@ impl Requirement {
         if policy.mode == StsMode::None {
             return;
         }
-        self.policy.policy_type = PolicyType::Sts;
-        self.policy.policy_string = policy.lines();
-        self.policy.mx_host.clone_from(&policy.mx);
+        self.published(PolicyType::Sts, policy.lines(), policy.mx.clone());
         // An MX of unknown name cannot be the one that is named.
         let listed = self.mx.as_deref().is_some_and(|mx| policy.allows(mx));
         let demand = if listed { Demand::Verified } else { Demand::OtherMx };
@@ -162,12 +154,23 @@ impl Requirement {
 
     fn reported_as_dane(&mut self, mx: String, records: &[Tlsa]) {
         self.sts_failure = None;
-        self.policy = Policy {
-            policy_type: PolicyType::Tlsa,
-            policy_string: records.iter().map(ToString::to_string).collect(),
+        self.published(PolicyType::Tlsa, records.iter().map(ToString::to_string).collect(), vec![mx]);
+    }
+
+    fn published(&mut self, policy_type: PolicyType, policy_string: Vec<String>, mx_host: Vec<String>) {
+        let policy_domain = self.domain.clone();
+        self.published = Some(Box::new(Policy { policy_type, policy_string, policy_domain, mx_host }));
+    }
+
+    /// The policy as reports name it.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.published.as_deref().cloned().unwrap_or_else(|| Policy {
+            policy_type: PolicyType::NoPolicyFound,
+            policy_string: Vec::new(),
             policy_domain: self.domain.clone(),
-            mx_host: vec![mx],
-        };
+            mx_host: Vec::new(),
+        })
     }
 
     /// REQUIRETLS wants a certificate verified, by PKIX or DANE, of an MX whose name nobody could have forged (RFC 8689 §4.2.1).

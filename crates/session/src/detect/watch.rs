@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -82,34 +83,40 @@ impl Took {
     }
 }
 
-/// What is collected of one session until it ends.
+/// What is collected of one session until it ends. Thousands wait, and each keeps this: what few have is elsewhere.
 #[derive(Debug)]
 pub struct Watch {
-    operator: String,
+    operator: Arc<str>,
     egress: Option<IpAddr>,
-    rtt: Duration,
+    /// Of the connect; none if that says nothing.
+    rtt: Option<Took>,
     pieces: Pieces,
     /// The first time of each verb: sessions are independent of each other, replies of one session are not.
     first: [Option<Took>; Verb::COUNT],
-    slow: Vec<serde_json::Value>,
     taken: bool,
-    /// Kinds found on this leg: each is told once.
+    odd: Option<Box<Odd>>,
+}
+
+/// What was out of the ordinary on this leg.
+#[derive(Debug, Default)]
+struct Odd {
+    slow: Vec<serde_json::Value>,
+    /// Kinds found: each is told once.
     told: Vec<EventKind>,
 }
 
 impl Watch {
     /// Watches a session with an MX of this operator.
     #[must_use]
-    pub fn new(operator: String) -> Self {
+    pub fn new(operator: Arc<str>) -> Self {
         Self {
             operator,
             egress: None,
-            rtt: Duration::ZERO,
+            rtt: None,
             pieces: Pieces::default(),
             first: Default::default(),
-            slow: Vec::new(),
             taken: false,
-            told: Vec::new(),
+            odd: None,
         }
     }
 
@@ -128,9 +135,8 @@ impl Watch {
     /// A connection from `egress` stands, and took so long to make. Settles the one before it first.
     pub fn connected(&mut self, senses: &Shared, egress: IpAddr, took: Duration, now: Instant) -> Vec<Finding> {
         let found = self.settle(senses, now);
-        let operator = std::mem::take(&mut self.operator);
-        let rtt = if took < LONGEST_RTT { took } else { Duration::ZERO };
-        *self = Self { egress: Some(egress), rtt, ..Self::new(operator) };
+        let rtt = (took < LONGEST_RTT).then(|| Took::of(took));
+        *self = Self { egress: Some(egress), rtt, ..Self::new(Arc::clone(&self.operator)) };
         senses.lock().dialled(&self.operator, egress, now);
         found
     }
@@ -138,8 +144,7 @@ impl Watch {
     /// The connection that was tried is of no use, and the session goes on on the one before, from `egress`.
     pub fn back(&mut self, senses: &Shared, egress: IpAddr, now: Instant) -> Vec<Finding> {
         let found = self.settle(senses, now);
-        let operator = std::mem::take(&mut self.operator);
-        *self = Self { egress: Some(egress), ..Self::new(operator) };
+        *self = Self { egress: Some(egress), ..Self::new(Arc::clone(&self.operator)) };
         found
     }
 
@@ -153,7 +158,7 @@ impl Watch {
         let pieces = std::mem::take(&mut self.pieces);
         let Some(egress) = self.egress else { return Vec::new() };
         let mut found = Vec::new();
-        let took = answer.took.saturating_sub(self.rtt);
+        let took = answer.took.saturating_sub(self.rtt.map_or(Duration::ZERO, Took::time));
         if let Some(verb) = Verb::of(answer.verb) {
             self.first[verb as usize].get_or_insert(Took::of(took));
             // Where the time does not matter nobody is asked.
@@ -218,14 +223,19 @@ impl Watch {
             });
             return self.once(EventKind::Tarpit).then(|| finding(evidence));
         }
-        if !senses.is_slow(&self.operator, verb, took) || self.slow.len() >= SLOW_KEPT {
+        if !senses.is_slow(&self.operator, verb, took) {
+            return None;
+        }
+        let slow = &mut self.odd.get_or_insert_default().slow;
+        if slow.len() >= SLOW_KEPT {
             return None;
         }
         let usual = senses.usual(&self.operator, verb).map(micros);
-        self.slow.push(json!({ "verb": answer.verb, "took_us": micros(took), "usual_us": usual }));
+        slow.push(json!({ "verb": answer.verb, "took_us": micros(took), "usual_us": usual }));
         // A slow verdict on a message is no tarpit, and one slow reply is an accident.
-        let enough = self.slow.len() >= SLOW_ENOUGH && verb != Verb::End;
-        (enough && self.once(EventKind::Tarpit)).then(|| finding(json!({ "how": "slow", "replies": self.slow })))
+        let enough = slow.len() >= SLOW_ENOUGH && verb != Verb::End;
+        let evidence = enough.then(|| json!({ "how": "slow", "replies": slow }));
+        evidence.filter(|_| self.once(EventKind::Tarpit)).map(finding)
     }
 
     fn refused(
@@ -273,9 +283,10 @@ impl Watch {
 
     /// Whether this is the first of its kind on this leg.
     fn once(&mut self, kind: EventKind) -> bool {
-        let first = !self.told.contains(&kind);
+        let told = &mut self.odd.get_or_insert_default().told;
+        let first = !told.contains(&kind);
         if first {
-            self.told.push(kind);
+            told.push(kind);
         }
         first
     }

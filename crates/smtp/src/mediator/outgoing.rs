@@ -23,6 +23,13 @@ impl Outgoing {
         }
     }
 
+    /// Takes all that is to be written.
+    pub fn take(&mut self) -> Vec<u8> {
+        let Self { mut bytes, written } = std::mem::take(self);
+        bytes.drain(..written);
+        bytes
+    }
+
     /// How much is to be written.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.written

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,12 +18,12 @@ pub struct NameError {
     pub found: String,
 }
 
-fn checked(text: &str) -> Result<String, NameError> {
+fn checked(text: &str) -> Result<Arc<str>, NameError> {
     let mut bytes = text.bytes();
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let valid =
         text.len() <= MAX_NAME && bytes.next().is_some_and(plain) && bytes.all(|byte| plain(byte) || byte == b'-');
-    if valid { Ok(text.to_owned()) } else { Err(NameError { found: text.chars().take(80).collect() }) }
+    if valid { Ok(text.into()) } else { Err(NameError { found: text.chars().take(80).collect() }) }
 }
 
 macro_rules! name {
@@ -30,7 +31,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "Cow<'_, str>", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Checks and takes a name.
@@ -66,7 +67,7 @@ macro_rules! name {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.as_str().to_owned()
             }
         }
 

@@ -110,7 +110,7 @@ fn dane_ranks_over_mta_sts_over_what_is_configured() {
     let enforce = policy(StsMode::Enforce, &[MX]);
     let source = |tlsa: &TlsaFound, sts: &StsFound, configured| {
         let requirement = requirement(tlsa, sts, configured);
-        (requirement.source, requirement.demand, requirement.policy.policy_type)
+        (requirement.source, requirement.demand.clone(), requirement.policy().policy_type)
     };
     let by_dane = (Source::Dane, Demand::Dane(vec![usable.clone()]), PolicyType::Tlsa);
     assert_eq!(source(&one, &enforce, TlsPolicy::Off), by_dane);
@@ -180,7 +180,7 @@ fn a_policy_that_cannot_be_had_is_reported_and_binds_nobody() {
     let chain = untrusted(&[Authority::new("root").signs(&[MX], |_| ())]);
     let unmet = judge(&needed, Channel::Tls(&chain), now()).unwrap_err();
     assert_eq!((unmet.binding, unmet.result), (false, Some(ResultType::StsWebpkiInvalid)));
-    assert_eq!(needed.policy.policy_type, PolicyType::Sts);
+    assert_eq!(needed.policy().policy_type, PolicyType::Sts);
 }
 
 #[test]
@@ -331,4 +331,10 @@ proptest! {
         prop_assert!(!needed.allows_clear());
         prop_assert!(judge(&needed, Channel::NotOffered, now()).is_err_and(|unmet| unmet.binding));
     }
+}
+
+/// A session that waits keeps one, or more.
+#[test]
+fn what_was_judged_is_small() {
+    assert!(size_of::<Judged>() <= 128, "{}", size_of::<Judged>());
 }
