@@ -26,7 +26,7 @@
 //! | [`names`] | which MX name an address stands for |
 //! | [`places`] | how many sessions at once |
 //! | [`record`], [`message_id`] | the session's record |
-//! | [`workers`] | the threads that carry sessions |
+//! | [`workers`], [`giving_back`] | the threads that carry sessions; the memory that they leave behind |
 //! | [`settings`] | what the configuration means here |
 //! | [`resolver`] | the tenants' DNS, a process of its own |
 #![forbid(unsafe_code)]
@@ -40,6 +40,7 @@ pub mod dial;
 pub mod door;
 pub mod egress;
 pub mod egress_store;
+pub mod giving_back;
 mod holder;
 pub mod launcher;
 pub mod message_id;

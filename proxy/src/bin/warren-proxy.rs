@@ -13,6 +13,7 @@ use warren_proxy::{
     control::{self, Callers},
     egress::{Moment, Policy},
     egress_store::{Flush, Keeping, Memory},
+    giving_back::give_back,
     launcher, metrics,
     proxy::{Parts, Proxy},
     settings::{Settings, egress_rules},
@@ -180,6 +181,7 @@ fn open_doors(
     doors.spawn(async move { notes.keep_reading_notes().await });
     let departures = Arc::clone(proxy.departures());
     doors.spawn(async move { departures.keep_time().await });
+    doors.spawn(give_back());
     if let Some((control, flush)) = control {
         let callers = Callers { operator: ROOT, scraper: platform_user(node) };
         doors.spawn(control::serve(control, callers, Arc::clone(proxy), flush));
