@@ -49,6 +49,10 @@ async fn a_session_without_a_place_is_greeted_and_its_messages_are_delayed() {
     let (put_off, transcript) = &all[0];
     assert_eq!(put_off.session.outcome.as_deref(), Some("deferred"), "{transcript}");
     assert!(put_off.legs.is_empty() && transcript.contains(&format!("<|  {busy}")), "{transcript}");
+    // There is no leg to store the decision with, and it is stored.
+    let decision =
+        "no egress address: no turn in time: default, pool default, suspicion low; 127.0.0.9: 1 of 50 sessions";
+    assert!(transcript.contains(decision), "{transcript}");
     assert_eq!(all[1].0.session.outcome.as_deref(), Some("unused"));
 }
 

@@ -28,10 +28,10 @@ impl Place {
     }
 
     /// Why from there. It is told once as it was decided, and not kept: who asks again, to dial again, is told what it looks like by then.
-    pub fn decision(&mut self) -> Option<Decision> {
+    pub fn decision(&mut self, ask: &Ask<'_>) -> Decision {
         match self.decision.take() {
-            Some(decision) => Some(*decision),
-            None => self.departures.look(|policy, now| policy.decided(self.ticket, now)),
+            Some(decision) => *decision,
+            None => self.departures.look(|policy, now| policy.decided(self.ticket, ask, self.egress, now)),
         }
     }
 
@@ -41,9 +41,9 @@ impl Place {
     }
 
     /// Takes a place at another address of the pool, because the present one was turned away; [`egress`](Self::egress) has it then. The present place
-    /// is kept until the session has [`moved`](Self::moved) or [`stayed`](Self::stayed). `false`: there is none, or not for this sender.
-    pub fn fail_over(&mut self, ask: &Ask<'_>) -> bool {
-        let granted = self.departures.ask(|policy, now| policy.failover(self.ticket, ask, now));
+    /// is kept until the session has [`moved`](Self::moved) or [`stayed`](Self::stayed). `false`: there is none, or not for these messages.
+    pub fn fail_over(&mut self, asks: &[Ask<'_>]) -> bool {
+        let granted = self.departures.ask(|policy, now| policy.failover(self.ticket, asks, now));
         let Some(granted) = granted else { return false };
         self.ticket = granted.ticket;
         self.before = Some(std::mem::replace(&mut self.egress, granted.decision.egress));
@@ -51,10 +51,10 @@ impl Place {
         true
     }
 
-    /// The session goes on from here, and with it the message of `ask`, if there is one: it is counted.
-    pub fn moved(&mut self, ask: &Ask<'_>) {
+    /// The session goes on from here, and with it the messages of `asks`: each is counted.
+    pub fn moved(&mut self, asks: &[Ask<'_>]) {
         self.before = None;
-        self.departures.ask(|policy, now| policy.moved(self.ticket, ask, now));
+        self.departures.ask(|policy, now| policy.moved(self.ticket, asks, now));
     }
 
     /// The session goes on from the place that it had before it failed over.

@@ -1,5 +1,6 @@
 //! What is asked of the policy, and what it answers.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -101,6 +102,33 @@ pub struct Candidate {
     pub score: Option<u32>,
     /// Why.
     pub why: String,
+}
+
+/// What a session had to choose from that got none: for its record, in place of a [`Decision`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct PassedOver {
+    /// The rule that chose the pool, as in [`Decision::rule`].
+    pub rule: Arc<str>,
+    /// The pool.
+    pub pool: Arc<str>,
+    /// How suspect the sender was.
+    pub suspicion: Suspicion,
+    /// Every address of the pool, in its order.
+    pub candidates: Vec<Candidate>,
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rule, pool, suspicion, candidates } = self;
+        write!(f, "{rule}, pool {pool}, suspicion {}", suspicion.name())?;
+        for Candidate { address, score, why } in candidates {
+            write!(f, "; {address}: {why}")?;
+            if let Some(score) = score {
+                write!(f, " (score {score})")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// No address serves the destination now.

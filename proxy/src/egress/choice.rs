@@ -8,13 +8,21 @@ use super::gauge::{Pace, Room as Space};
 use super::health::{Condition, Healths, Mark, Rested};
 use super::policy::{Policy, Seat};
 use super::room::RoomKey;
-use super::{Ask, Budget, Candidate, Decision, EgressAddr, Moment, NoEgress, Suspicion, Ticket};
+use super::{Ask, Budget, Candidate, Decision, EgressAddr, Moment, NoEgress, PassedOver, Suspicion, Ticket};
 
 /// An address that was found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
     pub address: EgressAddr,
     pub probe: bool,
+}
+
+/// An address that turned a session away, which looks for another one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Left {
+    pub address: EgressAddr,
+    /// All of these have to fit into what the other one may send today.
+    pub messages: u32,
 }
 
 /// Why none was.
@@ -83,13 +91,13 @@ impl fmt::Display for Why {
 }
 
 impl Policy {
-    /// How an address looks to a session of a sender so suspect.
+    /// How an address looks to a session of a sender so suspect, with so many messages.
     fn look(
         &self,
         room: &RoomKey,
         marks: &[(EgressAddr, Mark)],
         address: EgressAddr,
-        suspicion: Suspicion,
+        (suspicion, messages): (Suspicion, u32),
         now: Now,
     ) -> Sight {
         let out = |until, why| Sight { stands: Stands::Out(until), why };
@@ -113,7 +121,7 @@ impl Policy {
         }
         let warmth = self.ramps.warmth(address, &room.operator, now.tick);
         if let Some(warmth) = warmth
-            && warmth.used >= warmth.limit
+            && !warmth.allows(messages)
         {
             return out(Some(warmth.ends), Why::WarmedUp { of: warmth.limit, ends: warmth.ends });
         }
@@ -146,13 +154,13 @@ impl Policy {
         all.iter().copied().filter(move |address| address.0.to_canonical().is_ipv6() == ipv6)
     }
 
-    /// The best address of a pool that has room, not `left`.
+    /// The best address of a pool that has room, not the one that was `left`.
     pub(super) fn pick(
         &self,
         room: &RoomKey,
         pool: usize,
         suspicion: Suspicion,
-        left: Option<EgressAddr>,
+        left: Option<Left>,
         now: Now,
     ) -> Result<Found, Blocked> {
         let marks = self.healths.at(&room.operator);
@@ -160,9 +168,10 @@ impl Policy {
         let (mut full, mut until): (bool, Option<Tick>) = (false, None);
         let (mut rests, mut warms): (Option<Option<Tick>>, Option<Tick>) = (None, None);
         let mut any = false;
+        let (left, messages) = (left.map(|left| left.address), left.map_or(1, |left| left.messages));
         for address in self.family(pool, room.ipv6).filter(|address| Some(*address) != left) {
             any = true;
-            let sight = self.look(room, marks, address, suspicion, now);
+            let sight = self.look(room, marks, address, (suspicion, messages), now);
             // Of equals the one that was not chosen for longest.
             let turn = std::cmp::Reverse(self.addresses.get(&address).map_or(0, |member| member.turn));
             let found = Found { address, probe: matches!(sight.why, Why::Probe) };
@@ -221,9 +230,9 @@ impl Policy {
             _ => false,
         };
         let today = self.ramps.day(seat.address, now.tick);
-        let reserved = seat.reserved.is_some() && seat.reserved == today;
+        let reserved = seat.reserved.is_some_and(|reserved| today == Some(reserved.day));
         let warmth = self.ramps.warmth(seat.address, &room.operator, now.tick);
-        !by_hand && !rests && (reserved || warmth.is_none_or(|warmth| warmth.used < warmth.limit))
+        !by_hand && !rests && (reserved || warmth.is_none_or(|warmth| warmth.allows(1)))
     }
 
     /// The decision for a session that waits, or that leaves the address `left`.
@@ -246,14 +255,23 @@ impl Policy {
         Some(decision)
     }
 
-    /// Why a session leaves from where it does, as it looks now: it is dialled again.
-    pub fn decided(&self, ticket: Ticket, now: Moment) -> Option<Decision> {
-        let session = self.tickets.get(&ticket)?;
-        let (seat, now) = (session.seat?, self.clock.now(now));
-        let found = Found { address: seat.address, probe: seat.probe };
-        let mut decision = self.written(&session.room, (session.pool, session.rule), session.suspicion, found, now);
+    /// Why a session with this `ask` leaves from `egress`, as it looks now: it is dialled again.
+    pub fn decided(&self, ticket: Ticket, ask: &Ask<'_>, egress: EgressAddr, now: Moment) -> Decision {
+        let now = self.clock.now(now);
+        let mut decision = match self.tickets.get(&ticket).and_then(|session| Some((session, session.seat?))) {
+            Some((session, seat)) => {
+                let found = Found { address: seat.address, probe: seat.probe };
+                self.written(&session.room, (session.pool, session.rule), session.suspicion, found, now)
+            }
+            // Of a session that has gone already: as if it came.
+            None => {
+                let suspicion = self.level(ask, now);
+                let found = Found { address: egress, probe: false };
+                self.written(&RoomKey::of(ask), self.rules.choose(ask, suspicion), suspicion, found, now)
+            }
+        };
         decision.reason = "the session's own, dialled again".to_owned();
-        Some(decision)
+        decision
     }
 
     fn written(
@@ -264,11 +282,34 @@ impl Policy {
         found: Found,
         now: Now,
     ) -> Decision {
+        let (mut reason, mut candidates) = (String::new(), Vec::new());
+        for (candidate, stands) in self.candidates(room, pool, suspicion, now) {
+            if candidate.address == found.address {
+                reason = match (found.probe, stands) {
+                    (true, _) => "probe".to_owned(),
+                    (_, Stands::Last) => "no other is left".to_owned(),
+                    (_, Stands::Free(_)) => "most room, or its turn".to_owned(),
+                    _ => "would wait for a place".to_owned(),
+                };
+            }
+            candidates.push(candidate);
+        }
+        let (rule, pool) = self.names_of(rule, pool);
+        let (operator, egress, probe) = (room.operator.clone(), found.address, found.probe);
+        Decision { egress, rule, pool, operator, suspicion, probe, reason, candidates }
+    }
+
+    /// Every address of a pool as it looks to a session, in their order.
+    fn candidates(
+        &self,
+        room: &RoomKey,
+        pool: usize,
+        suspicion: Suspicion,
+        now: Now,
+    ) -> impl Iterator<Item = (Candidate, Stands)> {
         let marks = self.healths.at(&room.operator);
-        let mut reason = String::new();
-        let mut candidates = Vec::new();
-        for address in self.family(pool, room.ipv6) {
-            let sight = self.look(room, marks, address, suspicion, now);
+        self.family(pool, room.ipv6).map(move |address| {
+            let sight = self.look(room, marks, address, (suspicion, 1), now);
             let (score, more) = match sight.stands {
                 Stands::Free(score) => (Some(score), ""),
                 Stands::Last => (Some(0), ""),
@@ -276,27 +317,25 @@ impl Policy {
                 Stands::Until(_) => (None, ": the minute is full"),
                 Stands::Out(_) => (None, ""),
             };
-            let why = format!("{}{more}", sight.why);
-            if address == found.address {
-                reason = match (found.probe, sight.stands) {
-                    (true, _) => "probe".to_owned(),
-                    (_, Stands::Last) => "no other is left".to_owned(),
-                    (_, Stands::Free(_)) => "most room, or its turn".to_owned(),
-                    _ => "would wait for a place".to_owned(),
-                };
-            }
-            candidates.push(Candidate { address, score, why });
-        }
-        Decision {
-            egress: found.address,
-            rule: rule.map_or_else(|| Arc::from("default"), |rule| Arc::from(format!("rule {}", rule + 1))),
-            pool: self.rules.pools.get(pool).map_or_else(|| Arc::from(""), |pool| Arc::clone(&pool.name)),
-            operator: room.operator.clone(),
-            suspicion,
-            probe: found.probe,
-            reason,
-            candidates,
-        }
+            (Candidate { address, score, why: format!("{}{more}", sight.why) }, sight.stands)
+        })
+    }
+
+    /// As people are told them.
+    fn names_of(&self, rule: Option<usize>, pool: usize) -> (Arc<str>, Arc<str>) {
+        let rule = rule.map_or_else(|| Arc::from("default"), |rule| Arc::from(format!("rule {}", rule + 1)));
+        (rule, self.rules.pools.get(pool).map_or_else(|| Arc::from(""), |pool| Arc::clone(&pool.name)))
+    }
+
+    /// What a session has to choose from that got no address, as it looks now.
+    pub fn passed_over(&self, ask: &Ask<'_>, now: Moment) -> PassedOver {
+        let now = self.clock.now(now);
+        let suspicion = self.level(ask, now);
+        let (pool, rule) = self.rules.choose(ask, suspicion);
+        let room = RoomKey::of(ask);
+        let candidates = self.candidates(&room, pool, suspicion, now).map(|(candidate, _)| candidate).collect();
+        let (rule, pool) = self.names_of(rule, pool);
+        PassedOver { rule, pool, suspicion, candidates }
     }
 
     /// The decision for a session that asks, whether or not there is room.
@@ -309,7 +348,7 @@ impl Policy {
             Err(_) => {
                 let marks = self.healths.at(&room.operator);
                 let waits = |address: &EgressAddr| {
-                    let sight = self.look(&room, marks, *address, suspicion, now);
+                    let sight = self.look(&room, marks, *address, (suspicion, 1), now);
                     matches!(sight.stands, Stands::Full | Stands::Until(_))
                 };
                 let address = self.family(pool, room.ipv6).find(waits).ok_or(NoEgress::Family { ipv6: room.ipv6 })?;

@@ -60,7 +60,7 @@ mod tests;
 pub mod view;
 mod witness;
 
-pub use ask::{Ask, AtMail, Candidate, Decision, Entry, Granted, NoEgress, Outcome, Ticket};
+pub use ask::{Ask, AtMail, Candidate, Decision, Entry, Granted, NoEgress, Outcome, PassedOver, Ticket};
 pub use lesson::{Change, Evidence, Lesson, Stage, What};
 pub use operator::Operator;
 pub use policy::Policy;

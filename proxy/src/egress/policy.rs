@@ -81,8 +81,24 @@ pub(super) struct Seat {
     pub address: EgressAddr,
     pub since: Tick,
     pub probe: bool,
-    /// On this day of the ramp a message was counted that has not come yet.
-    pub reserved: Option<usize>,
+    /// Messages that were counted and have not come yet.
+    pub reserved: Option<Reserved>,
+}
+
+/// Messages of an address's ramp that were counted before they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reserved {
+    /// On this day of the ramp.
+    pub day: usize,
+    pub messages: u32,
+}
+
+impl Reserved {
+    /// What is left behind so many; none if that is nothing.
+    pub(super) fn less(self, messages: u32) -> Option<Self> {
+        let messages = self.messages.saturating_sub(messages);
+        (messages > 0).then_some(Self { messages, ..self })
+    }
 }
 
 /// The sessions of a tenant.

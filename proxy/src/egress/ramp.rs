@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::clock::{DAY, MINUTE, Now, Tick};
+use super::policy::Reserved;
 use super::{EgressAddr, Operator, WarmUp};
 
 /// Operators × warming addresses at once. Behind it newcomers find the ramp used up, and leave from established addresses: a ramp that was forgotten
@@ -38,6 +39,13 @@ pub(super) struct Warmth {
     pub limit: u32,
     /// When the next day begins.
     pub ends: Tick,
+}
+
+impl Warmth {
+    /// Whether so many more messages fit into today.
+    pub(super) fn allows(&self, messages: u32) -> bool {
+        self.used.saturating_add(messages) <= self.limit
+    }
 }
 
 /// One counter, as stored.
@@ -83,24 +91,30 @@ impl Ramps {
         Some(Warmth { day, used, limit, ends })
     }
 
-    /// One more message, if today's ramp allows it. An established address has no ramp. Tells the day it was counted on.
-    pub(super) fn take(&mut self, address: EgressAddr, operator: &Operator, now: Tick) -> Option<Option<usize>> {
+    /// So many more messages, if today's ramp allows all of them. An established address has no ramp. Tells the day they were counted on.
+    pub(super) fn take(
+        &mut self,
+        address: EgressAddr,
+        operator: &Operator,
+        messages: u32,
+        now: Tick,
+    ) -> Option<Option<usize>> {
         self.sweep(now);
         let Some(warmth) = self.warmth(address, operator, now) else { return Some(None) };
-        if warmth.used >= warmth.limit {
+        if !warmth.allows(messages) {
             return None;
         }
-        let used = Used { day: warmth.day, messages: warmth.used + 1 };
+        let used = Used { day: warmth.day, messages: warmth.used + messages };
         self.used.insert((address, operator.clone()), used);
         Some(Some(warmth.day))
     }
 
-    /// A message that was counted on `day` was none.
-    pub(super) fn give(&mut self, address: EgressAddr, operator: &Operator, day: usize) {
+    /// Messages that were counted never came.
+    pub(super) fn give(&mut self, address: EgressAddr, operator: &Operator, reserved: Reserved) {
         if let Some(used) = self.used.get_mut(&(address, operator.clone()))
-            && used.day == day
+            && used.day == reserved.day
         {
-            used.messages = used.messages.saturating_sub(1);
+            used.messages = used.messages.saturating_sub(reserved.messages);
         }
     }
 

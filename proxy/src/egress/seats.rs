@@ -7,7 +7,7 @@ use super::choice::{Blocked, Found};
 use super::clock::{Now, Tick};
 use super::gauge::Pace;
 use super::health::Healths;
-use super::policy::{Policy, Seat};
+use super::policy::{Policy, Reserved, Seat};
 use super::room::{Head, RoomKey, Short};
 use super::{NoEgress, Operator, Outcome, Ticket};
 
@@ -110,7 +110,7 @@ impl Policy {
         self.sessions += 1;
         self.crowds.entry(head.tenant.clone()).or_default().sessions += 1;
         let seat = self.seat_at(found, now);
-        self.sit(key, head.ticket, seat, now);
+        self.sit(key, head.ticket, seat, 1, now);
         if let Some(decision) = decision {
             self.outcomes.push(Outcome { ticket: head.ticket, result: Ok(decision) });
         }
@@ -135,8 +135,8 @@ impl Policy {
         Some((session.room.clone(), session.seat?))
     }
 
-    /// Gives a session a place that was found free.
-    pub(super) fn sit(&mut self, key: &RoomKey, ticket: Ticket, mut seat: Seat, now: Now) {
+    /// Gives a session a place that was found free, for so many messages.
+    pub(super) fn sit(&mut self, key: &RoomKey, ticket: Ticket, mut seat: Seat, messages: u32, now: Now) {
         let full = self.rules.budget(&key.operator);
         let mark = Healths::mark(self.healths.at(&key.operator), seat.address);
         let pace = Pace::of(mark.map_or(full, |mark| mark.budget(full)), full);
@@ -144,7 +144,8 @@ impl Policy {
             room.gauge_mut(seat.address).take(pace, now.tick);
         }
         // Every session has a message: it is counted before it comes, so that those that come together find the ramp used.
-        seat.reserved = self.ramps.take(seat.address, &key.operator, now.tick).flatten();
+        let day = self.ramps.take(seat.address, &key.operator, messages, now.tick).flatten();
+        seat.reserved = day.map(|day| Reserved { day, messages });
         if seat.probe {
             self.healths.probing(seat.address, &key.operator, ticket);
         }
@@ -163,8 +164,8 @@ impl Policy {
         if let Some(room) = self.rooms.get_mut(key) {
             room.gauge_mut(seat.address).give();
         }
-        if let Some(day) = seat.reserved {
-            self.ramps.give(seat.address, &key.operator, day);
+        if let Some(reserved) = seat.reserved {
+            self.ramps.give(seat.address, &key.operator, reserved);
         }
         if seat.probe {
             self.healths.probed(seat.address, &key.operator, ticket, now.tick);

@@ -9,7 +9,7 @@
 //!                                                                                 └─ stayed: the second is
 //! ```
 
-use super::choice::Blocked;
+use super::choice::{Blocked, Left};
 use super::health::Healths;
 use super::policy::{Policy, Seat};
 use super::room::RoomKey;
@@ -37,55 +37,62 @@ impl Policy {
         }
         let Some((ticket, (room, seat))) = stays else { return AtMail::Move };
         let today = self.ramps.day(seat.address, now.tick);
-        if (seat.reserved.is_none() || seat.reserved != today)
-            && self.ramps.take(seat.address, &room.operator, now.tick).is_none()
-        {
+        let reserved = seat.reserved.filter(|reserved| today == Some(reserved.day));
+        if reserved.is_none() && self.ramps.take(seat.address, &room.operator, 1, now.tick).is_none() {
             // may_stay has looked.
             return AtMail::Move;
         }
         self.senders.sent(ask.tenant, ask.class, now.tick);
         if let Some(session) = self.tickets.get_mut(&ticket) {
             (session.pool, session.rule, session.suspicion, session.counted) = (pool, rule, suspicion, true);
-            session.seat = session.seat.map(|seat| Seat { reserved: None, ..seat });
+            let reserved = reserved.and_then(|reserved| reserved.less(1));
+            session.seat = session.seat.map(|seat| Seat { reserved, ..seat });
         }
         AtMail::Stay
     }
 
     /// Another address for a session whose own was turned away: at most one for each session, in the same pool, with its whole budget and a place
-    /// that is free now, and only while the sender is not suspect. It does not wait its turn: its tenant has a place already. The ticket has both places
-    /// until the session has [`moved`](Self::moved) or [`stayed`](Self::stayed).
-    pub fn failover(&mut self, ticket: Ticket, ask: &Ask<'_>, now: Moment) -> Option<Granted> {
+    /// that is free now, and only while no sender is suspect of all the messages that would be said again there: `asks` has one for each, or one for the
+    /// session before there is any. A ramp has to have room for all of them. It does not wait its turn: its tenant has a place already. The ticket has both
+    /// places until the session has [`moved`](Self::moved) or [`stayed`](Self::stayed).
+    pub fn failover(&mut self, ticket: Ticket, asks: &[Ask<'_>], now: Moment) -> Option<Granted> {
         let now = self.clock.now(now);
-        if self.level(ask, now) > Suspicion::Low {
+        if asks.iter().any(|ask| self.level(ask, now) > Suspicion::Low) {
             return None;
         }
+        let messages = u32::try_from(asks.len()).unwrap_or(u32::MAX).max(1);
         let (room, old) = self.seat(ticket)?;
         let session = self.tickets.get(&ticket).filter(|session| !session.failed_over)?;
         let healthy =
             |policy: &Self, address: EgressAddr| Healths::mark(policy.healths.at(&room.operator), address).is_none();
-        let found = self.pick(&room, session.pool, Suspicion::Low, Some(old.address), now).ok()?;
+        let left = Left { address: old.address, messages };
+        let found = self.pick(&room, session.pool, Suspicion::Low, Some(left), now).ok()?;
         if found.probe || !healthy(self, found.address) {
             return None;
         }
         let decision = self.decision(ticket, found, Some(old.address), now)?;
-        self.sit(&room, ticket, self.seat_at(found, now), now);
+        self.sit(&room, ticket, self.seat_at(found, now), messages, now);
         if let Some(session) = self.tickets.get_mut(&ticket) {
             (session.aside, session.failed_over) = (Some(Box::new(old)), true);
         }
         Some(Granted { ticket, decision })
     }
 
-    /// The session goes on from the place that it was given last; the connection from the place before is closed. If `ask` has an account, that
-    /// message leaves from there, and is counted there.
-    pub fn moved(&mut self, ticket: Ticket, ask: &Ask<'_>, now: Moment) {
+    /// The session goes on from the place that it was given last; the connection from the place before is closed. Those of `asks` that have an account are
+    /// messages that leave from there: each is counted there, and in its sender's history unless it was at its MAIL.
+    pub fn moved(&mut self, ticket: Ticket, asks: &[Ask<'_>], now: Moment) {
         let now = self.clock.now(now);
         let Some(session) = self.tickets.get_mut(&ticket) else { return };
         let (aside, room) = (session.aside.take(), session.room.clone());
-        if ask.account.is_some() {
-            // A message of the ramp was reserved with the place.
-            session.seat = session.seat.map(|seat| Seat { reserved: None, ..seat });
+        let messages: Vec<&Ask<'_>> = asks.iter().filter(|ask| ask.account.is_some()).collect();
+        if let Some(first) = messages.first() {
+            // They were reserved with the place.
+            let sent = u32::try_from(messages.len()).unwrap_or(u32::MAX);
+            let left = |seat: Seat| seat.reserved.and_then(|reserved| reserved.less(sent));
+            session.seat = session.seat.map(|seat| Seat { reserved: left(seat), ..seat });
+            // Who moves has one, which is not yet; those that fail over are all.
             if !std::mem::replace(&mut session.counted, true) {
-                self.senders.sent(ask.tenant, ask.class, now.tick);
+                self.senders.sent(first.tenant, first.class, now.tick);
             }
         }
         if let Some(old) = aside {

@@ -12,7 +12,7 @@ use warren_wire::MaybeTls;
 use warren_wire::client::Chain;
 use warren_wire::relay::Upstream;
 
-use super::{Connection, Mx, Whose, crowded};
+use super::{Connection, Mx, Whose};
 use crate::departures::{Place, Turn};
 use crate::dial::{DialError, dial};
 use crate::egress::What;
@@ -39,8 +39,9 @@ impl Upstream<MaybeTls<TcpStream>> for Mx {
             self.place = None;
         }
         for _ in 0..ATTEMPTS {
-            let place = self.placed().await?;
-            let (egress, decision) = (place.egress(), place.decision());
+            let mut place = self.placed().await?;
+            let (egress, decision) = (place.egress(), place.decision(&self.ask()));
+            self.place = Some(place);
             let facts = serde_json::to_string(&decision).unwrap_or_default();
             let leg = self.leg.take();
             self.part(leg);
@@ -128,24 +129,24 @@ impl Upstream<MaybeTls<TcpStream>> for Mx {
 }
 
 impl Mx {
-    /// The place that the session has, or waits for: at MAIL another may be wanted.
-    async fn placed(&mut self) -> Result<&mut Place, Reply> {
+    /// The place that the session has, or waits for, to be put back: at MAIL another may be wanted.
+    async fn placed(&mut self) -> Result<Place, Reply> {
         if let Some(reply) = &self.no_way {
             return Err(Reply::clone(reply));
         }
-        if self.place.is_none() {
-            let turn = tokio::select! {
-                biased;
-                turn = self.turn() => turn,
-                () = self.proxy.draining() => Turn::Missed,
-            };
-            self.place = Some(match turn {
-                Turn::Place(place) => place,
-                Turn::Refused(none) => return Err(self.put_off(&none)),
-                Turn::Missed => return Err(crowded()),
-            });
+        if let Some(place) = self.place.take() {
+            return Ok(place);
         }
-        self.place.as_mut().ok_or_else(crowded)
+        let turn = tokio::select! {
+            biased;
+            turn = self.turn() => turn,
+            () = self.proxy.draining() => Turn::Missed,
+        };
+        match turn {
+            Turn::Place(place) => Ok(place),
+            Turn::Refused(none) => Err(self.put_off(&none)),
+            Turn::Missed => Err(self.crowded()),
+        }
     }
 
     /// What is to be done about STARTTLS with this MX.

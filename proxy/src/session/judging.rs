@@ -70,11 +70,10 @@ impl Policy for Mx {
         }
         let Some(mut place) = self.place.take() else { return false };
         // Of a leg that is opened, nothing was said of a message yet: it is for the one that the MSA is at.
-        let whose = match topic {
-            Topic::Command(Verb::Mail | Verb::Rcpt) => self.turns.refused(topic),
-            _ => &self.sender.whose,
+        let moved = match topic {
+            Topic::Command(Verb::Mail | Verb::Rcpt) => place.fail_over(&self.asks_for(self.turns.going_along(topic))),
+            _ => place.fail_over(&[self.ask()]),
         };
-        let moved = place.fail_over(&self.ask_for(whose));
         self.place = Some(place);
         moved
     }

@@ -107,7 +107,10 @@ impl Mx {
             self.report(connection);
         }
         if let Some(mut place) = self.place.take() {
-            place.moved(&self.ask_for(self.turns.next().unwrap_or(&self.sender.whose)));
+            let asked = self.ask();
+            let again = self.asks_for(self.turns.again());
+            // Or the message that the session moved for.
+            place.moved(if again.is_empty() { std::slice::from_ref(&asked) } else { &again });
             self.place = Some(place);
         }
     }

@@ -204,7 +204,11 @@ impl Mx {
         self.ask_for(&self.sender.whose)
     }
 
-    /// The same, for a message.
+    /// The same, for each of these messages.
+    fn asks_for<'b>(&'b self, all: impl Iterator<Item = &'b Whose>) -> Vec<Ask<'b>> {
+        all.map(|whose| self.ask_for(whose)).collect()
+    }
+
     fn ask_for<'b>(&'b self, whose: &'b Whose) -> Ask<'b> {
         Ask {
             tenant: &self.arrival.tenant,
@@ -233,7 +237,7 @@ impl Mx {
                 None
             }
             Turn::Refused(none) => Some(self.put_off(&none)),
-            Turn::Missed => Some(crowded()),
+            Turn::Missed => Some(self.crowded()),
         };
         let Some(refusal) = refusal else {
             let leg = Leg { ehlo_name: self.settings.ehlo_name.clone(), tls: self.handshake() };
@@ -259,9 +263,22 @@ impl Mx {
     }
 
     /// Why a session or a message has to wait.
-    fn put_off(&self, none: &NoEgress) -> Reply {
+    fn put_off(&mut self, none: &NoEgress) -> Reply {
         tracing::info!(session = %self.record.id(), tenant = %self.arrival.tenant, operator = %self.operator, reason = %none, "put off");
+        self.passed_over(none);
         none.reply()
+    }
+
+    /// Its turn did not come in time.
+    fn crowded(&mut self) -> Reply {
+        self.passed_over(&"no turn in time");
+        Reply::new(451, (4, 3, 2), "too many sessions at once; try again later")
+    }
+
+    /// The decision of a session, or a message, that no address was chosen for: there is no leg to store it with.
+    fn passed_over(&mut self, why: &dyn std::fmt::Display) {
+        let over = self.proxy.departures().look(|policy, now| policy.passed_over(&self.ask(), now));
+        self.record.noted(&format!("no egress address: {why}: {over}"));
     }
 
     /// The session is over.
@@ -275,11 +292,6 @@ impl Mx {
         self.learn_slow();
         self.record.finish();
     }
-}
-
-/// Whoever waited too long.
-fn crowded() -> Reply {
-    Reply::new(451, (4, 3, 2), "too many sessions at once; try again later")
 }
 
 #[cfg(test)]

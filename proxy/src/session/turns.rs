@@ -61,9 +61,19 @@ impl Turns {
         }
     }
 
-    /// Whose MAIL is said again next.
-    pub(super) fn next(&self) -> Option<&Whose> {
-        self.again.front()
+    /// Whose messages go along if the session fails over for the refusal of `topic`, the refused one first. None before there is any.
+    pub(super) fn going_along(&self, topic: Topic) -> impl Iterator<Item = &Whose> {
+        let refused = match topic {
+            // Answered already, its MAIL comes first again.
+            Topic::Command(Verb::Rcpt) => Some(&self.now),
+            _ => None,
+        };
+        refused.into_iter().chain(&self.asked)
+    }
+
+    /// Whose MAIL is said again, in this order.
+    pub(super) fn again(&self) -> impl Iterator<Item = &Whose> {
+        self.again.iter()
     }
 
     /// The leg is set aside.
@@ -121,9 +131,10 @@ mod tests {
                 turns.answered(MAIL);
             }
             assert_eq!(of(turns.refused(refused)), "a");
+            assert_eq!(turns.going_along(refused).map(of).collect::<String>(), said_again);
             let owed = turns.set_aside();
             turns.moved(owed, Some(refused));
-            assert_eq!(turns.next().map(of), Some("a"));
+            assert_eq!(turns.again().map(of).collect::<String>(), said_again);
             for _ in said_again.chars() {
                 turns.asked(&whose("c"));
             }

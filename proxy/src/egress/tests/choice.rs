@@ -165,3 +165,25 @@ fn a_name_made_for_the_address_of_a_big_provider_is_no_way_around_its_budget() {
     assert_eq!(world.policy.operator(Some("mx.evil.example"), google).as_str(), "google.com");
     assert_eq!(world.policy.operator(None, ip("203.0.113.27")).as_str(), "google.com");
 }
+
+#[test]
+fn every_session_has_a_decision_to_store() {
+    let mut world = World::new(plain(&[A, B]));
+    let to = mail("acme", "example.org");
+    let session = world.go(&to);
+    let again = world.policy.decided(session.ticket, &to.ask(), egress(A), world.now);
+    // Nor is nothing told of one that the policy does not know.
+    let unknown = world.policy.decided(Ticket(99), &to.ask(), egress(B), world.now);
+    for (decision, from) in [(&again, A), (&unknown, B)] {
+        assert_eq!((decision.egress, &*decision.pool, &*decision.rule), (egress(from), "default", "default"));
+        assert_eq!((decision.candidates.len(), &*decision.reason), (2, "the session's own, dialled again"));
+    }
+    // One without an address has no leg to store it with.
+    for address in [A, B] {
+        world.policy.rest(egress(address), None, world.now);
+    }
+    assert_eq!(world.refused(&to), NoEgress::Rested { until: None });
+    let over = world.policy.passed_over(&to.ask(), world.now).to_string();
+    let each = |address: &str| format!("; {address}: rests: by hand");
+    assert_eq!(over, format!("default, pool default, suspicion low{}{}", each(A), each(B)));
+}

@@ -284,7 +284,7 @@ fn a_good_senders_session_fails_over_once_to_a_healthy_address() {
     let to = mail("acme", "example.org");
     let session = world.go(&to);
     world.listed(&session, &to);
-    let moved = world.policy.failover(session.ticket, &to.ask(), world.now).unwrap();
+    let moved = world.policy.failover(session.ticket, &[to.ask()], world.now).unwrap();
     assert_eq!((moved.ticket, moved.decision.egress), (session.ticket, egress(B)));
     assert_eq!(moved.decision.reason, format!("failover from {A}"));
     assert_eq!(moved.decision.candidates[0].why, "turned this session away");
@@ -293,7 +293,7 @@ fn a_good_senders_session_fails_over_once_to_a_healthy_address() {
     world.moved(session.ticket, &to);
     assert_eq!(there(&world), [0, 1], "the old place is free");
     world.listed(&moved, &to);
-    assert!(world.policy.failover(session.ticket, &to.ask(), world.now).is_none(), "once");
+    assert!(world.policy.failover(session.ticket, &[to.ask()], world.now).is_none(), "once");
 }
 
 #[test]
@@ -302,13 +302,13 @@ fn nobody_fails_over_around_a_block() {
     let (to, shady) = (mail("acme", "example.org"), mail("shady", "example.org"));
     world.recipients(&mail("shady", "example.com"), 10, 0);
     let session = world.go(&shady);
-    assert!(world.policy.failover(session.ticket, &shady.ask(), world.now).is_none(), "not a suspect sender");
+    assert!(world.policy.failover(session.ticket, &[shady.ask()], world.now).is_none(), "not a suspect sender");
     world.leave(session.ticket);
     let first = world.go(&to);
     let second = world.go(&to);
     world.throttled(&second, &to);
-    assert!(world.policy.failover(first.ticket, &to.ask(), world.now).is_none(), "not to a throttled address");
-    assert!(world.policy.failover(Ticket(99), &to.ask(), world.now).is_none());
+    assert!(world.policy.failover(first.ticket, &[to.ask()], world.now).is_none(), "not to a throttled address");
+    assert!(world.policy.failover(Ticket(99), &[to.ask()], world.now).is_none());
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_failover_of_no_use_gives_the_new_place_back_and_the_next_message_moves() {
     let session = world.go(&to);
     assert!(matches!(world.at_mail(session.ticket, &to), AtMail::Stay));
     world.listed(&session, &to);
-    let second = world.policy.failover(session.ticket, &to.ask(), world.now).unwrap();
+    let second = world.policy.failover(session.ticket, &[to.ask()], world.now).unwrap();
     assert_eq!(second.decision.egress, egress(B));
     world.policy.stayed(session.ticket, world.now);
     assert_eq!([A, B].map(|address| world.policy.addresses[&egress(address)].sessions), [1, 0]);
@@ -333,7 +333,7 @@ fn a_session_that_ends_between_two_places_has_neither() {
     let to = mail("acme", "example.org");
     let session = world.go(&to);
     world.listed(&session, &to);
-    world.policy.failover(session.ticket, &to.ask(), world.now).unwrap();
+    world.policy.failover(session.ticket, &[to.ask()], world.now).unwrap();
     world.leave(session.ticket);
     assert_eq!([A, B].map(|address| world.policy.addresses[&egress(address)].sessions), [0, 0]);
     assert_eq!(world.policy.sessions(), 0);
@@ -403,10 +403,51 @@ fn a_message_that_fails_over_is_counted_where_it_leaves_from_and_once() {
     world.listed(&session, &to);
     let third = world.go(&mail("other", "example.org"));
     assert_eq!(third.decision.egress, egress("192.0.2.3"));
-    let moved = world.policy.failover(session.ticket, &to.ask(), world.now).unwrap();
+    let moved = world.policy.failover(session.ticket, &[to.ask()], world.now).unwrap();
     assert_eq!(moved.decision.egress, egress(A));
     assert_eq!(world.of_the_ramp(A, &to), 1, "reserved");
     world.moved(session.ticket, &to);
     world.leave(session.ticket);
     assert_eq!(world.of_the_ramp(A, &to), 1, "sent");
+}
+
+#[test]
+fn each_of_the_messages_that_fail_over_together_is_counted_where_it_leaves_from_and_none_of_them_twice() {
+    let told = |messages: usize| {
+        let mut world = warming(&[A, B]);
+        let to = mail("acme", "example.org").by("alice@acme.example");
+        let first = world.go(&to);
+        let session = world.go(&to);
+        assert_eq!((first.decision.egress, session.decision.egress), (egress(A), egress(B)));
+        world.leave(first.ticket);
+        for _ in 0..messages {
+            assert!(matches!(world.at_mail(session.ticket, &to), AtMail::Stay));
+        }
+        world.listed(&session, &to);
+        let sent = world.policy.senders.stored(world.policy.clock.now(world.now));
+        let asks = vec![to.ask(); messages];
+        let granted = world.policy.failover(session.ticket, &asks, world.now)?;
+        assert_eq!(world.of_the_ramp(A, &to) as usize, messages, "reserved");
+        world.policy.moved(granted.ticket, &asks, world.now);
+        let again = world.policy.senders.stored(world.policy.clock.now(world.now));
+        assert_eq!(sent, again, "they are the same messages");
+        world.leave(session.ticket);
+        Some(world.of_the_ramp(A, &to))
+    };
+    // A may send two today.
+    assert_eq!([1, 2, 3].map(told), [Some(1), Some(2), None]);
+}
+
+#[test]
+fn a_suspect_senders_message_does_not_fail_over_behind_a_good_ones() {
+    let mut world = World::new(plain(&[A, B]));
+    let good = mail("acme", "example.org").by("alice@acme.example");
+    let bad = good.clone().by("mallory@acme.example");
+    world.recipients(&good, 0, 200);
+    world.recipients(&bad, 12, 0);
+    let session = world.go(&good);
+    let now = world.now;
+    assert_eq!([&good, &bad].map(|mail| world.policy.suspicion(&mail.ask(), now) > Suspicion::Low), [false, true]);
+    assert!(world.policy.failover(session.ticket, &[good.ask(), bad.ask()], now).is_none());
+    assert!(world.policy.failover(session.ticket, &[good.ask(), good.ask()], now).is_some());
 }

@@ -135,7 +135,7 @@ impl World {
 
     /// A session that has a new place, and says so.
     fn moved(&mut self, ticket: Ticket, mail: &Mail) {
-        self.policy.moved(ticket, &mail.ask(), self.now);
+        self.policy.moved(ticket, &[mail.ask()], self.now);
     }
 
     /// A message that moves: where it leaves from, and its session.

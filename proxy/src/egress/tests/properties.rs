@@ -13,7 +13,7 @@ enum Event {
     Leave { which: prop::sample::Index },
     Mail { which: prop::sample::Index, account: usize },
     Reply { which: prop::sample::Index, kind: usize },
-    Failover { which: prop::sample::Index },
+    Failover { which: prop::sample::Index, messages: usize },
     Settle { which: prop::sample::Index, well: bool },
     Rest { address: usize, operator: Option<usize> },
     Restore { address: usize, operator: Option<usize> },
@@ -34,7 +34,7 @@ fn events() -> impl Strategy<Value = Event> {
         6 => which().prop_map(|which| Event::Leave { which }),
         4 => (which(), 0..3usize).prop_map(|(which, account)| Event::Mail { which, account }),
         5 => (which(), 0..8usize).prop_map(|(which, kind)| Event::Reply { which, kind }),
-        2 => which().prop_map(|which| Event::Failover { which }),
+        2 => (which(), 1..4usize).prop_map(|(which, messages)| Event::Failover { which, messages }),
         2 => (which(), any::<bool>()).prop_map(|(which, well)| Event::Settle { which, well }),
         1 => (0..ADDRESSES.len(), towards()).prop_map(|(address, operator)| Event::Rest { address, operator }),
         1 => (0..ADDRESSES.len(), towards()).prop_map(|(address, operator)| Event::Restore { address, operator }),
@@ -61,6 +61,8 @@ struct Going {
     granted: Granted,
     /// The place before, while the session fails over.
     aside: Option<Decision>,
+    /// So many messages with it.
+    along: usize,
     /// The day on which it got its place.
     day: u64,
 }
@@ -102,7 +104,7 @@ impl Books {
         let aside = self.going.remove(&ticket).map(|going| going.granted.decision);
         let (fails_over, sends) = (aside.is_some(), mail.account.is_some());
         let day = self.day();
-        self.going.insert(ticket, Going { mail: mail.clone(), granted, aside, day });
+        self.going.insert(ticket, Going { mail: mail.clone(), granted, aside, along: 1, day });
         // It came here for a message.
         if sends && !fails_over {
             self.world.moved(ticket, &mail);
@@ -235,12 +237,15 @@ impl Books {
                 self.changes(changes);
                 self.told();
             }
-            Event::Failover { which } => {
+            Event::Failover { which, messages } => {
                 let Some(ticket) = self.chosen(which) else { return };
                 let going = self.going[&ticket].clone();
-                if let Some(granted) = self.world.policy.failover(ticket, &going.mail.ask(), self.world.now) {
+                let along = if going.mail.account.is_some() { *messages } else { 1 };
+                let asks = vec![going.mail.ask(); along];
+                if let Some(granted) = self.world.policy.failover(ticket, &asks, self.world.now) {
                     assert!(!granted.decision.probe && granted.decision.egress != going.granted.decision.egress);
-                    self.begins(going.mail, granted);
+                    self.begins(going.mail.clone(), granted);
+                    self.going.get_mut(&ticket).unwrap().along = along;
                 }
                 self.told();
             }
@@ -248,13 +253,15 @@ impl Books {
                 let Some(ticket) = self.chosen(which) else { return };
                 let going = self.going.get_mut(&ticket).unwrap();
                 let Some(before) = going.aside.take() else { return };
-                let (mail, day) = (going.mail.clone(), going.day);
+                let (mail, along, day) = (going.mail.clone(), going.along, going.day);
                 if *well {
                     let decision = going.granted.decision.clone();
                     self.probes.retain(|_, probe| *probe != ticket);
-                    self.world.moved(ticket, &mail);
-                    if mail.account.is_some() && decision.egress == egress(B) {
-                        self.counts(&decision, day);
+                    self.world.policy.moved(ticket, &vec![mail.ask(); along], self.world.now);
+                    for _ in 0..along {
+                        if mail.account.is_some() && decision.egress == egress(B) {
+                            self.counts(&decision, day);
+                        }
                     }
                 } else {
                     going.granted.decision = before;

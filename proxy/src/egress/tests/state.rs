@@ -156,13 +156,13 @@ fn a_ramp_that_cannot_be_remembered_is_used_up() {
     let operators = (0..20_000).map(|n| operator(&format!("operator{n}.example")));
     let tick = |world: &World| world.policy.clock.now(world.now).tick;
     for operator in operators {
-        world.policy.ramps.take(egress("192.0.2.3"), &operator, tick(&world));
+        world.policy.ramps.take(egress("192.0.2.3"), &operator, 1, tick(&world));
     }
     let one_more = operator("one-more.example");
-    assert_eq!(world.policy.ramps.take(egress("192.0.2.3"), &one_more, tick(&world)), None);
+    assert_eq!(world.policy.ramps.take(egress("192.0.2.3"), &one_more, 1, tick(&world)), None);
     world.pass(24 * 3600);
     assert_eq!(
-        world.policy.ramps.take(egress("192.0.2.3"), &one_more, tick(&world)),
+        world.policy.ramps.take(egress("192.0.2.3"), &one_more, 1, tick(&world)),
         Some(Some(1)),
         "yesterday is forgotten"
     );
