@@ -5,6 +5,8 @@
 
 mod hearing;
 mod moving;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::VecDeque;
@@ -274,7 +276,11 @@ impl SessionRecord {
             return;
         }
         let asked = if flow == Flow::CommandSent { self.asked_again(topic) } else { None };
-        self.asked.push_back(asked.unwrap_or(Asked { topic, message: self.messages, recipient: 0 }));
+        // A MAIL that was answered on the leg before comes in front of what was not, and is of the same message.
+        let said_again = (flow, topic) == (Flow::CommandSent, Topic::Command(Verb::Mail));
+        let front = self.odd.as_ref().and_then(|odd| odd.again.front()).filter(|_| said_again);
+        let message = front.map_or(self.messages, |asked| asked.message);
+        self.asked.push_back(asked.unwrap_or(Asked { topic, message, recipient: 0 }));
         if let (Topic::Command(Verb::Data | Verb::Bdat) | Topic::LastChunk, Some(open)) = (topic, self.open.back_mut())
         {
             open.message.data_us.get_or_insert(at_us);
@@ -328,6 +334,9 @@ impl SessionRecord {
     }
 
     fn answered(&mut self, at: Instant, asked: Asked, reply: &Reply, lines: &str) {
+        if asked.topic == Topic::Command(Verb::Mail) {
+            self.settle_before(at, asked.message);
+        }
         let Some(place) = self.open.iter().position(|open| open.message.n == asked.message) else { return };
         let at_us = self.micros(at);
         let refused = reply.code >= 400;
@@ -365,6 +374,13 @@ impl SessionRecord {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Of the messages before this one all is answered: what has no verdict gets none any more, and is not kept until the session ends.
+    fn settle_before(&mut self, at: Instant, message: u32) {
+        while let Some(open) = self.open.pop_front_if(|open| open.message.n < message) {
+            self.close(at, open, None);
         }
     }
 

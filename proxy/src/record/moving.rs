@@ -37,7 +37,9 @@ impl SessionRecord {
         if let (true, Some(old)) = (quit && aside.refused, aside.leg) {
             self.log.command(old.n, self.micros(at), Dir::SentByProxy, b"QUIT");
         }
-        self.odd().again = aside.asked;
+        if aside.refused {
+            self.odd().again = aside.asked;
+        }
         let leg = self.leg_number();
         for open in self.open.iter_mut().filter(|open| open.message.data_us.is_none()) {
             open.message.leg = leg;
