@@ -1,5 +1,6 @@
 //! Doors against BIND, which signs: what counts as secure, what resolves, and what the proxy is told.
 
+mod deep;
 mod forgers;
 mod trust;
 
@@ -58,6 +59,8 @@ fn zones() -> Vec<Zone> {
         Zone::new("named.insecure.test", Unsigned, "@ MX 10 mx.secure.test.\n"),
         Zone::new("dark.test", Right, "@ MX 10 mx.dark.test.\nmx A 198.51.100.4\n"),
         Zone::new("_tcp.mx.dark.test", Stripped, &format!("_25 TLSA 3 1 1 {DIGEST}\n")),
+        Zone::new("deep.test", Right, ""),
+        Zone::new(&format!("{}deep.test", "x.".repeat(deep::LABELS)), Unsigned, "one A 198.51.100.11\ntwo A 198.51.100.12\n"),
         Zone::new("optout.test", OptOut, ""),
         mail("secure.optout.test", Right),
         mail("plain.optout.test", Unsigned),

@@ -19,13 +19,14 @@ use std::{
 use hickory_proto::{
     dnssec::{
         Proof,
-        rdata::{DNSSECRData, DS, NSEC3},
+        rdata::{DNSSECRData, DS},
     },
     rr::{Name, RData, Record, RecordType, RecordTypeSet},
 };
 
 use super::{
-    expansion::{hashed, nsec, nsec3, signed_by, spans, word_of},
+    expansion::{nsec, nsec3, signed_by, word_of},
+    hashed::{Hashed, Proven},
     response::Response,
 };
 
@@ -61,21 +62,39 @@ pub fn judge(name: &Name, zone: &Name, response: &Response) -> Cut {
             Cut::Unproven
         };
     }
-    let authorities = &response.authorities;
-    let words = || authorities.iter().filter(|record| word_of(zone, record, authorities));
-    let matched = words().filter(|record| record.name == *name).filter_map(nsec);
-    if matched.map(|nsec| nsec.type_set()).any(unsigned_cut) || Hashed::of(words()).proves_unsigned(name, zone) {
-        return Cut::Unsigned;
-    }
-    Cut::Unproven
+    let matched = words(zone, response).filter(|record| record.name == *name).filter_map(nsec);
+    let unsigned = matched.map(|nsec| nsec.type_set()).any(unsigned_cut)
+        || match Hashed::of(words(zone, response)).proves(name, zone) {
+            Proven::Match(nsec3) => unsigned_cut(nsec3.type_set()),
+            // The delegation may be there unseen, and has no DS records then.
+            Proven::LeftOut => true,
+            Proven::Nothing => false,
+        };
+    if unsigned { Cut::Unsigned } else { Cut::Unproven }
 }
 
-/// For how long that may be remembered.
+/// What `zone` itself says of what is not there.
+fn words<'a>(zone: &'a Name, response: &'a Response) -> impl Iterator<Item = &'a Record> {
+    response.authorities.iter().filter(|record| word_of(zone, record, &response.authorities))
+}
+
+/// For how long that may be remembered. Of what is proven to be neither, which most labels of long names are, only on the word of `zone` itself: anybody can
+/// send what proves nothing.
 #[must_use]
-pub fn lasts(response: &Response) -> Duration {
+pub fn lasts(cut: Cut, zone: &Name, response: &Response) -> Duration {
+    let mut most = REMEMBERED;
+    if cut == Cut::Unproven {
+        let soa = words(zone, response).find_map(|record| match &record.data {
+            RData::SOA(soa) => Some(soa),
+            _ => None,
+        });
+        let denies = words(zone, response).any(|record| nsec(record).is_some() || nsec3(record).is_some());
+        let Some(soa) = soa.filter(|_| denies) else { return Duration::ZERO };
+        most = most.min(Duration::from_secs(soa.minimum.into()));
+    }
     let proven = response.answers.iter().chain(&response.authorities).filter(|record| record.proof == Proof::Secure);
     let ttl = proven.map(|record| record.ttl).min().unwrap_or(0);
-    Duration::from_secs(ttl.into()).min(REMEMBERED)
+    Duration::from_secs(ttl.into()).min(most)
 }
 
 /// A delegation without DS records, seen from above (RFC 5155 §8.9).
@@ -90,54 +109,7 @@ fn ds(record: &Record) -> Option<&DS> {
     }
 }
 
-/// The NSEC3 records of one zone that are hashed alike (RFC 5155 §8.2), so that a name is hashed once, however many there are.
-struct Hashed<'a>(Vec<(&'a Name, &'a NSEC3)>);
-
-impl<'a> Hashed<'a> {
-    fn of(words: impl Iterator<Item = &'a Record>) -> Self {
-        let mut all: Vec<_> = words.filter_map(|record| Some((&record.name, nsec3(record)?))).collect();
-        if let Some((_, first)) = all.first().copied() {
-            let way = |nsec3: &NSEC3| (nsec3.hash_algorithm(), nsec3.iterations(), nsec3.salt().to_vec());
-            all.retain(|(_, nsec3)| way(nsec3) == way(first));
-        }
-        Self(all)
-    }
-
-    fn hash(&self, name: &Name) -> Option<Vec<u8>> {
-        hashed(name, self.0.first()?.1)
-    }
-
-    fn matching(&self, hash: &[u8]) -> Option<&'a NSEC3> {
-        let of = |owner: &Name| owner.iter().next().is_some_and(|label| label.eq_ignore_ascii_case(hash));
-        self.0.iter().find(|(owner, _)| of(owner)).map(|(_, nsec3)| *nsec3)
-    }
-
-    /// Whether the delegation is there and has no DS records, or may be there unseen: some name above it is the closest that exists, and the next closer lies in
-    /// what is left out. A name at a cut is no such name: what is below it is another zone's (RFC 5155 §8.3, RFC 6840 §4.1).
-    fn proves_unsigned(&self, name: &Name, zone: &Name) -> bool {
-        let Some(hash) = self.hash(name) else { return false };
-        if let Some(nsec3) = self.matching(&hash) {
-            return unsigned_cut(nsec3.type_set());
-        }
-        let mut closer = hash;
-        let all = name.iter().count();
-        for labels in (zone.iter().count()..all).rev() {
-            let encloser = name.trim_to(labels);
-            let Some(hash) = self.hash(&encloser) else { return false };
-            let exists = match self.matching(&hash) {
-                Some(nsec3) => !nsec3.is_ancestor_delegation(),
-                None => encloser == *zone,
-            };
-            if exists {
-                return self.0.iter().any(|(owner, nsec3)| nsec3.opt_out() && spans(&closer, owner, nsec3));
-            }
-            closer = hash;
-        }
-        false
-    }
-}
-
-/// Cuts that are proven. Two generations: what is asked for moves to the young one; when that is full it becomes the old one.
+/// What is known of cuts. Two generations: what is asked for moves to the young one; when that is full it becomes the old one.
 #[derive(Debug, Default)]
 pub struct Cuts {
     young: HashMap<Name, (Cut, Instant)>,
@@ -153,9 +125,9 @@ impl Cuts {
         self.young.get(name).filter(|(_, until)| *until > now).map(|(cut, _)| *cut)
     }
 
-    /// Keeps what is proven for this long.
+    /// Keeps what was judged for this long.
     pub fn keep(&mut self, name: Name, cut: Cut, lasts: Duration, now: Instant) {
-        if cut != Cut::Unproven && !lasts.is_zero() {
+        if !lasts.is_zero() {
             self.old.remove(&name);
             self.insert(name, cut, now + lasts);
         }
@@ -270,12 +242,38 @@ mod tests {
         for mut proof in proofs {
             let both = |proof: &[Record]| {
                 let response = response(child, &[proof.to_vec()], &[proof.to_vec()]);
-                (judge(&name(child), &name("com."), &response), lasts(&response))
+                let cut = judge(&name(child), &name("com."), &response);
+                (cut, lasts(cut, &name("com."), &response))
             };
             assert_ne!(both(&proof).0, Cut::Unproven);
             assert_eq!(both(&proof).1, Duration::from_secs(300));
             proof.iter_mut().for_each(|record| record.proof = Proof::Insecure);
             assert_eq!(both(&proof), (Cut::Unproven, Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn a_label_that_is_no_cut_is_remembered_on_the_word_of_its_zone_only() {
+        let (asked, zone) = ("b.com.", "com.");
+        let lasting = |authorities: &[Vec<Record>]| {
+            let response = response(asked, &[], authorities);
+            let cut = judge(&name(asked), &name(zone), &response);
+            assert_eq!(cut, Cut::Unproven);
+            lasts(cut, &name(zone), &response).as_secs()
+        };
+        // As long as a denial is (RFC 2308 §5): the sample's SOA record says a second.
+        let (soa, plain) = (signed_soa(zone), nsec(asked, "c.com.", &[A], zone));
+        assert_eq!(lasting(&[plain.clone(), soa.clone()]), 1);
+        assert_eq!(lasting(&[nsec("a.com.", "x.b.com.", &[A], zone), soa.clone()]), 1, "it is empty");
+        assert_eq!(lasting(&[signed_nsec3_at(asked, zone, &[A]), soa.clone()]), 1);
+        for (authorities, why) in [
+            (&[plain.clone()][..], "no SOA record"),
+            (std::slice::from_ref(&soa), "no denial"),
+            (&[], "nothing"),
+            (&[nsec(asked, "c.com.", &[A], "b.com."), soa.clone()], "another zone's denial"),
+            (&[plain, signed_soa("b.com.")], "another zone's SOA record"),
+        ] {
+            assert_eq!(lasting(authorities), 0, "{why}");
         }
     }
 
@@ -311,8 +309,9 @@ mod tests {
         cuts.keep(of(0), Cut::Signed, Duration::from_secs(60), now);
         cuts.keep(of(1), Cut::Unproven, Duration::from_secs(60), now);
         cuts.keep(of(2), Cut::Unsigned, Duration::ZERO, now);
-        assert_eq!([0, 1, 2].map(|n| cuts.get(&of(n), after(59))), [Some(Cut::Signed), None, None]);
-        assert_eq!(cuts.get(&of(0), after(60)), None);
+        let known = [Some(Cut::Signed), Some(Cut::Unproven), None];
+        assert_eq!([0, 1, 2].map(|n| cuts.get(&of(n), after(59))), known);
+        assert_eq!([0, 1].map(|n| cuts.get(&of(n), after(60))), [None, None]);
         for n in 0..5 * MAX_CUTS {
             cuts.keep(of(n), Cut::Unsigned, Duration::from_secs(60), now);
             assert_eq!(cuts.get(&of(0), now), Some(Cut::Unsigned), "asked for all the time");

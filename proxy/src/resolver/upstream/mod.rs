@@ -3,22 +3,25 @@
 //! ```text
 //!   Upstream::find ─▶ cache ─▶ nameservers::Asking (hickory: UDP, TCP, validation of records) ─▶ response (pure): what there is of a name
 //!        ▲                            ▲                                        │                     ├─ expansion (pure): wildcards
-//!        │                            └─ DS records, from the root down ─ cuts (pure) ◀──────────────┘  unsigned, as it is claimed?
+//!        │                            └─ trust: DS records, from the root down ─ cuts (pure) ◀───────┘  unsigned, as it is claimed?
 //!        └──────────── and of what an alias leads to ──────────────────────────┘
 //! ```
 //!
 //! A look-up says whether what it found was validated: every record on the way from the name asked for, aliases included. What does not validate, though
-//! its zone is signed, fails (SERVFAIL to the MSA), and so does what nobody can tell.
+//! its zone is signed, fails (SERVFAIL to the MSA), and so does what nobody can tell, or what would take too many hashes to tell (`work`).
 
 mod cache;
 #[cfg(test)]
 mod cut_properties;
 mod cuts;
 mod expansion;
+mod hashed;
 mod nameservers;
 mod response;
 #[cfg(test)]
 mod samples;
+mod trust;
+mod work;
 
 use std::{
     net::SocketAddr,
@@ -42,9 +45,9 @@ use warren_config::{Dnssec, Resolver};
 
 use self::{
     cache::Cache,
-    cuts::Cut,
     nameservers::{Asking, address, look_at, say, server},
-    response::{Bogus, Here, Trust},
+    response::{Bogus, Here, Response},
+    work::Work,
 };
 use super::{
     answer::Found,
@@ -58,8 +61,8 @@ const DEADLINE: Duration = Duration::from_secs(8);
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// Aliases followed.
 const MAX_ALIASES: usize = 8;
-/// Labels of a name below which nobody looks for the end of trust: the reverse name of an IPv6 address has 34.
-const MAX_CUTS: usize = 40;
+/// Labels of a name that is looked up: the reverse name of an IPv6 address has 34. Each is a question, and may be hashed hundreds of times.
+const MAX_LABELS: usize = 40;
 /// What does not validate is said so often: a hostile domain must not fill the log.
 const SAY_BOGUS: Duration = Duration::from_secs(60);
 /// Top-level names that are never asked for (RFC 6761, RFC 7686): who runs a nameserver would learn of them, and could answer.
@@ -122,6 +125,10 @@ enum Unanswered {
     Bogus,
     #[error("an alias of an alias, and so on")]
     Aliases,
+    #[error("it has too many labels")]
+    Labels,
+    #[error("it would take too many hashes to validate")]
+    Hashes,
     #[error("it took too long")]
     Late,
 }
@@ -270,9 +277,10 @@ impl Upstream {
 
 impl Asking {
     async fn find(&self, name: &Name, kind: RecordType) -> Result<Answer, Unanswered> {
-        let mut response = self.ask(name, kind).await?;
+        let mut work = Work::default();
+        let mut response = self.asked(name, kind, &mut work).await?;
         let (mut here, trust) = response.first(kind)?;
-        let mut secure = self.is_secure(name, trust).await?;
+        let mut secure = self.is_secure(name, trust, &mut work).await?;
         let mut way = Vec::new();
         for _ in 0..=MAX_ALIASES {
             let alias = match here {
@@ -290,50 +298,24 @@ impl Asking {
             let next = match response.further(&target, kind) {
                 Some(next) => next,
                 None => {
-                    response = self.ask(&target, kind).await?;
+                    response = self.asked(&target, kind, &mut work).await?;
                     response.first(kind)?
                 }
             };
             here = next.0;
-            secure &= self.is_secure(&target, next.1).await?;
+            secure &= self.is_secure(&target, next.1, &mut work).await?;
         }
         Err(Unanswered::Aliases)
     }
 
-    /// Whether what was found at `name` is validated; an error if it is not, and ought to be.
-    async fn is_secure(&self, name: &Name, trust: Trust) -> Result<bool, Unanswered> {
-        match trust {
-            Trust::Secure => Ok(true),
-            Trust::Insecure => Ok(false),
-            Trust::Claimed => self.trust_ends_above(name).await.map(|()| false),
+    /// One question of a look-up, and what judging the answer costs.
+    async fn asked(&self, name: &Name, kind: RecordType, work: &mut Work) -> Result<Response, Unanswered> {
+        if name.iter().count() > MAX_LABELS {
+            return Err(Unanswered::Labels);
         }
-    }
-
-    /// Goes from the root down until trust ends; an error if it never does.
-    async fn trust_ends_above(&self, name: &Name) -> Result<(), Unanswered> {
-        let mut zone = Name::root();
-        for labels in 1..=name.iter().count().min(MAX_CUTS) {
-            let below = name.trim_to(labels);
-            match self.cut(&below, &zone).await? {
-                Cut::Signed => zone = below,
-                Cut::Unsigned => return Ok(()),
-                Cut::Unproven => {}
-            }
-        }
-        Err(Unanswered::Bogus)
-    }
-
-    /// What there is between `zone` and `name`, as was proven lately or is now.
-    async fn cut(&self, name: &Name, zone: &Name) -> Result<Cut, Unanswered> {
-        let cuts = || self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = cuts().get(name, Instant::now());
-        if let Some(cut) = known {
-            return Ok(cut);
-        }
-        let response = self.ask(name, RecordType::DS).await?;
-        let cut = cuts::judge(name, zone, &response);
-        cuts().keep(name.clone(), cut, cuts::lasts(&response), Instant::now());
-        Ok(cut)
+        let response = self.ask(name, kind).await?;
+        work.judging(&response)?;
+        Ok(response)
     }
 }
 

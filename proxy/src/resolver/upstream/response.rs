@@ -17,7 +17,10 @@ use hickory_proto::{
     rr::{Name, Record, RecordType},
 };
 
-use super::expansion::{ITERATIONS, nsec, nsec3, proven, proven_hashed, rrsig, word_of};
+use super::{
+    expansion::{ITERATIONS, nsec, nsec3, proven, proven_hashed, rrsig, word_of},
+    hashed::{Hashed, Proven},
+};
 
 /// A response, with the library's proofs in its records.
 #[derive(Debug, Clone)]
@@ -165,7 +168,14 @@ impl Response {
         if !(soas.all(theirs) && self.denying().all(theirs) && zone.zone_of(&self.asked) && self.answers.is_empty()) {
             return Err(Bogus);
         }
-        Ok(self.denying().filter_map(nsec3).all(|nsec3| nsec3.iterations() <= ITERATIONS))
+        let few = self.denying().filter_map(nsec3).all(|nsec3| nsec3.iterations() <= ITERATIONS);
+        Ok(few && !self.left_out(zone))
+    }
+
+    /// Whether an unsigned delegation could be where nothing is proven to be: what is denied then is not authenticated (RFC 5155 §9.2).
+    fn left_out(&self, zone: &Name) -> bool {
+        let hashed = Hashed::of(self.denying());
+        hashed.opts_out() && hashed.proves(&self.asked, zone) == Proven::LeftOut
     }
 }
 
@@ -192,7 +202,9 @@ fn here(records: Vec<Record>, kind: RecordType) -> Here {
 #[cfg(test)]
 mod tests {
     use super::{Trust::*, *};
-    use crate::resolver::upstream::samples::{name, record, signed, signed_nsec, signed_nsec3, signed_soa, soa};
+    use crate::resolver::upstream::samples::{
+        name, record, signed, signed_nsec, signed_nsec3, signed_nsec3_at, signed_soa, soa,
+    };
     use hickory_proto::rr::{
         RData,
         rdata::{A, CNAME},
@@ -295,6 +307,27 @@ mod tests {
                     assert_eq!(absent(ResponseCode::NXDomain, &proof), Err(Bogus), "{zone} with {soa}");
                 }
                 assert_eq!(absent(ResponseCode::NXDomain, &[theirs, own.clone()]), Err(Bogus), "{zone}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_be_left_out_is_not_proven_absent() {
+        let zone = "victim.com.";
+        let (encloser, closer) = ("mx.victim.com.", "_tcp.mx.victim.com.");
+        // All records of such a zone say that it leaves something out, those of names that are there, too.
+        let at = |owner: &str| signed_nsec3_at(owner, zone, &[RecordType::A]);
+        let left_out = |covered: &str, opt_out| signed_nsec3(covered, zone, 0, opt_out);
+        for code in [ResponseCode::NXDomain, ResponseCode::NoError] {
+            for (proof, trust, why) in [
+                (vec![at(encloser), left_out(closer, true)], Insecure, "there may be a delegation"),
+                (vec![at(encloser), left_out(closer, false)], Secure, "there is none"),
+                (vec![left_out("mx.victim.com.", true)], Insecure, "next to the zone itself"),
+                (vec![at("_25._tcp.mx.victim.com.")], Secure, "the name is there, and has no such records"),
+                (vec![at(encloser), left_out(closer, false), left_out("*.mx.victim.com.", true)], Secure, "a wildcard"),
+            ] {
+                let proof = [proof.concat(), signed_soa(zone)];
+                assert_eq!(absent(code, &proof), Ok(trust), "{code:?}, {why}");
             }
         }
     }
