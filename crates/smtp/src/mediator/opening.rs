@@ -268,6 +268,12 @@ impl Mx {
                 let security = wire.security();
                 Step::Answer(Ready { hello: Hello::new(name, Extensions::default(), security), security })
             }
+            // As if TLS had failed: STARTTLS is broken there, and whoever would do without it gets no 5xx for it. What is no matter of the protocol but a verdict is
+            // one in the clear, too.
+            Self::Helo(Wire::Secured { .. }) if leg.tls.allows_clear() && (500..550).contains(&reply.code) => {
+                *self = Self::Again(Wire::Clear);
+                Step::Redial
+            }
             Self::Ehlo(_) | Self::Helo(_) => Step::RejectHello,
             // Nothing was asked.
             Self::Greeted | Self::Handshake => {
