@@ -2,6 +2,7 @@
 //!
 //! Counting takes no lock, and no label takes a value from a peer: codes that are none of ours are `other`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -69,9 +70,11 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// So many sessions are open now.
-    pub fn sessions(&self, open: usize) {
-        self.sessions.store(open as u64, Ordering::Relaxed);
+    /// A session begins, and goes on until this is dropped.
+    #[must_use]
+    pub fn session(self: &Arc<Self>) -> Session {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        Session(Arc::clone(self))
     }
 
     /// A host connected.
@@ -155,13 +158,23 @@ impl Counts {
     }
 }
 
+/// A session that goes on. Each counts itself: of numbers that are told by those who come and go, a late one would stay.
+#[derive(Debug)]
+pub struct Session(Arc<Counts>);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 fn known(reply: &Reply) -> Option<u16> {
     Some(reply.code).filter(|code| CODES.contains(code))
 }
 
 /// Tells the counts.
 #[derive(Debug)]
-pub struct Told(pub std::sync::Arc<Counts>);
+pub struct Told(pub Arc<Counts>);
 
 impl Source for Told {
     async fn page(&self) -> Page {
@@ -173,6 +186,21 @@ impl Source for Told {
 mod tests {
     use super::*;
     use warren_metrics::{Format, outline, parse};
+
+    #[test]
+    fn sessions_that_come_and_go_together_are_all_counted() {
+        let counts = Arc::<Counts>::default();
+        let open = |counts: &Counts| counts.told().value("warren_receiver_sessions", &[]);
+        let stays = counts.session();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10_000).for_each(|_| drop(counts.session())));
+            }
+        });
+        assert_eq!(open(&counts), Some(1.0));
+        drop(stays);
+        assert_eq!(open(&counts), Some(0.0));
+    }
 
     #[test]
     fn what_is_told_is_what_is_documented() {

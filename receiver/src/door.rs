@@ -89,14 +89,12 @@ impl Door {
         let most_of_one = if ours { usize::MAX } else { settings.connections_per_address };
         match Guests::enter(&self.guests, client.ip(), settings.connections, most_of_one) {
             Ok(place) => {
-                let (counts, guests) = (Arc::clone(&self.house.counts), Arc::clone(&self.guests));
-                counts.connection(Welcome::Taken);
-                counts.sessions(guests.count());
+                self.house.counts.connection(Welcome::Taken);
+                let counted = self.house.counts.session();
                 let session = session::serve(stream, client, settings, self.house.clone(), self.draining.clone());
                 tokio::spawn(async move {
                     session.await;
-                    drop((place, open));
-                    counts.sessions(guests.count());
+                    drop((counted, place, open));
                 });
             }
             Err((how, reply)) => {
@@ -134,10 +132,6 @@ impl Guests {
         counts.all += 1;
         *counts.of.entry(who).or_default() += 1;
         Ok(Place { guests: Arc::clone(guests), who })
-    }
-
-    fn count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).all
     }
 }
 
@@ -186,7 +180,7 @@ mod tests {
         assert_eq!(refused("2001:db8::3"), (Welcome::TooManyOfAddress, "4.7.0".into()));
         let third = enter("::ffff:192.0.2.1").unwrap();
         assert_eq!(refused("192.0.2.2"), (Welcome::TooMany, "4.3.2".into()));
-        assert_eq!(guests.count(), 3);
+        assert_eq!(guests.0.lock().unwrap().all, 3);
         drop((first, second, third));
         let counts = guests.0.lock().unwrap();
         assert_eq!((counts.all, counts.of.len()), (0, 0));

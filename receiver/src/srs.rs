@@ -104,7 +104,8 @@ impl Srs {
 
     fn mac(&self, key: &Hmac<Sha256>, rest: &str, domain: &Domain) -> String {
         let mut mac = key.clone();
-        mac.update(rest.to_lowercase().as_bytes());
+        // ASCII only: hosts on the way change the case of that, and other letters have look-alikes among it.
+        mac.update(rest.to_ascii_lowercase().as_bytes());
         mac.update(b"@");
         mac.update(domain.to_lowercase().as_bytes());
         let bytes = mac.finalize().into_bytes();
@@ -211,6 +212,9 @@ mod tests {
         assert_eq!(reverse(&good, 20_022), Err(SrsError::Expired));
         assert_eq!(reverse(&good, 19_990), Err(SrsError::Expired));
         assert_eq!(reverse(&good.replace("=a@", "=b@"), 20_000), Err(SrsError::Forged));
+        // U+212A, the sign of the kelvin, is a `k` in lower case.
+        let kelvin = forward("kate@x.example", 20_000).replace("=kate@", "=\u{212a}ate@");
+        assert_eq!(reverse(&kelvin, 20_000), Err(SrsError::Forged));
         assert_eq!(reverse(&good.replace("us.example", "them.example"), 20_000), Err(SrsError::Forged));
         assert_eq!(reverse("SRS0=AAAAAAAA=AA=x.example=a@us.example", 0), Err(SrsError::Forged));
         assert_eq!(reverse("SRS0==AA=x.example=a@us.example", 0), Err(SrsError::Forged));

@@ -99,7 +99,7 @@ impl<'a> Session<'a> {
             return Err(Reply::new(530, (5, 7, 0), "authentication required"));
         };
         let accounts = &self.settings.accounts;
-        let Some(addresses) = accounts.get(login).or_else(|| accounts.get(&login.to_lowercase())) else {
+        let Some(addresses) = accounts.get(login).or_else(|| accounts.get(&login.to_ascii_lowercase())) else {
             return Err(Reply::new(550, (5, 7, 1), "this account may not send"));
         };
         let own = OwnAddresses::new(addresses);

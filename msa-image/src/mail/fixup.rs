@@ -23,7 +23,8 @@ impl OwnAddresses {
         )
     }
 
-    /// May the account write as this address? Case makes no difference: no two accounts of a tenant differ by case alone.
+    /// May the account write as this address? The case of ASCII letters makes no difference: no two accounts of a tenant differ by that alone. Of others it does
+    /// in local parts (RFC 6532 has no folding), where the sign of the kelvin would pass for a `k`.
     #[must_use]
     pub fn has(&self, mailbox: &Mailbox) -> bool {
         self.0.contains(&key(mailbox))
@@ -31,7 +32,7 @@ impl OwnAddresses {
 }
 
 fn key(mailbox: &Mailbox) -> String {
-    mailbox.to_string().to_lowercase()
+    mailbox.to_key().to_ascii_lowercase()
 }
 
 /// Why the header of a submitted message is refused: `550 5.7.1`.
@@ -133,6 +134,9 @@ mod tests {
         let own = OwnAddresses::new(&["alice@acme.example".to_owned(), "sales@acme.example".to_owned()]);
         let check = |fields: &str| check_authors(&header(fields), &own);
         assert_eq!(check("From: Alice@ACME.example, sales@acme.example\r\n"), Ok(()));
+        let kate = OwnAddresses::new(&["kate@acme.example".to_owned()]);
+        let may = |address: &str| kate.has(&address.parse().unwrap());
+        assert_eq!(["KATE@Acme.example", "\u{212a}ate@acme.example"].map(may), [true, false]);
         assert_eq!(check("Subject: no author: one is added\r\n"), Ok(()));
         assert!(matches!(
             check("From: alice@acme.example\r\nSender: ceo@acme.example\r\n"),
