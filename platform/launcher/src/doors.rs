@@ -1,7 +1,7 @@
 //! Sockets made in a cell, for others to hold.
 //!
 //! ```text
-//!   first holder ◀── exit, questions ── made once, kept here with the cell ── the same sockets ──▶ its successor
+//!   first holder ◀── exit; questions by UDP and TCP ── made once, kept here with the cell ── the same sockets ──▶ its successor
 //! ```
 //!
 //! A door outlives its holder: whoever dials while there is none waits in its backlog, and whoever holds it next takes him in. An old holder that hangs and still
@@ -21,6 +21,8 @@ use rustix::net::{
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_thread_name_spaces};
 use warren_launcher_api::Role;
 
+use crate::parcel::Parcel;
+
 /// Connections that wait for the proxy, per cell. A tenant can fill it, so it is small; its MSA waits and tries again.
 const EXIT_BACKLOG: i32 = 32;
 /// TCP questions that wait for the resolver, per cell.
@@ -37,23 +39,23 @@ pub fn in_cell<T>(pidfd: &OwnedFd, home: &OwnedFd, task: impl FnOnce() -> io::Re
     result
 }
 
-/// The sockets of a cell that are made once. Two descriptors for each cell, so the TCP door of the resolver is not among them: few questions
-/// come by TCP, and with it 5,000 cells would need more than the customary limit of 20,000.
+/// The sockets of a cell that are made once. Two descriptors for each cell: with a third 5,000 cells would need more than the customary limit of 20,000.
 #[derive(Default)]
 pub struct Kept {
     exit: Option<OwnedFd>,
-    questions: Option<OwnedFd>,
+    /// By UDP, then by TCP.
+    questions: Option<Parcel>,
 }
 
 impl Kept {
     /// The door that `role` holds; call it in the cell.
     ///
-    /// With SO_REUSEPORT, so that a door can be made although somebody still has one of the same address: one that an earlier launcher made, or the resolver's
-    /// TCP door. The tenant cannot join in: the kernel asks for the same user, and for a capability to bind these ports at all.
+    /// With SO_REUSEPORT, so that a door can be made although somebody still has one of the same address that an earlier launcher made. The tenant cannot
+    /// join in: the kernel asks for the same user, and for a capability to bind these ports at all.
     pub fn door(&mut self, role: Role) -> io::Result<Vec<OwnedFd>> {
         match role {
             Role::Proxy => Ok(vec![again(&mut self.exit, exit)?]),
-            Role::Resolver => Ok(vec![again(&mut self.questions, questions)?, questions_by_tcp()?]),
+            Role::Resolver => together(&mut self.questions, [questions, questions_by_tcp]),
             Role::Platform => Ok(Vec::new()),
         }
     }
@@ -65,6 +67,31 @@ fn again(kept: &mut Option<OwnedFd>, make: impl FnOnce() -> io::Result<OwnedFd>)
         Some(socket) if is_open(socket) => socket.try_clone(),
         _ => kept.insert(make()?).try_clone(),
     }
+}
+
+/// The same of several that are kept together.
+fn together<const N: usize>(
+    kept: &mut Option<Parcel>,
+    make: [fn() -> io::Result<OwnedFd>; N],
+) -> io::Result<Vec<OwnedFd>> {
+    let mut known = match kept {
+        Some(parcel) => parcel.open()?,
+        None => Vec::new(),
+    }
+    .into_iter();
+    let mut news = false;
+    let mut good = |make: fn() -> io::Result<OwnedFd>| match known.next().filter(is_open) {
+        Some(socket) => Ok(socket),
+        None => {
+            news = true;
+            make()
+        }
+    };
+    let sockets = make.into_iter().map(&mut good).collect::<io::Result<Vec<_>>>()?;
+    if news {
+        *kept = Some(Parcel::of(&sockets)?);
+    }
+    Ok(sockets)
 }
 
 /// Whether it still takes whoever comes: a stream listens, datagrams come from anybody.
@@ -165,5 +192,19 @@ mod tests {
             assert_ne!(number(&first), number(&other));
             assert_eq!(number(&other), number(again(&mut kept, make).unwrap()));
         }
+    }
+
+    #[test]
+    fn of_those_that_are_kept_together_each_is_unless_a_holder_has_spoilt_it() {
+        let make = [datagrams as fn() -> io::Result<OwnedFd>, listener];
+        let numbers = |sockets: &[OwnedFd]| sockets.iter().map(number).collect::<Vec<_>>();
+        let mut kept = None;
+        let first = together(&mut kept, make).unwrap();
+        let same = numbers(&first);
+        assert_eq!(numbers(&together(&mut kept, make).unwrap()), same);
+        shutdown(&first[1], Shutdown::Both).unwrap();
+        let other = numbers(&together(&mut kept, make).unwrap());
+        assert_eq!((other[0] == same[0], other[1] == same[1]), (true, false));
+        assert_eq!(numbers(&together(&mut kept, make).unwrap()), other);
     }
 }

@@ -33,6 +33,7 @@ mod image;
 mod launcher;
 mod layout;
 mod maker;
+mod parcel;
 mod process;
 mod record;
 mod sys;

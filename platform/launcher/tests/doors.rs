@@ -136,11 +136,17 @@ fn who_dials_while_nobody_holds_the_door_is_taken_in_by_the_next_holder() {
     let (resolver, first) = hold(&node, Role::Resolver, acme.cell);
     drop((first, resolver));
     talk.say("ask mx?");
-    let (_resolver, next) = hold(&node, Role::Resolver, acme.cell);
+    let (resolver, next) = hold(&node, Role::Resolver, acme.cell);
     let udp = UdpSocket::from(next.sockets.into_iter().next().unwrap());
     let (_, from) = udp.recv_from(&mut [0; 10]).unwrap();
     udp.send_to(b"10 mx", from).unwrap();
     assert_eq!(talk.line(), "10 mx from 127.0.0.53:53");
+    drop((udp, resolver));
+    talk.say("dial 127.0.0.53:53");
+    let (_resolver, next) = hold(&node, Role::Resolver, acme.cell);
+    let tcp = TcpListener::from(next.sockets.into_iter().nth(1).unwrap());
+    writeln!(tcp.accept().unwrap().0, "10 mx by tcp").unwrap();
+    assert_eq!(talk.line(), "10 mx by tcp");
     node.stop();
 }
 
