@@ -205,12 +205,8 @@ impl Bundle {
         self.push(frame.whole, frame.count);
     }
 
-    /// Moves all of `other` behind these, and keeps its place for as much again.
+    /// Moves all of `other` behind these, and keeps its place for as much again: who fills it has it at hand.
     pub(crate) fn append(&mut self, other: &mut Self) {
-        if self.is_empty() {
-            std::mem::swap(self, other);
-            return;
-        }
         self.bytes.extend_from_slice(&other.bytes);
         self.records += other.records;
         other.clear();
@@ -231,6 +227,11 @@ impl Bundle {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.records = 0;
+    }
+
+    /// The place that there is, in bytes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Gives back what a burst took.
@@ -302,6 +303,14 @@ mod tests {
         let mut rest = all.clone();
         rest.drop_front(3 * one, 3);
         assert_eq!(ends(&rest), ends(&all)[3..]);
+    }
+
+    #[test]
+    fn whoever_fills_a_bundle_keeps_its_place() {
+        let (mut pending, mut filled) = (Bundle::default(), many(100));
+        let (place, all) = (filled.capacity(), ends(&filled));
+        pending.append(&mut filled);
+        assert_eq!((ends(&pending), filled.len(), filled.capacity()), (all, 0, place));
     }
 
     #[test]

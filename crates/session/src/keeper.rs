@@ -276,6 +276,7 @@ impl Keeper {
             (Ok(_), Doing::Pending { batch, .. }) => {
                 self.recovered();
                 self.stats.send_modify(|stats| stats.stored += batch.records());
+                self.use_again(batch);
             }
             (Ok(_), Doing::Spooled(loaded, count)) => {
                 self.recovered();
@@ -300,6 +301,15 @@ impl Keeper {
                     self.pause = Some((Instant::now() + SCHEMA_PAUSE, SCHEMA_PAUSE));
                 }
             }
+        }
+    }
+
+    /// What comes next lies where this lay.
+    fn use_again(&mut self, batch: Arc<Bundle>) {
+        if let (true, Ok(mut batch)) = (self.pending.capacity() == 0, Arc::try_unwrap(batch)) {
+            batch.clear();
+            batch.shrink_to(LEAN);
+            self.pending = batch;
         }
     }
 
