@@ -58,6 +58,10 @@ pub const SLOTS: u32 = 4;
 /// 5321, section 4.5.3.2), people for less.
 pub const START_DEADLINE: Duration = Duration::from_secs(30);
 
+/// `[submission] remember_passwords`: mail programs log in for every mail, and look at their folders every few minutes. For that long the
+/// platform's memory holds what a right password can be guessed with more cheaply than with the hash in the file.
+pub const REMEMBER_PASSWORDS: Duration = Duration::from_secs(5 * 60);
+
 /// `[limits] message_size`: large providers take 25 MB of attachments, which base64 and headers make 35 MB; a margin on
 /// top.
 pub const MESSAGE_SIZE: u64 = 50 << 20;

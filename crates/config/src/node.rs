@@ -29,6 +29,8 @@ pub struct Node {
     pub resolver: Resolver,
     /// Waking and sleeping.
     pub fleet: Fleet,
+    /// How mail users log in.
+    pub submission: Submission,
     /// Bounds for messages, clients and containers.
     pub limits: Limits,
     /// When deferred mail is tried again.
@@ -105,6 +107,13 @@ pub struct Fleet {
     pub slots: u32,
     /// How long a client waits for a container.
     pub start_deadline: Duration,
+}
+
+/// `[submission]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    /// How long a password that a full check found right is taken for right without another; zero: each time anew.
+    pub remember_passwords: Duration,
 }
 
 /// `[limits]`

@@ -13,7 +13,7 @@ use crate::defaults;
 use crate::egress_file::{EgressFile, egress};
 use crate::node::{
     CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Metrics, Node, Paths, Proxy, Rates, Resolver, Retry,
-    TlsPolicy, Users,
+    Submission, TlsPolicy, Users,
 };
 use crate::problem::Problems;
 use crate::standalone::StandaloneFile;
@@ -40,6 +40,8 @@ struct NodeFile {
     resolver: ResolverFile,
     #[serde(default)]
     fleet: FleetFile,
+    #[serde(default)]
+    submission: SubmissionFile,
     #[serde(default)]
     limits: LimitsFile,
     #[serde(default)]
@@ -93,6 +95,12 @@ struct FleetFile {
     idle: Value,
     slots: Number,
     start_deadline: Value,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct SubmissionFile {
+    remember_passwords: Value,
 }
 
 #[derive(Deserialize, Default)]
@@ -188,6 +196,15 @@ fn node(mut check: Checker, raw: NodeFile) -> Result<Node, Problems> {
                 raw.fleet.start_deadline.as_ref(),
                 defaults::START_DEADLINE,
                 SECOND,
+                HOUR,
+            ),
+        },
+        submission: Submission {
+            remember_passwords: bounded(
+                &mut check,
+                raw.submission.remember_passwords.as_ref(),
+                defaults::REMEMBER_PASSWORDS,
+                Duration::ZERO,
                 HOUR,
             ),
         },

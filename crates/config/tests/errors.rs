@@ -82,6 +82,8 @@ trust_anchors = "/etc/warren/anchors"
 idle = "2s"
 slots = 0
 start_deadline = "5s"
+[submission]
+remember_passwords = "0s"
 [limits]
 message_size = "10M"
 recipients = 100

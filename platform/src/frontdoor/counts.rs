@@ -18,8 +18,10 @@ pub enum Welcome {
 /// How an attempt to authenticate ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
-    /// 235.
+    /// 235, after a full check.
     Right,
+    /// 235, after a full check some minutes ago.
+    Remembered,
     /// 535.
     Wrong,
     /// 454: too many failures before.
@@ -48,7 +50,8 @@ pub enum Submission {
 }
 
 const WELCOMES: [Welcome; 4] = [Welcome::Taken, Welcome::Address, Welcome::Full, Welcome::Failures];
-const ATTEMPTS: [Attempt; 5] = [Attempt::Right, Attempt::Wrong, Attempt::Cut, Attempt::Suspended, Attempt::Busy];
+const ATTEMPTS: [Attempt; 6] =
+    [Attempt::Right, Attempt::Remembered, Attempt::Wrong, Attempt::Cut, Attempt::Suspended, Attempt::Busy];
 const SUBMISSIONS: [Submission; 6] = [
     Submission::Accepted,
     Submission::Sender,
@@ -104,6 +107,7 @@ impl Counts {
         for (how, count) in self.attempts.iter() {
             let word = match how {
                 Attempt::Right => "right",
+                Attempt::Remembered => "remembered",
                 Attempt::Wrong => "wrong",
                 Attempt::Cut => "too_many_failures",
                 Attempt::Suspended => "suspended",

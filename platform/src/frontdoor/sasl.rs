@@ -4,6 +4,9 @@
 //! beyond [`MAX_FIELD`]. Only base64 that is none is called malformed.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use zeroize::Zeroizing;
+
+use super::passwords::Password;
 
 /// Longest login and longest password, in bytes.
 pub const MAX_FIELD: usize = 255;
@@ -21,7 +24,7 @@ pub struct Credentials {
     /// As given: `alice@acme.example`.
     pub login: String,
     /// As given.
-    pub password: Vec<u8>,
+    pub password: Password,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -78,7 +81,7 @@ impl Exchange {
         if base64.len() > MAX_RESPONSE {
             return Next::Refuse;
         }
-        let Ok(bytes) = STANDARD.decode(base64) else { return Next::Malformed };
+        let Ok(bytes) = STANDARD.decode(base64).map(Zeroizing::new) else { return Next::Malformed };
         match self {
             Exchange::Plain => plain(&bytes).map_or(Next::Refuse, Next::Verify),
             Exchange::LoginName => Next::Challenge(ASK_PASSWORD, Exchange::LoginPassword { login: login(&bytes) }),
@@ -106,9 +109,9 @@ fn login(bytes: &[u8]) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
-fn password(bytes: &[u8]) -> Option<Vec<u8>> {
+fn password(bytes: &[u8]) -> Option<Password> {
     let fits = (1..=MAX_FIELD).contains(&bytes.len()) && !bytes.contains(&0);
-    fits.then(|| bytes.to_vec())
+    fits.then(|| bytes.to_vec().into())
 }
 
 #[cfg(test)]
@@ -120,7 +123,7 @@ mod tests {
     }
 
     fn alice(password: &str) -> Next {
-        Next::Verify(Credentials { login: "alice@acme.example".into(), password: password.into() })
+        Next::Verify(Credentials { login: "alice@acme.example".into(), password: password.as_bytes().to_vec().into() })
     }
 
     #[test]

@@ -34,8 +34,9 @@ use super::{
     admission::Place,
     counts::Attempt,
     hand_over::{Client, hand_over},
+    passwords::{Claim, Party, Password, Verified},
     sasl::{Credentials, Exchange, Next},
-    throttle::Verdict,
+    throttle::{self, Verdict},
 };
 
 /// How long a client may take for its next command (RFC 5321 §4.5.3.2.7).
@@ -231,16 +232,14 @@ impl<W: Wake> Session<W> {
                 server.reply(Reply::new(501, (5, 5, 2), "that is not base64"));
                 return None;
             }
-            Next::Refuse => Credentials { login: String::new(), password: Vec::new() },
+            Next::Refuse => Credentials { login: String::new(), password: Password::default() },
             Next::Verify(credentials) => credentials,
         };
         let verified = self.verify(credentials).await;
-        self.door.counts.attempt(match &verified {
-            Ok(_) => Attempt::Right,
-            Err((attempt, _)) => *attempt,
-        });
+        let (Ok((attempt, _)) | Err((attempt, _))) = &verified;
+        self.door.counts.attempt(*attempt);
         match verified {
-            Ok(identity) => {
+            Ok((_, identity)) => {
                 tracing::info!(session = %self.id, client = %self.client, tenant = %identity.tenant, login = %identity.login, "authenticated");
                 self.place.known();
                 server.accept();
@@ -261,7 +260,7 @@ impl<W: Wake> Session<W> {
     }
 
     /// Whom the credentials name. Every refusal of a password reads the same, whatever the reason.
-    async fn verify(&self, credentials: Credentials) -> Result<Identity, (Attempt, Reply)> {
+    async fn verify(&self, credentials: Credentials) -> Result<(Attempt, Identity), (Attempt, Reply)> {
         let Credentials { login, password } = credentials;
         let from = self.client.ip();
         let verdict = self.door.throttle().judge(from, &login, Instant::now());
@@ -276,18 +275,18 @@ impl<W: Wake> Session<W> {
         let book = self.door.book();
         let found = book.directory.login(&login);
         let domain = login.rsplit_once('@').map_or("", |(_, domain)| domain);
-        let neighbour = book.directory.by_domain(domain).and_then(|tenant| tenant.accounts.values().next());
-        let verified = self
-            .door
-            .verifier
-            .verify(
-                password,
-                found.map(|found| found.account.password.as_str()),
-                neighbour.map(|account| account.password.as_str()),
-            )
-            .await;
+        let tenant = book.directory.by_domain(domain);
+        let neighbour = tenant.and_then(|tenant| tenant.accounts.values().next());
+        let claim = Claim {
+            login: &login,
+            hash: found.map(|found| found.account.password.as_str()),
+            neighbour: neighbour.map(|account| account.password.as_str()),
+            party: &Party { tenant: tenant.map(|tenant| tenant.name.clone()), network: throttle::network(from) },
+        };
+        let remember = book.node.submission.remember_passwords;
+        let verified = self.door.verifier.verify(claim, password, remember).await;
         match (verified, found) {
-            (Ok(true), Some(found)) => {
+            (Ok(right @ (Verified::Right | Verified::Remembered)), Some(found)) => {
                 self.door.throttle().worked(from, &login, Instant::now());
                 if self.door.wake.is_suspended(&found.tenant.name) {
                     tracing::info!(session = %self.id, client = %self.client, tenant = %found.tenant.name, login, "refused: the tenant is suspended");
@@ -298,11 +297,12 @@ impl<W: Wake> Session<W> {
                 }
                 let addresses = found.tenant.sender_addresses(found.name);
                 let (tenant, account) = (found.tenant.name.clone(), found.name.to_owned());
-                Ok(Identity { tenant, account, login: login.to_ascii_lowercase(), addresses })
+                let attempt = if right == Verified::Right { Attempt::Right } else { Attempt::Remembered };
+                Ok((attempt, Identity { tenant, account, login: login.to_ascii_lowercase(), addresses }))
             }
             (Ok(_), _) => {
                 self.door.throttle().failed(from, &login, Instant::now());
-                let tenant = book.directory.by_domain(domain).map_or("", |tenant| tenant.name.as_str());
+                let tenant = tenant.map_or("", |tenant| tenant.name.as_str());
                 tracing::info!(session = %self.id, client = %self.client, tenant, login, "authentication failed");
                 Err((Attempt::Wrong, Reply::new(535, (5, 7, 8), "authentication failed")))
             }

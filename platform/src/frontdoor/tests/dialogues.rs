@@ -2,6 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use warren_control::CellId;
+use warren_metrics::Page;
 
 use super::rig::{Deed, Rig, plain};
 
@@ -127,6 +128,22 @@ async fn a_wrong_password_and_an_unknown_user_read_the_same() {
     }
     assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
     assert!(rig.fleet.seen.lock().unwrap().asked.is_empty(), "nobody was woken");
+}
+
+#[tokio::test]
+async fn a_right_password_is_remembered_and_a_wrong_one_is_as_wrong_as_before() {
+    let rig = Rig::new("").await;
+    rig.alice().await;
+    let mut client = rig.secured().await;
+    assert_eq!(client.say(&plain("alice@acme.example", "wrong")).await, "535 5.7.8");
+    // Logins read the same in any letters.
+    assert_eq!(client.say(&plain("Alice@ACME.example", "secret")).await, "235 2.7.0");
+    let mut page = Page::default();
+    rig.door.counts.tell(&mut page);
+    for (result, count) in [("right", 1.0), ("remembered", 1.0), ("wrong", 1.0)] {
+        let name = "warren_frontdoor_authentications_total";
+        assert_eq!(page.value(name, &[("result", result)]), Some(count), "{result}");
+    }
 }
 
 #[tokio::test]
