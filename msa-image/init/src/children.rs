@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,19 +40,22 @@ impl Children {
         Ok(children)
     }
 
-    /// Starts a program; what is returned gives its end. Must be called on the runtime's one thread: there, nobody reaps in between.
-    pub fn start(&self, command: &mut Command) -> io::Result<oneshot::Receiver<Ended>> {
-        self.start_known(command).map(|(_, ended)| ended)
-    }
-
-    /// The same, with its pid.
-    pub fn start_known(&self, command: &mut Command) -> io::Result<(Pid, oneshot::Receiver<Ended>)> {
+    /// Starts a program: its pid, and what gives its end. Must be called on the runtime's one thread: there, nobody reaps in between.
+    pub fn start(&self, command: &mut Command) -> io::Result<(Pid, oneshot::Receiver<Ended>)> {
         let child = command.spawn()?;
         let pid = Pid::from_raw(child.id().cast_signed());
         let (sender, receiver) = oneshot::channel();
         self.awaited().insert(pid, sender);
         self.alone.send_replace(false);
         Ok((pid, receiver))
+    }
+
+    /// Kills one of those that were started, if it has not been reaped.
+    pub fn kill(&self, pid: Pid) {
+        if self.awaited().contains_key(&pid) {
+            // Nobody reaps in between, so it is that process still.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
     }
 
     /// Returns when no process is left.
@@ -97,10 +101,13 @@ pub(crate) mod tests {
         let _alone = ONE_AT_A_TIME.lock().await;
         let children = Children::watch().unwrap();
         children.all_gone().await;
-        let seven = children.start(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap();
-        let killed = children.start(Command::new("/bin/sh").args(["-c", "kill -KILL $$"])).unwrap();
+        let (_, seven) = children.start(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap();
+        let (_, killed) = children.start(Command::new("/bin/sh").args(["-c", "kill -KILL $$"])).unwrap();
         assert_eq!(seven.await.unwrap(), Ok(7));
         assert_eq!(killed.await.unwrap(), Err("killed by SIGKILL".to_owned()));
+        let (endless, ended) = children.start(Command::new("/bin/sleep").arg("1000")).unwrap();
+        children.kill(endless);
+        assert_eq!(ended.await.unwrap(), Err("killed by SIGKILL".to_owned()));
         children.all_gone().await;
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -49,7 +50,7 @@ pub async fn configure(settings: &Settings, children: &Children, control: &Contr
     command.envs(environment(settings));
     let (rights, input) = io::pipe()?;
     command.stdin(rights);
-    let (ended, output) = start(command, children)?;
+    let (hook, ended, output) = start(command, children)?;
     let rights = rights_of(&settings.accounts);
     let mut input = pipe::Sender::from_owned_fd(input.into())?;
     let told = async {
@@ -61,7 +62,7 @@ pub async fn configure(settings: &Settings, children: &Children, control: &Contr
         let ((), (), ended) = tokio::join!(told, each_line(output, |line| log(control, line)), ended);
         ended
     };
-    succeed("configure", timeout(HOOK_TIME, run).await)
+    succeed("configure", hook, children, timeout(HOOK_TIME, run).await)
 }
 
 /// `/warren/reload`, if the image has it: the configuration has changed.
@@ -69,23 +70,23 @@ pub async fn reload(children: &Children, control: &Control) -> io::Result<()> {
     if !Path::new(HOOKS).join("reload").exists() {
         return Ok(());
     }
-    let (ended, output) = start(hook("reload"), children)?;
+    let (hook, ended, output) = start(hook("reload"), children)?;
     let run = async { tokio::join!(each_line(output, |line| log(control, line)), ended).1 };
-    succeed("reload", timeout(HOOK_TIME, run).await)
+    succeed("reload", hook, children, timeout(HOOK_TIME, run).await)
 }
 
 /// `/warren/queue`: a line for each message, `now` or unix milliseconds.
 pub async fn queue(children: &Children) -> io::Result<Waiting> {
     let mut waiting = Waiting::default();
-    let (ended, output) = start(hook("queue"), children)?;
+    let (hook, ended, output) = start(hook("queue"), children)?;
     let run = async { tokio::join!(each_line(output, |line| waiting.add(line)), ended).1 };
-    succeed("queue", timeout(HOOK_TIME, run).await)?;
+    succeed("queue", hook, children, timeout(HOOK_TIME, run).await)?;
     Ok(waiting)
 }
 
 /// `/warren/run`: the mail program. What it prints is logged; what is returned gives its end.
 pub fn run(children: &Children, control: &Control) -> io::Result<oneshot::Receiver<Ended>> {
-    let (ended, output) = start(hook("run"), children)?;
+    let (_, ended, output) = start(hook("run"), children)?;
     let control = control.clone();
     tokio::spawn(async move { each_line(output, |line| log(&control, line)).await });
     Ok(ended)
@@ -98,24 +99,30 @@ fn hook(name: &str) -> Command {
     command
 }
 
-fn start(mut command: Command, children: &Children) -> io::Result<(oneshot::Receiver<Ended>, pipe::Receiver)> {
+type Started = (Pid, oneshot::Receiver<Ended>, pipe::Receiver);
+
+fn start(mut command: Command, children: &Children) -> io::Result<Started> {
     let (output, printed) = io::pipe()?;
     command.stderr(printed.try_clone()?).stdout(printed);
-    let ended = children
+    let (pid, ended) = children
         .start(&mut command)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", command.get_program().display())))?;
-    Ok((ended, pipe::Receiver::from_owned_fd(output.into())?))
+    Ok((pid, ended, pipe::Receiver::from_owned_fd(output.into())?))
 }
 
 type Run = Result<Result<Ended, oneshot::error::RecvError>, tokio::time::error::Elapsed>;
 
-fn succeed(name: &str, run: Run) -> io::Result<()> {
+fn succeed(name: &str, hook: Pid, children: &Children, run: Run) -> io::Result<()> {
     let how = match run {
         Ok(Ok(Ok(0))) => return Ok(()),
         Ok(Ok(Ok(code))) => format!("exit status {code}"),
         Ok(Ok(Err(signal))) => signal,
         Ok(Err(_)) => "lost".to_owned(),
-        Err(_) => format!("not done after {} s", HOOK_TIME.as_secs()),
+        Err(_) => {
+            // Or those of every try would stay.
+            children.kill(hook);
+            format!("not done after {} s", HOOK_TIME.as_secs())
+        }
     };
     Err(io::Error::other(format!("{HOOKS}/{name} failed: {how}")))
 }

@@ -6,7 +6,8 @@
 //!                        exit 0 ◀── Sleeping ◀── next-due ◀── all ended ◀─────┘
 //! ```
 //!
-//! While the program runs, `next-due` says "now": after a crash the tenant is woken once, and its queue is looked at.
+//! While the program runs, `next-due` says "now": after a crash the tenant is woken once, and its queue is looked at. Settings that change
+//! meanwhile are told to the hooks; while these cannot run, the program goes on with what it had (`overdue`).
 
 use std::io;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::children::{Children, Ended};
 use crate::freeze;
 use crate::gate;
 use crate::hooks::{self, Waiting};
+use crate::overdue::Overdue;
 use crate::programs;
 use crate::traffic::Traffic;
 
@@ -92,6 +94,7 @@ async fn serve(control: &Control, children: &Children, program: &mut oneshot::Re
     let programs = programs::serve(control.clone(), children.clone());
     let mut quiet_since = Instant::now();
     let mut looked = None;
+    let mut overdue = Overdue::default();
     loop {
         let idle = settings.borrow().as_ref().map_or(START, |settings| Duration::from_millis(settings.idle_ms));
         let changed = tokio::select! {
@@ -101,11 +104,12 @@ async fn serve(control: &Control, children: &Children, program: &mut oneshot::Re
             () = sleep((idle / 4).clamp(Duration::from_millis(20), Duration::from_secs(1))) => false,
         };
         if changed {
+            overdue.changed(Instant::now());
+        }
+        if overdue.is_due(Instant::now()) {
             let new = settings.borrow_and_update().clone();
-            if let Some(new) = new {
-                hooks::configure(&new, children, control).await?;
-                hooks::reload(children, control).await?;
-            }
+            let done = put_into_force(new.as_deref(), children, control).await;
+            told(done, &mut overdue, control);
         }
         let quiet = Traffic::now()?.is_quiet() && programs::running(&programs) == 0;
         if !quiet {
@@ -131,6 +135,23 @@ async fn serve(control: &Control, children: &Children, program: &mut oneshot::Re
             }
             quiet_since = Instant::now();
         }
+    }
+}
+
+async fn put_into_force(new: Option<&Settings>, children: &Children, control: &Control) -> io::Result<()> {
+    let Some(new) = new else { return Ok(()) };
+    hooks::configure(new, children, control).await?;
+    hooks::reload(children, control).await
+}
+
+fn told(done: io::Result<()>, overdue: &mut Overdue, control: &Control) {
+    match done {
+        Ok(()) if overdue.succeeded() => control.log(Level::Info, "the new settings are in force"),
+        Ok(()) => {}
+        Err(error) if overdue.failed(Instant::now()) => {
+            control.log(Level::Warn, format!("the new settings are not in force, and are tried again: {error}"));
+        }
+        Err(_) => {}
     }
 }
 

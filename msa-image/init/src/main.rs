@@ -20,6 +20,7 @@ mod gate;
 mod hooks;
 mod life;
 mod milter;
+mod overdue;
 mod programs;
 mod room;
 mod traffic;

@@ -61,7 +61,7 @@ async fn run(args: &[String], children: &Children) -> Outcome {
     let started = std::io::pipe().and_then(|(output, printed)| {
         command.stderr(printed.try_clone()?).stdout(printed);
         let output = pipe::Receiver::from_owned_fd(output.into())?;
-        Ok((children.start_known(&mut command)?, output))
+        Ok((children.start(&mut command)?, output))
     });
     // The writing end is the program's alone, or its output would not end.
     drop(command);
