@@ -86,8 +86,9 @@ impl Performer {
 
     /// While the launcher is away, nothing is told.
     pub(super) fn ask_launcher(&mut self, reply: oneshot::Sender<Status>) {
-        if self.link.is_some() {
-            let tag = self.pending.tag(About::Status(reply));
+        if self.link.is_some()
+            && let Some(tag) = self.pending.ask_status(reply)
+        {
             self.request(Request::Status { tag });
         }
     }
@@ -198,8 +199,10 @@ impl Performer {
                 }
             }
             Said::Status { tag, status } => {
-                if let Some(About::Status(reply)) = self.pending.take(tag) {
-                    let _ = reply.send(status);
+                if let Some(About::Status(waiting)) = self.pending.take(tag) {
+                    for reply in waiting {
+                        let _ = reply.send(status.clone());
+                    }
                 }
             }
             // Doors are for proxy and resolver.

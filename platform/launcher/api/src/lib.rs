@@ -24,8 +24,9 @@ pub use event::{CellInfo, CellUse, DueTime, Durations, Event, ExitStatus, Stage,
 pub use names::{CellId, ImageName, NameError, TenantName};
 pub use request::{Limits, Request, Role};
 
-/// Version of this protocol, said in [`Request::Hello`] and [`Event::Welcome`]. Both ends must be equal.
-pub const VERSION: u32 = 1;
+/// Version of this protocol, said in [`Request::Hello`] and [`Event::Welcome`]. Both ends must be equal. One more with each change of what a message
+/// looks like (`forms.txt`).
+pub const VERSION: u32 = 2;
 
 /// File name of the launcher's socket within the run directory.
 pub const SOCKET_NAME: &str = "launcher.sock";
@@ -67,3 +68,51 @@ pub const VOLUME_PATH: &str = "/var/spool/warren";
 
 /// File in the volume with the time at which its MSA wants to be woken: ASCII decimal unix milliseconds and a newline.
 pub const NEXT_DUE_FILE: &str = "next-due";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever changes a line of `forms.txt` raises [`VERSION`]: an old launcher is told apart from a new one by nothing else.
+    #[test]
+    fn another_form_is_another_version() {
+        let (tag, cell, seq) = (1, CellId(2), 3);
+        let tenant = TenantName::new("acme").unwrap();
+        let image = ImageName::new("msa").unwrap();
+        let requests = [
+            Request::Hello { role: Role::Platform, version: 0 },
+            Request::Wake { tag, tenant: tenant.clone(), image: image.clone(), limits: Limits::default() },
+            Request::Stop { tag, cell, grace_ms: 4 },
+            Request::Sockets { tag, cell, tcp: 1, control: 1 },
+            Request::List { tag },
+            Request::Due { tag, tenants: vec![tenant.clone()] },
+            Request::Inspect { tag, cells: vec![cell] },
+            Request::Ack { through: seq },
+            Request::Status { tag },
+        ];
+        let info = CellInfo { cell, tenant: tenant.clone(), image, started_unix_ms: 5 };
+        let due = DueTime { tenant: tenant.clone(), next_due_unix_ms: Some(6) };
+        let status = Status { holders: vec![Role::Proxy, Role::Resolver], ..Status::default() };
+        let events = [
+            Event::Welcome { version: 0 },
+            Event::Woken { tag, cell, slot: true, stages: vec![Stage { name: "volume".into(), micros: 7 }] },
+            Event::Failed { tag, error: LauncherError::NoSuchCell { cell } },
+            Event::Sockets { tag },
+            Event::Cells { tag, cells: vec![info], more: false },
+            Event::Exited { cell, tenant: tenant.clone(), status: ExitStatus::Code(0) },
+            Event::Exited { cell, tenant: tenant.clone(), status: ExitStatus::OverVolume },
+            Event::Stopped { tag },
+            Event::Due { tag, due: vec![due] },
+            Event::Inspected { tag, cells: vec![CellUse { cell, memory_bytes: Some(8), outdated: false }] },
+            Event::Door { seq, cell, generation: 9, tenant: Some(tenant.clone()) },
+            Event::Bound { seq, cell, tenant },
+            Event::Gone { seq, cell },
+            Event::Status { tag, status },
+        ];
+        let mut said = format!("version {VERSION}\n");
+        for line in requests.iter().map(serde_json::to_string).chain(events.iter().map(serde_json::to_string)) {
+            said = said + &line.unwrap() + "\n";
+        }
+        assert_eq!(said, include_str!("forms.txt"));
+    }
+}
