@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   $run/cells/N ──▶ who runs, and what its volume may hold
-//!   $state/volumes/M ──▶ measure ──▶ judge ──▶ Over{cell, why} ──▶ launcher, which ends the container
+//!   $state/volumes/M ──▶ glance ──▶ measure ──▶ judge ──▶ Over{cell, why} ──▶ launcher, which ends the container
 //!   control groups ──▶ processor time ──▶ pace ──▶ who burns it stands back (cpu.idle), until it has rested
 //! ```
 //!
@@ -10,6 +10,7 @@
 //! much as the disk takes. So there is a reserve of free space as well: when it is touched, whoever grew fastest is ended, even
 //! within its limit. A process of its own, as walking directories may wait for the disk and the launcher must not.
 
+mod glance;
 mod judge;
 mod measure;
 mod pace;
@@ -19,7 +20,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
@@ -27,20 +28,19 @@ use warren_launcher_api::{CellId, Limits, TenantName};
 use warren_packet::Packets;
 
 use crate::{cgroup, layout};
+use glance::{Glances, Left, Look};
 use judge::{Judge, Why};
 use measure::{Budget, Usage};
 use pace::Pace;
 
-/// How often it looks at the processor; at the disk every other time.
-const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+/// How often it glances at the disk.
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+/// How often it looks at the processor.
+const PACE: Duration = Duration::from_millis(250);
 /// Files looked at in one tick while the disk hardly changes: a few milliseconds. The rest has its turn in the next ones.
 const CALM: usize = 2_000;
 /// And when space goes: whoever takes it is to be found now.
 const ALARM: usize = 200_000;
-/// So much less free space from one look to the next is a reason to look closely.
-const ALARMING: u64 = 4 << 20;
-/// Free space that is kept for the others: a twentieth of the file system, at most this.
-const RESERVE: u64 = 1 << 30;
 /// Containers whose processor time is read in one look, besides those that stand back; the rest has its turn in the next ones.
 const PACED: usize = 500;
 
@@ -86,7 +86,7 @@ pub fn run() -> io::Result<()> {
     let packets = Packets::from(io::stdin().as_fd().try_clone_to_owned()?);
     let Some((begin, _)) = packets.recv::<Begin>().map_err(io::Error::other)? else { return Ok(()) };
     let mut watcher = Watcher::new(begin);
-    for tick in 0_u64.. {
+    loop {
         let mut hung_up = [PollFd::new(&packets, PollFlags::IN)];
         match poll(&mut hung_up, Some(&TICK)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
@@ -94,15 +94,15 @@ pub fn run() -> io::Result<()> {
             Ok(_) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }
-        watcher.refresh()?;
-        watcher.pace();
-        if tick % 2 == 0 {
-            for over in watcher.look()? {
-                packets.send(&over, &[]).map_err(io::Error::other)?;
-            }
+        if watcher.paced_at.elapsed() >= PACE {
+            watcher.paced_at = Instant::now();
+            watcher.refresh()?;
+            watcher.pace();
+        }
+        for over in watcher.glance()? {
+            packets.send(&over, &[]).map_err(io::Error::other)?;
         }
     }
-    Ok(())
 }
 
 struct Watcher {
@@ -111,10 +111,11 @@ struct Watcher {
     judge: Judge,
     /// The last that was measured; the next look begins behind it.
     last: Option<CellId>,
-    free: u64,
+    glances: Glances,
     pace: Pace,
     /// The last whose processor time was read.
     paced: Option<CellId>,
+    paced_at: Instant,
     began: Instant,
 }
 
@@ -125,19 +126,32 @@ impl Watcher {
             cells: BTreeMap::new(),
             judge: Judge::default(),
             last: None,
-            free: 0,
+            glances: Glances::default(),
             pace: Pace::default(),
             paced: None,
+            paced_at: Instant::now(),
             began: Instant::now(),
         }
     }
 
-    fn look(&mut self) -> io::Result<Vec<Over>> {
+    /// Looks at the volumes, if it is time for that.
+    fn glance(&mut self) -> io::Result<Vec<Over>> {
         let space = rustix::fs::statvfs(self.begin.state.join("volumes"))?;
-        let (free, size) = (space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize);
-        let short = free < (size / 20).min(RESERVE);
-        let alarm = short || self.free.saturating_sub(free) > ALARMING;
-        self.free = free;
+        let left = Left {
+            bytes: space.f_bavail * space.f_frsize,
+            size: space.f_blocks * space.f_frsize,
+            files: space.f_ffree,
+        };
+        let began = self.began.elapsed();
+        let Some(look) = self.glances.glance(left, began) else { return Ok(Vec::new()) };
+        self.refresh()?;
+        let over = self.look(look == Look::Closely, left.is_short());
+        let now = self.began.elapsed();
+        self.glances.looked(now.saturating_sub(began), now);
+        Ok(over)
+    }
+
+    fn look(&mut self, alarm: bool, short: bool) -> Vec<Over> {
         let mut budget = Budget::new(if alarm { ALARM } else { CALM });
         let next = |last: Option<CellId>| self.cells.keys().copied().filter(move |cell| last.is_none_or(|l| *cell > l));
         let turn: Vec<CellId> = next(self.last).chain(self.cells.keys().copied()).take(self.cells.len()).collect();
@@ -165,7 +179,7 @@ impl Watcher {
         for named in &over {
             self.judge.forget(named.cell);
         }
-        Ok(over)
+        over
     }
 
     /// Has those stand back who burn the processor. It is a kindness to the others: where the kernel lacks it, they have their weights.
