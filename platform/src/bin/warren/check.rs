@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use warren_config::{Directory, Node, TenantName};
 
 use crate::dns::{Dns, Own};
-use crate::{Config, machine, tell, up};
+use crate::{Config, disk, machine, tell, up};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -54,6 +54,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     tell_of_strange_tenants(&node, &tenants);
     if !arguments.files_only {
         tell_of_egress_names(&node);
+        disk::advice(&node.paths.state).iter().for_each(|advice| tell::warning(advice));
     }
     let accounts: usize = tenants.tenants().map(|tenant| tenant.accounts.len()).sum();
     let forwards: usize = tenants.tenants().map(|tenant| tenant.forward_count()).sum();

@@ -22,6 +22,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod check;
+mod disk;
 mod dns;
 mod down;
 mod egress;
