@@ -8,6 +8,7 @@
 //!
 //! A real node in the lab of the scenarios. Rounds alternate: some mails alone, the same number beside a hog, hog after hog, all of them at
 //! last. Client and MX are elsewhere in truth, so here they have real-time priority: what they need they have, with and without hogs.
+//! Each mail is of another login of the neighbour's, whose password is checked in full; the sender's is remembered, as anybody's would be.
 
 mod hogs;
 mod letter;
@@ -41,6 +42,9 @@ pub struct Options {
     /// Which hogs, each alone: forker, filler, littler, eater, opener, flooder, sender; `all` is the first six at once
     #[arg(long, num_args = 1.., default_values = ["forker", "filler", "littler", "eater", "opener", "flooder", "sender", "all"])]
     hogs: Vec<String>,
+    /// `[submission] remember_passwords` of the node: "0s" has every mail of the sender checked in full, too
+    #[arg(long, value_name = "TIME", default_value = "5m")]
+    remember_passwords: String,
     /// Where the results go as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -48,8 +52,8 @@ pub struct Options {
 
 /// The name of all programs at once.
 const ALL: &str = "all";
-/// Whose mail is measured.
-const ALICE: &str = "alice@acme.example";
+/// The domain of those whose mail is measured.
+const DOMAIN: &str = "acme.example";
 /// Before those that count: the tenant awake, names resolved, pages in memory.
 const WARM_UP: u32 = 10;
 /// Behind a hog, before the next measurement.
@@ -107,9 +111,14 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
     add(images.path(), IMAGE, "probe/hog.rs");
     let lab = Lab::start_with(&LabConfig::personas_only()).context("start a lab")?;
     let mut tenants = hogs::tenants();
-    tenants.push(Tenant { extra: hogs::without_limits(), ..Tenant::acme() });
+    let mails = options.rounds * options.mails * 2 * u32::try_from(options.hogs.len()).context("too many hogs")?;
+    let accounts = (1..=WARM_UP + mails).map(login).collect();
+    tenants.push(Tenant { accounts, extra: hogs::without_limits(), ..Tenant::acme() });
     let (idle, shown) = (Duration::from_secs(600), Some(images.path().to_owned()));
-    let extra = "[limits]\nconnections_per_address = 500\n".to_owned();
+    let extra = format!(
+        "[limits]\nconnections_per_address = 500\n[submission]\nremember_passwords = {:?}\n",
+        options.remember_passwords
+    );
     let node = Node::start(&lab, &Setup { tenants, images: shown, idle, slots: 4, extra, ..Setup::default() });
     let client = lab.namespace("client").context("the lab has no client")?;
     let measured = warren_scenarios::inside(&client, || measure(options, &lab, &node, images.path(), interrupt));
@@ -143,7 +152,8 @@ fn measure(
         let one = |_| {
             count += 1;
             interrupt.check()?;
-            letter::deliver(lab, &tls, ALICE, &format!("u{count}"))
+            let login = login(count);
+            letter::deliver(lab, &tls, &format!("{login}@{DOMAIN}"), &login)
         };
         (0..mails).map(one).collect()
     };
@@ -161,6 +171,11 @@ fn measure(
     Ok(all)
 }
 
+/// The local part of the login, and of the mailbox, of the nth mail.
+fn login(n: u32) -> String {
+    format!("u{n}")
+}
+
 fn real_time(options: &[&str], pid: i32) -> anyhow::Result<()> {
     let done = Command::new("chrt").args(options).args(["-r", "-p", PRIORITY, &pid.to_string()]).status();
     ensure!(done.context("run chrt (Debian: util-linux)")?.success(), "no real-time priority for process {pid}");
@@ -171,10 +186,11 @@ impl Measured {
     fn sum_up(&self) -> Beside {
         let row = |times: &[Times], of: Span| Row::new(&self.hog, times.iter().map(of).collect());
         let (alone, beside) = (row(&self.alone, |t| t.delivered), row(&self.beside, |t| t.delivered));
-        let parts: [(&'static str, Span); 3] = [
+        let parts: [(&'static str, Span); 4] = [
             ("connect, TLS, password", |times| times.known),
             ("message to the queue's disk", |times| times.accepted - times.known),
             ("queue to mailbox", |times| times.delivered.saturating_sub(times.accepted)),
+            ("both, without the password", |times| times.delivered.saturating_sub(times.known)),
         ];
         let parts = parts
             .into_iter()
