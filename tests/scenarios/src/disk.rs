@@ -30,6 +30,7 @@ pub struct Disk {
 impl Disk {
     /// Makes one, and mounts it there.
     pub fn mount(at: &Path, size: Size) -> Disk {
+        assert!(Path::new("/dev/loop-control").exists(), "no loop devices here: modprobe loop");
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(size.mib << 20).unwrap();
         let inodes = size.inodes.to_string();
@@ -78,36 +79,38 @@ pub fn fill_with_bytes(path: &Path) {
     file.sync_all().unwrap();
 }
 
-/// A program whose syncs fail with EIO for as long as this lives: strace answers in the kernel's place.
+/// Programs whose syncs fail with EIO for as long as this lives: strace answers in the kernel's place.
 #[derive(Debug)]
 pub struct Failing {
     strace: Child,
-    pid: u32,
+    pids: Vec<u32>,
 }
 
 impl Failing {
-    /// From when this returns `calls` (`fsync,fdatasync`) of that process fail, in all its threads.
-    pub fn of(pid: u32, calls: &str) -> Failing {
+    /// From when this returns `calls` (`fsync,fdatasync`) of these processes fail, in all their threads, and of those that they start.
+    pub fn of(pids: &[u32], calls: &str) -> Failing {
         let mut strace = Command::new("strace");
-        strace.args(["-qq", "-f", "-o", "/dev/null", "-p", &pid.to_string()]);
+        strace.args(["-qq", "-f", "-o", "/dev/null"]);
+        for pid in pids {
+            strace.args(["-p", &pid.to_string()]);
+        }
         strace.arg(format!("--trace={calls}")).arg(format!("--inject={calls}:error=EIO"));
         let strace =
             strace.stdin(Stdio::null()).spawn().unwrap_or_else(|e| panic!("strace: {e}: run deploy/prepare --lab"));
-        let failing = Failing { strace, pid };
+        let failing = Failing { strace, pids: pids.to_vec() };
         failing.wait(|tracer| tracer == failing.strace.id());
         failing
     }
 
-    /// Waits until this holds of who traces each of its threads.
+    /// Waits until this holds of who traces each of their threads. Of several some may have ended by themselves.
     fn wait(&self, holds: impl Fn(u32) -> bool) {
         let end = Instant::now() + PATIENCE;
-        while !tracers(self.pid).is_some_and(|tracers| tracers.into_iter().all(&holds)) {
-            assert!(
-                Instant::now() < end,
-                "process {} is not traced as it should be: {:?}",
-                self.pid,
-                tracers(self.pid)
-            );
+        loop {
+            let there: Vec<Vec<u32>> = self.pids.iter().filter_map(|pid| tracers(*pid)).collect();
+            if !there.is_empty() && there.iter().flatten().all(|tracer| holds(*tracer)) {
+                return;
+            }
+            assert!(Instant::now() < end, "processes {:?} are not traced as they should be: {there:?}", self.pids);
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }

@@ -199,7 +199,8 @@ impl<'lab> Node<'lab> {
         self.up.id()
     }
 
-    /// Pids of the node's programs with this name (`warren-proxy`, …); `maker` and `warren-msa` too.
+    /// Pids of the node's programs with this name (`warren-proxy`, …); `maker` and what runs in containers (`warren-msa`, Postfix's
+    /// `master`) too.
     pub fn pids(&self, program: &str) -> Vec<u32> {
         let all = leftovers::processes();
         let up = self.up.id();
@@ -210,7 +211,7 @@ impl<'lab> Node<'lab> {
             if words.next() == Some("maker") { "maker".to_owned() } else { first }
         };
         let ours = |pid: u32, p: &leftovers::Process| match program {
-            "warren-msa" | "warren-init" => p.cgroups.contains(&format!("/{}/", self.cgroup)),
+            "warren-msa" | "warren-init" | "master" => p.cgroups.contains(&format!("/{}/", self.cgroup)),
             "maker" => children.contains(&p.parent),
             _ => children.contains(&pid),
         };

@@ -1,4 +1,6 @@
 //! Disks that are full, and disks that fail: a sender is told to come again, and what was answered `250` is delivered.
+//!
+//! Full disks are files on loop devices, so this needs `/dev/loop-control` and a free device; failing ones are made by `strace`.
 #![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use std::time::Duration;
 use warren_lab::{Lab, LabConfig, Message};
 use warren_scenarios::corpus::note;
 use warren_scenarios::disk::{Failing, Size, fill_with_bytes, fill_with_files};
+use warren_scenarios::leftovers::processes;
 use warren_scenarios::{Node, Sent, Setup, Tenant};
 
 const ALICE: &str = "alice@acme.example";
@@ -110,21 +113,29 @@ fn a_full_disk_of_postfix() {
     a_full_disk_refuses_and_recovers("postfix");
 }
 
-#[test]
-fn a_disk_that_cannot_sync_acknowledges_nothing() {
+/// What of an image syncs: its MSA, or Postfix's `master` and all that it runs.
+fn programs(node: &Node<'_>, image: &str) -> Vec<u32> {
+    if image == "msa" {
+        return node.pids("warren-msa");
+    }
+    let masters = node.pids("master");
+    let children = processes().into_iter().filter(|(_, process)| masters.contains(&process.parent));
+    masters.iter().copied().chain(children.map(|(pid, _)| pid)).collect()
+}
+
+fn a_disk_that_cannot_sync_acknowledges_nothing(image: &str, rounds: [&str; 3]) {
     let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
-    let node = Node::start(&lab, &setup("msa"));
-    // Content and envelope are synced by the one call, directories by the other.
-    for (calls, before) in [("fdatasync", "a"), ("fsync", "b"), ("fsync,fdatasync", "c")] {
-        let deferred = format!("{calls} before");
+    let node = Node::start(&lab, &setup(image));
+    for (calls, before) in rounds.into_iter().zip(["a", "b", "c"]) {
+        let deferred = format!("{before}, deferred");
         let to = format!("{before}@later.example");
         assert!(submit(&node, &to, &deferred).accepted && submit(&node, "dave@plain.example", before).accepted);
-        let pid = node.pids("warren-msa")[0];
-        let failing = Failing::of(pid, calls);
+        let all = programs(&node, image);
+        let failing = Failing::of(&all, calls);
         both_refuse(&node, &["451 4.3.0"], calls);
         both_refuse(&node, &["451 4.3.0"], calls);
         failing.end();
-        assert_eq!(node.pids("warren-msa"), [pid], "it did not live through it");
+        assert_eq!(programs(&node, image)[0], all[0], "it did not live through it");
         arrives(&lab, &node, ("later.example", before), &deferred);
     }
     assert!(submit(&node, "dave@plain.example", "d").accepted, "it does not recover");
@@ -133,4 +144,16 @@ fn a_disk_that_cannot_sync_acknowledges_nothing() {
     }
     assert_eq!(arrived(&lab), ["a", "b", "c", "d"]);
     node.stop();
+}
+
+#[test]
+fn warrens_own_msa_on_a_disk_that_cannot_sync() {
+    // Content and envelope are synced by the one call, directories by the other.
+    a_disk_that_cannot_sync_acknowledges_nothing("msa", ["fdatasync", "fsync", "fsync,fdatasync"]);
+}
+
+#[test]
+fn postfix_on_a_disk_that_cannot_sync() {
+    // It has but one kind of sync, so that is tried three times.
+    a_disk_that_cannot_sync_acknowledges_nothing("postfix", ["fsync,fdatasync"; 3]);
 }
