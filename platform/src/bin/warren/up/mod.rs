@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use warren_config::{Directory, Folder, Node};
 use warren_daemon::{Lifecycle, Signal};
 
-use crate::{Config, disk, machine, tell};
+use crate::{Config, machine, tell};
 use crew::Program;
 use keeper::{Keeper, News};
 use priority::Priority;
@@ -78,7 +78,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         // It may come later, as addresses that wander do; until then mail leaves from the others.
         tell::warning(&problem);
     }
-    disk::advice(&site.node.paths.state).iter().for_each(|advice| tell::warning(advice));
     if let Err(errno) = priority::be_first() {
         tell::warning(&format!("the node's programs get no priority: {errno}"));
     }
