@@ -30,8 +30,8 @@ const PAGE: u32 = 8_192;
 /// Pages of the write-ahead log before it is taken over into the database, 32 MiB: a page that is written again and again, the end of a table
 /// say, is taken over once.
 const CHECKPOINT_PAGES: &str = "4000";
-/// Memory for pages, in KiB. A transaction changes a few MiB; those that do not fit would be written twice.
-const CACHE_KIB: &str = "-16000";
+/// Memory for pages, in KiB, taken once and kept. A transaction changes two or three MiB; those that do not fit would be written twice.
+const CACHE_KIB: &str = "-4000";
 /// Sessions forgotten in one transaction, so that recording never waits long for it.
 const PRUNE_SESSIONS: i64 = 500;
 
