@@ -17,8 +17,10 @@ use crate::report::Goal;
 
 /// How often the ways take turns.
 const ROUNDS: u64 = 10;
-/// Memory is what it is when it has not changed for so long.
-const SETTLED: Duration = Duration::from_secs(1);
+/// Memory is what it is when it has not changed for so long. Programs give back what they do not need only after a while.
+const SETTLED: Duration = Duration::from_secs(4);
+/// Sessions behind which everything that is there for all has its size, a database's memory for pages, say.
+const FIRST: u64 = 2_000;
 
 /// How long a session takes while nothing else goes on: connect, one mail of 10 KiB, QUIT.
 #[derive(Debug, Serialize)]
@@ -106,8 +108,7 @@ pub(super) fn idle(
     for (tls, mx) in [(false, MX), (true, TLS_MX)] {
         for way in [Way::Haproxy, Way::Nginx, Way::Warren, Way::Unrecorded].into_iter().filter(&wanted) {
             interrupt.check()?;
-            // The first sessions bring what is there for all.
-            sessions(paths, way, mx, 50, 500)?;
+            sessions(paths, way, mx, 50, FIRST)?;
             let before = settled_kib(paths, way);
             let flags: &[&str] = if tls && !way.secures() { &["hold", "tls"] } else { &["hold"] };
             let arguments = [("connections", u64::from(count)), ("mails", 1), ("bytes", 10_240)];
