@@ -186,6 +186,11 @@ pub fn listening(namespace: &Path) -> bool {
     listens(namespace, PORT)
 }
 
+/// Whether a resolver can be asked there.
+pub fn resolving(namespace: &Path) -> bool {
+    listens(namespace, 53)
+}
+
 fn listens(namespace: &Path, port: u16) -> bool {
     let sockets = crate::inside(namespace, || {
         let read = |name| std::fs::read_to_string(PathBuf::from("/proc/thread-self/net").join(name));

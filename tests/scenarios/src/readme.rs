@@ -10,6 +10,13 @@ pub fn commands(phrase: &str) -> Vec<&'static str> {
     block.split("\n\n").collect()
 }
 
+/// The first block of TOML behind this phrase.
+pub fn toml(phrase: &str) -> &'static str {
+    let (_, rest) = README.split_once(phrase).expect("the README says this");
+    let (_, block) = rest.split_once("```toml\n").expect("TOML follows");
+    block.split_once("```").expect("a block has an end").0
+}
+
 /// What stands in quotes right behind this phrase.
 pub fn quoted(phrase: &str) -> &'static str {
     let (_, rest) = README.split_once(&format!("{phrase}`")).expect("the README says this");
@@ -34,5 +41,7 @@ mod tests {
         assert_eq!(all.len(), 5, "{all:#?}");
         assert!(redirect().starts_with("table ip warren {") && redirect().ends_with("}\n"), "{}", redirect());
         assert_eq!(quoted("To undo it: "), "nft delete table ip warren");
+        assert_eq!(commands("Then four commands").len(), 4);
+        assert!(toml("## DANE").starts_with("[resolver]\n"), "{}", toml("## DANE"));
     }
 }

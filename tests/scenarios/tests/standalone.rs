@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use warren_lab::config::MtaKind;
 use warren_lab::signed::Signing;
 use warren_lab::{Lab, LabConfig, Record, RecordData, Tls, find_program};
-use warren_scenarios::beside::{Beside, Redirecting, ip, listening, nft};
+use warren_scenarios::beside::{Beside, Redirecting, ip, listening, nft, resolving};
 use warren_scenarios::mta::Mta;
 use warren_scenarios::readme;
 use warren_scenarios::signed::{NO_KEY, World, host, mail};
@@ -41,7 +41,7 @@ fn arrives(lab: &Lab, postfix: &Mta<'_>, subject: &str) {
 }
 
 /// A machine that has Postfix and none of ours.
-fn furnish(lab: &Lab, postfix: &Mta<'_>) {
+fn furnish(postfix: &Mta<'_>) {
     // The user that this machine has for other tests is on that host, too, whose root lies on top of this one's.
     assert!(postfix.command("userdel").arg("warren-proxy").status().unwrap().success());
     let state = postfix.root().join("var/lib/warren");
@@ -50,6 +50,10 @@ fn furnish(lab: &Lab, postfix: &Mta<'_>) {
     std::fs::create_dir_all(sources.join("bin")).unwrap();
     std::fs::write(sources.join("bin/cargo"), CARGO).unwrap();
     std::fs::set_permissions(sources.join("bin/cargo"), PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+/// Has Exim at an address that the README's proxy dials.
+fn abroad(lab: &Lab, postfix: &Mta<'_>) {
     ip(&lab.namespace("exim").unwrap(), &format!("addr add {ABROAD}/32 dev lo"));
     ip(&postfix.namespace(), &format!("route add {ABROAD} via {}", MtaKind::Exim.address()));
 }
@@ -82,6 +86,15 @@ impl Running {
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.try_clone().unwrap());
         Running(command.spawn().unwrap())
     }
+
+    /// Waits until it is.
+    fn is_ready(&mut self, ready: impl Fn() -> bool, log: impl Fn() -> String) {
+        let end = Instant::now() + LONG;
+        while !ready() {
+            assert!(Instant::now() < end && self.0.try_wait().unwrap().is_none(), "it is not ready:\n{}", log());
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
 }
 
 impl Drop for Running {
@@ -104,7 +117,8 @@ fn postfix_sends_through_what_five_commands_set_up_and_does_not_know() {
     config.records.push(Record::new("mx0.exim.example", RecordData::A(ABROAD)));
     let lab = Lab::start_with(&config).unwrap();
     let postfix = Mta::find(&lab, MtaKind::Postfix);
-    furnish(&lab, &postfix);
+    furnish(&postfix);
+    abroad(&lab, &postfix);
 
     let commands = readme::commands("Five commands");
     let [build, user, configure, redirect, start] = commands[..] else { panic!("not five: {commands:#?}") };
@@ -114,11 +128,7 @@ fn postfix_sends_through_what_five_commands_set_up_and_does_not_know() {
     let written = tempfile::NamedTempFile::new().unwrap();
     let log = || std::fs::read_to_string(written.path()).unwrap();
     let mut proxy = Running::start(&postfix, start, written.as_file());
-    let end = Instant::now() + LONG;
-    while !listening(&postfix.namespace()) {
-        assert!(Instant::now() < end && proxy.0.try_wait().unwrap().is_none(), "it does not listen:\n{}", log());
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
+    proxy.is_ready(|| listening(&postfix.namespace()), log);
 
     postfix.send(&["dave@exim.example"], "beside");
     arrives(&lab, &postfix, "beside");
@@ -196,4 +206,54 @@ fn with_the_resolver_beside_it_postfix_is_held_to_dane() {
     for line in ["warren_up{program=\"proxy\"} 1", "warren_up{program=\"resolver\"} 1", "warren_resolver_validates 1"] {
         assert!(told.lines().any(|told| told == line), "{line}: {told}");
     }
+}
+
+/// Has the lab's addresses dialled, the lab's BIND asked and its root trusted, and says the rest of it as the README does.
+fn asks_a_resolver(postfix: &Mta<'_>, world: &World) {
+    let etc = postfix.root().join("etc/warren");
+    std::fs::copy(&world.signed.anchors, etc.join("root.key")).unwrap();
+    let text = readme::toml("## DANE").replace("192.0.2.53", &world.signed.address.ip().to_string());
+    let (resolver, line) = text.split_once("[proxy.standalone]\n").expect("a line of a table that is there already");
+    let file = std::fs::read_to_string(etc.join("warren.toml")).unwrap();
+    let file = file.replace("[egress]\n", "[egress]\nallow_networks = [\"198.51.100.0/24\"]\n");
+    let file = file.replace("[proxy.standalone]\n", &format!("[proxy.standalone]\n{line}"));
+    let file = format!("{file}{resolver}trust_anchors = \"/etc/warren/root.key\"\n");
+    std::fs::write(etc.join("warren.toml"), file).unwrap();
+}
+
+#[test]
+fn four_commands_more_hold_postfix_to_dane() {
+    let personas = [("dane.test", 40), ("wrong.test", 41)].map(|(domain, last)| host(domain, last, Tls::Untrusted));
+    let config = LabConfig { personas: personas.to_vec(), ..LabConfig::default() };
+    let world = World::new(&config, |lab| {
+        vec![
+            mail("dane.test", 40, Signing::Right, &lab.tlsa("dane.test").unwrap()),
+            mail("wrong.test", 41, Signing::Right, NO_KEY),
+        ]
+    });
+    let postfix = Mta::find(&world.lab, MtaKind::Postfix);
+    furnish(&postfix);
+    let [build, user, configure, redirect, start] = readme::commands("Five commands")[..] else { panic!("not five") };
+    let [and_build, directory, resolve, ask] = readme::commands("Then four commands")[..] else { panic!("not four") };
+    for command in [build, user, configure, redirect, and_build, directory] {
+        run(&postfix, command);
+    }
+    asks_a_resolver(&postfix, &world);
+    let written = tempfile::NamedTempFile::new().unwrap();
+    let log = || std::fs::read_to_string(written.path()).unwrap();
+    let mut proxy = Running::start(&postfix, start, written.as_file());
+    proxy.is_ready(|| listening(&postfix.namespace()), log);
+    let mut resolver = Running::start(&postfix, resolve, written.as_file());
+    resolver.is_ready(|| resolving(&postfix.namespace()), log);
+    run(&postfix, ask);
+
+    postfix.send(&["bob@dane.test", "bob@wrong.test"], "held to it");
+    world.arrived("dane.test", "held to it");
+    let unmet = "451 4.7.5 TLS policy of the recipient's domain: no certificate matches a TLSA record";
+    let end = Instant::now() + LONG;
+    while !postfix.log().contains(unmet) {
+        assert!(Instant::now() < end, "Postfix heard nothing:\n{}\n{}", postfix.log(), log());
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    world.heard_of_no_recipient("wrong.test");
 }
