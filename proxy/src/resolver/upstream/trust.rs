@@ -88,15 +88,16 @@ impl Asking {
 
 /// What comes of all of them, in their order.
 async fn together<F: Future>(all: Vec<F>) -> Vec<F::Output> {
-    let mut all: Vec<(Pin<Box<F>>, Option<F::Output>)> = all.into_iter().map(|one| (Box::pin(one), None)).collect();
+    let mut all: Vec<Pin<Box<F>>> = all.into_iter().map(Box::pin).collect();
+    let mut outputs: Vec<Option<F::Output>> = all.iter().map(|_| None).collect();
     poll_fn(|cx| {
-        for (one, done) in all.iter_mut().filter(|(_, done)| done.is_none()) {
-            if let Poll::Ready(output) = one.as_mut().poll(cx) {
-                *done = Some(output);
+        for (one, output) in all.iter_mut().zip(&mut outputs).filter(|(_, output)| output.is_none()) {
+            if let Poll::Ready(ready) = one.as_mut().poll(cx) {
+                *output = Some(ready);
             }
         }
-        if all.iter().all(|(_, done)| done.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+        if outputs.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    all.into_iter().filter_map(|(_, done)| done).collect()
+    outputs.into_iter().flatten().collect()
 }
