@@ -24,12 +24,19 @@ impl MessageId {
         while !self.done && !bytes.is_empty() {
             let end = memchr(b'\n', bytes);
             let part = &bytes[..end.unwrap_or(bytes.len())];
+            self.seen += part.len() + 1;
+            if let (Some(end), true) = (end, self.line.is_empty()) {
+                // A whole line needs no room.
+                bytes = &bytes[end + 1..];
+                self.line_done(&part[..part.len().min(MAX_LINE)]);
+                continue;
+            }
             let room = MAX_LINE.saturating_sub(self.line.len());
             self.line.extend_from_slice(&part[..part.len().min(room)]);
-            self.seen += part.len() + 1;
             let Some(end) = end else { break };
             bytes = &bytes[end + 1..];
-            self.line_done();
+            let line = std::mem::take(&mut self.line);
+            self.line_done(&line);
         }
         if self.seen > MAX_HEADER {
             self.stop();
@@ -41,9 +48,8 @@ impl MessageId {
         self.found.take()
     }
 
-    fn line_done(&mut self) {
-        let line = std::mem::take(&mut self.line);
-        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+    fn line_done(&mut self, line: &[u8]) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         let value = match line {
             // The header ends.
             [] => return self.stop(),

@@ -5,6 +5,7 @@
 //! second each would have to run for more than a thousand years to make the same id twice.
 
 use std::{
+    cell::RefCell,
     fmt,
     str::FromStr,
     time::{Duration, SystemTime},
@@ -22,6 +23,23 @@ pub const LENGTH: usize = 16;
 /// The same in bytes.
 pub(crate) const BYTES: usize = 10;
 
+/// The kernel is asked for the randomness of so many ids at once.
+const IDS_AT_ONCE: usize = 64;
+
+thread_local! {
+    static RANDOM: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+fn random() -> u32 {
+    RANDOM.with_borrow_mut(|left| {
+        let mut bytes = [0; 4 * IDS_AT_ONCE];
+        if left.is_empty() && getrandom::fill(&mut bytes).is_ok() {
+            left.extend(bytes.as_chunks().0.iter().copied().map(u32::from_ne_bytes));
+        }
+        left.pop().unwrap_or_default()
+    })
+}
+
 /// Names one session with an MX, in the logs, in the store, and to people.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -32,7 +50,7 @@ impl SessionId {
     #[must_use]
     pub fn new() -> Self {
         // Without randomness the microsecond alone still tells the sessions of one proxy apart.
-        let random = getrandom::u32().unwrap_or_default();
+        let random = random();
         Self::at(SystemTime::now(), random)
     }
 

@@ -5,7 +5,7 @@
 //! refused; percent and bang forms are legal local parts here, which callers that would relay
 //! recognise with [`Mailbox::is_relay_form`].
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -184,13 +184,17 @@ pub struct Mailbox {
 impl Mailbox {
     /// Builds a mailbox of a local part (its meaning, unquoted) and a host.
     pub fn new(local: &str, host: Host) -> Result<Self, AddressError> {
+        Self::of(local.to_owned(), host)
+    }
+
+    fn of(local: String, host: Host) -> Result<Self, AddressError> {
         if local.len() > MAX_LOCAL_PART {
             return Err(AddressError::TooLong);
         }
         if local.chars().any(|c| c != ' ' && invisible(c)) {
             return Err(AddressError::Syntax);
         }
-        Ok(Self { local: local.to_owned(), host })
+        Ok(Self { local, host })
     }
 
     /// The local part without quotes and backslashes.
@@ -220,9 +224,18 @@ impl Mailbox {
         !self.local.is_ascii() || self.domain().is_some_and(|domain| !domain.as_str().is_ascii())
     }
 
+    /// The same as `to_string`, in one piece of memory.
+    pub fn to_text(&self) -> String {
+        let host = self.domain().map_or("[IPv6:]".len() + 39, |domain| domain.as_str().len());
+        let mut text = String::with_capacity(self.local.len() + 1 + host);
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{self}");
+        text
+    }
+
     /// The whole address with its host in lower case, for use as a key; the local part stays.
     pub fn to_key(&self) -> String {
-        let text = self.to_string();
+        let text = self.to_text();
         let at = text.rfind('@').expect("Display writes an @");
         format!("{}{}", &text[..at], text[at..].to_lowercase())
     }
@@ -250,7 +263,7 @@ impl FromStr for Mailbox {
             None if rest.is_empty() => return Err(AddressError::NoDomain),
             None => return Err(AddressError::Syntax),
         };
-        Self::new(&local, host.parse()?)
+        Self::of(local, host.parse()?)
     }
 }
 
@@ -312,6 +325,11 @@ impl ReversePath {
         }
     }
 
+    /// The same as `to_string`, in one piece of memory.
+    pub fn to_text(&self) -> String {
+        self.mailbox().map_or_else(String::new, Mailbox::to_text)
+    }
+
     /// Parses what stands between the angle brackets.
     pub fn parse_inner(text: &str) -> Result<Self, AddressError> {
         if text.is_empty() { Ok(Self::Null) } else { text.parse().map(Self::Mailbox) }
@@ -351,6 +369,11 @@ impl ForwardPath {
             Self::Postmaster => None,
             Self::Mailbox(mailbox) => Some(mailbox),
         }
+    }
+
+    /// The same as `to_string`, in one piece of memory.
+    pub fn to_text(&self) -> String {
+        self.mailbox().map_or_else(|| self.to_string(), Mailbox::to_text)
     }
 }
 

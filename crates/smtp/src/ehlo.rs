@@ -3,6 +3,9 @@
 use crate::command::{BodyType, Command};
 use crate::reply::Reply;
 
+/// The longest keyword that is known.
+const LONGEST_KEYWORD: usize = "ENHANCEDSTATUSCODES".len();
+
 /// What an EHLO reply offers. The default offers nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extensions {
@@ -43,12 +46,12 @@ impl Extensions {
     /// malformed lands in [`other`](Self::other).
     pub fn parse(reply: &Reply) -> (String, Self) {
         let mut lines = reply.lines.iter();
-        let name = lines.next().and_then(|line| line.split(' ').next()).unwrap_or_default().to_owned();
+        let _first = lines.next();
         let mut set = Self::default();
         for line in lines {
             set.read(line.trim_end());
         }
-        (name, set)
+        (server_name(reply).to_owned(), set)
     }
 
     /// Whether a client that was told of `told` may go on with this set. A smaller SIZE will do for a message that was declared to fit.
@@ -120,8 +123,12 @@ impl Extensions {
     fn read(&mut self, line: &str) {
         // AUTH=LOGIN is how the first Microsoft servers wrote it.
         let (keyword, rest) = line.split_once([' ', '=']).unwrap_or((line, ""));
+        let mut upper = [0; LONGEST_KEYWORD];
+        let Some(upper) = upper.get_mut(..keyword.len()) else { return self.other.push(line.to_owned()) };
+        upper.copy_from_slice(keyword.as_bytes());
+        upper.make_ascii_uppercase();
         let words = || rest.split_ascii_whitespace().map(str::to_ascii_uppercase);
-        match (keyword.to_ascii_uppercase().as_str(), rest) {
+        match (std::str::from_utf8(upper).unwrap_or_default(), rest) {
             ("PIPELINING", "") => self.pipelining = true,
             ("8BITMIME", "") => self.eight_bit_mime = true,
             ("SMTPUTF8", _) => self.smtputf8 = true,
@@ -150,6 +157,13 @@ impl Extensions {
 
     /// The lines that offer this set, without the first.
     pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.each_line(|line| lines.push(line.to_owned()));
+        lines
+    }
+
+    /// The same, one after the other.
+    pub(crate) fn each_line(&self, mut tell: impl FnMut(&str)) {
         let flags = [
             (self.pipelining, "PIPELINING"),
             (self.eight_bit_mime, "8BITMIME"),
@@ -161,24 +175,25 @@ impl Extensions {
             (self.starttls, "STARTTLS"),
             (self.requiretls, "REQUIRETLS"),
         ];
-        let mut lines: Vec<String> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).to_owned()).collect();
+        flags.iter().filter(|(on, _)| *on).for_each(|(_, name)| tell(name));
         let numbers = [("SIZE", self.size), ("DELIVERBY", self.deliver_by)];
-        lines.extend(numbers.iter().filter_map(|(name, value)| match value {
-            None => None,
-            Some(0) => Some((*name).to_owned()),
-            Some(number) => Some(format!("{name} {number}")),
-        }));
+        for (name, value) in numbers {
+            match value {
+                None => {}
+                Some(0) => tell(name),
+                Some(number) => tell(&format!("{name} {number}")),
+            }
+        }
         for (name, words) in [("AUTH", &self.auth), ("XCLIENT", &self.xclient)] {
             if !words.is_empty() {
-                lines.push(format!("{name} {}", words.join(" ")));
+                tell(&format!("{name} {}", words.join(" ")));
             }
         }
         if !self.limits.is_empty() {
             let limits: Vec<String> = self.limits.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            lines.push(format!("LIMITS {}", limits.join(" ")));
+            tell(&format!("LIMITS {}", limits.join(" ")));
         }
-        lines.extend(self.other.iter().cloned());
-        lines
+        self.other.iter().for_each(|line| tell(line));
     }
 
     /// The EHLO reply that offers this set under `hostname`.
@@ -187,6 +202,11 @@ impl Extensions {
         lines.extend(self.lines());
         Reply { code: 250, enhanced: None, lines }
     }
+}
+
+/// The name that a server gives itself: the first word of its EHLO reply.
+pub(crate) fn server_name(ehlo: &Reply) -> &str {
+    ehlo.lines.first().and_then(|line| line.split(' ').next()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -69,10 +69,19 @@ impl LineBuffer {
             }
             return None;
         };
-        let line = self.bytes[self.start..end].to_vec();
-        self.start = end + 2;
-        self.scanned = self.start;
-        self.give_back();
+        let line = if self.start == 0 && end + 2 == self.bytes.len() {
+            // Nothing else is here, as mostly.
+            let mut line = std::mem::take(&mut self.bytes);
+            line.truncate(end);
+            self.scanned = 0;
+            line
+        } else {
+            let line = self.bytes[self.start..end].to_vec();
+            self.start = end + 2;
+            self.scanned = self.start;
+            self.give_back();
+            line
+        };
         if std::mem::take(&mut self.swallowing) || line.len() + 2 > self.max {
             return Some(Err(LineError::TooLong));
         }

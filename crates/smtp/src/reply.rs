@@ -38,9 +38,48 @@ impl EnhancedCode {
     }
 }
 
+impl EnhancedCode {
+    fn written(self) -> Written {
+        let mut written = Written { bytes: [0; _], length: 0 };
+        for (before, number) in [("", self.class.into()), (".", self.subject), (".", self.detail)] {
+            written.push(before, number);
+        }
+        written
+    }
+}
+
 impl fmt::Display for EnhancedCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
+        f.write_str(self.written().as_str())
+    }
+}
+
+/// An enhanced status code in its longest form, in place: every reply is written, most of them more than once.
+struct Written {
+    bytes: [u8; "255.65535.65535".len()],
+    length: usize,
+}
+
+impl Written {
+    fn push(&mut self, before: &str, mut number: u16) {
+        let mut digits = [0; 5];
+        let mut first = digits.len();
+        loop {
+            first -= 1;
+            digits[first] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        for byte in before.bytes().chain(digits[first..].iter().copied()) {
+            self.bytes[self.length] = byte;
+            self.length += 1;
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 }
 
@@ -135,6 +174,25 @@ impl Reply {
         self.enhanced.or_else(|| self.lines.first()?.split(' ').next()?.parse().ok())
     }
 
+    /// The text of all lines, each with the enhanced status code in front that it came with, separated by `\n`.
+    pub fn coded_lines(&self) -> String {
+        let enhanced = self.enhanced.map(EnhancedCode::written);
+        let enhanced = enhanced.as_ref().map_or("", Written::as_str);
+        let length: usize = self.lines.iter().map(|line| enhanced.len() + 1 + line.len() + 1).sum();
+        let mut text = String::with_capacity(length);
+        for (n, line) in self.lines.iter().enumerate() {
+            if n > 0 {
+                text.push('\n');
+            }
+            if !enhanced.is_empty() {
+                text.push_str(enhanced);
+                text.push(' ');
+            }
+            text.push_str(line);
+        }
+        text
+    }
+
     /// All text on one line, escaped: for logs and notices.
     pub fn text(&self) -> String {
         let joined: Vec<String> = self.lines.iter().map(|line| escape(line)).collect();
@@ -152,14 +210,17 @@ impl Reply {
     /// Appends the bytes for the wire.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let code = digits(self.code.clamp(200, 599));
-        let enhanced = self.enhanced.map(|code| format!("{code} ")).unwrap_or_default();
+        let enhanced = self.enhanced.map(EnhancedCode::written);
         let last = self.lines.len().saturating_sub(1);
         for (number, line) in
             self.lines.iter().map(String::as_str).chain(self.lines.is_empty().then_some("")).enumerate()
         {
             out.extend_from_slice(&code);
             out.push(if number < last { b'-' } else { b' ' });
-            out.extend_from_slice(enhanced.as_bytes());
+            if let Some(enhanced) = &enhanced {
+                out.extend_from_slice(enhanced.as_str().as_bytes());
+                out.push(b' ');
+            }
             let text = escaped(line);
             out.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(MAX_WRITTEN_TEXT)]);
             out.extend_from_slice(b"\r\n");

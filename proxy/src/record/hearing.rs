@@ -15,7 +15,7 @@ impl Observer for SessionRecord {
             Event::Reply { flow, topic, reply } => self.reply(at, flow, topic, reply),
             Event::Mail(path) => {
                 self.messages += 1;
-                let message = Message::begun(self.messages, self.leg_number(), path.to_string(), self.micros(at));
+                let message = Message::begun(self.messages, self.leg_number(), path.to_text(), self.micros(at));
                 self.open.push_back(Open {
                     message,
                     recipients: Vec::new(),
@@ -34,7 +34,7 @@ impl Observer for SessionRecord {
                 if let (Some(open), Some(asked)) = (self.open.back_mut(), self.asked.back_mut())
                     && open.recipients.len() < MAX_RECIPIENTS
                 {
-                    open.recipients.push(path.to_string());
+                    open.recipients.push(path.to_text());
                     asked.recipient = u32::try_from(open.recipients.len()).unwrap_or(u32::MAX);
                 }
             }

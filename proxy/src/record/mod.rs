@@ -23,8 +23,8 @@ use warren_wire::client::PolicyFacts;
 use crate::detect::{Noticed, Slow, Watch};
 use crate::message_id::MessageId;
 use moving::Aside;
+pub(crate) use words::verdict;
 use words::{Given, dir};
-pub(crate) use words::{lines, verdict};
 
 /// Most recipients recorded of one message; replies are still matched beyond.
 const MAX_RECIPIENTS: usize = 10_000;
@@ -288,7 +288,7 @@ impl SessionRecord {
     }
 
     fn reply(&mut self, at: Instant, flow: Flow, topic: Topic, reply: &Reply) {
-        let lines = lines(reply);
+        let lines = reply.coded_lines();
         let at_us = self.micros(at);
         let repeated = std::mem::take(&mut self.repeated);
         let way = if repeated { Dir::AnsweredByProxy } else { dir(flow) };
@@ -398,7 +398,7 @@ impl SessionRecord {
         let Some(open) = self.open.back_mut().filter(|open| open.recipients.len() < MAX_RECIPIENTS) else { return };
         open.recipients.push(to.to_string());
         let n = u32::try_from(open.recipients.len()).unwrap_or(u32::MAX);
-        let lines = lines(reply);
+        let lines = reply.coded_lines();
         let (given, verdict) = (Given::by(Some((reply, &lines)), at_us), Verdict::of(Class::Tls));
         self.tally.failed += 1;
         tell(&mut self.log, self.watch.as_ref(), given.recipient(open, n, &verdict));

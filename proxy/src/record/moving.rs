@@ -6,7 +6,7 @@ use std::time::Instant;
 use warren_session::Dir;
 use warren_smtp::Reply;
 
-use super::{Asked, Leg, SessionRecord, lines};
+use super::{Asked, Leg, SessionRecord};
 
 /// A leg that the session may go back to, or just left.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl SessionRecord {
     /// Another leg is tried. What is noticed of a refusal is noticed now; what comes of it, if the session moves, is another reply.
     pub(super) fn moving(&mut self, at: Instant, refusal: Option<&Reply>) {
         if let Some(reply) = refusal {
-            let lines = lines(reply);
+            let lines = reply.coded_lines();
             let at_us = self.micros(at);
             let timed = self.log.reply(self.leg_number(), at_us, Dir::ReplyEnded, reply.code, &lines);
             self.watch_reply(at, timed, reply, &lines);

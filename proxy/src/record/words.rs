@@ -44,21 +44,6 @@ pub(crate) fn verdict(verb: &str, reply: &Reply, lines: &str) -> Verdict {
     classify(&Said { verb, code: reply.code, enhanced: enhanced.as_deref(), text: lines })
 }
 
-/// The lines of a reply without their codes, as the record has them.
-pub(crate) fn lines(reply: &Reply) -> String {
-    let enhanced = reply.enhanced.map(|code| format!("{code} ")).unwrap_or_default();
-    let length: usize = reply.lines.iter().map(|line| enhanced.len() + line.len() + 1).sum();
-    let mut text = String::with_capacity(length);
-    for (n, line) in reply.lines.iter().enumerate() {
-        if n > 0 {
-            text.push('\n');
-        }
-        text.push_str(&enhanced);
-        text.push_str(line);
-    }
-    text
-}
-
 pub(super) fn dir(flow: Flow) -> Dir {
     match flow {
         Flow::CommandPassed => Dir::CommandPassed,

@@ -8,8 +8,11 @@ use warren_smtp::{ForwardPath, Host, Mailbox, Reply, ReversePath};
 use super::learning::{stage_of, verb_of};
 use super::{Mx, Sender, Whose};
 use crate::egress::{AtMail, MailClass, What};
-use crate::record::{lines, verdict};
+use crate::record::verdict;
 use crate::tls::{Demand, Known, Requirement, StsFound, TlsaFound, canonical};
+
+/// The parameter of MAIL that asks for it (RFC 8689).
+const REQUIRETLS: &[u8] = b"REQUIRETLS";
 
 impl Policy for Mx {
     fn mail(&mut self, from: &ReversePath, line: &[u8]) -> Judgement {
@@ -57,14 +60,14 @@ impl Policy for Mx {
     }
 
     fn fail_over(&mut self, topic: Topic, reply: &Reply) -> bool {
-        let verdict = verdict(verb_of(topic), reply, &lines(reply));
+        let verdict = verdict(verb_of(topic), reply, &reply.coded_lines());
         if !verdict.rejects_egress() {
             return false;
         }
         // First, so that the address rests before another is asked for.
         self.learned = true;
         if let (Some(leg), Some(stage)) = (&self.leg, stage_of(topic)) {
-            let text = lines(reply);
+            let text = reply.coded_lines();
             let whose = self.turns.refused(topic);
             self.learn(leg.egress, whose, What::Reply { stage, verdict: &verdict, code: reply.code, text: &text });
         }
@@ -119,7 +122,9 @@ fn unknown<'a>(domain: &'a str, sts: &'a StsFound) -> Known<'a> {
 
 impl Sender {
     fn of(from: &ReversePath, line: &[u8]) -> Self {
-        let require_tls = matches!(Command::parse(line), Ok(Command::Mail { params, .. }) if params.require_tls);
+        // Most do not even have the word.
+        let require_tls = line.windows(REQUIRETLS.len()).any(|word| word.eq_ignore_ascii_case(REQUIRETLS))
+            && matches!(Command::parse(line), Ok(Command::Mail { params, .. }) if params.require_tls);
         // The receiver rewrites what it forwards (SRS), so that its bounces come back: it cannot be a tenant's own address.
         let rewritten = |local: &str| {
             let tag = local.get(..5).unwrap_or_default().to_ascii_uppercase();
@@ -127,7 +132,7 @@ impl Sender {
         };
         let forwarded = from.mailbox().is_some_and(|mailbox| rewritten(mailbox.local()));
         let class = if forwarded { MailClass::Forwarded } else { MailClass::Submitted };
-        Self { whose: Whose { account: Some(from.to_string().into()), class }, require_tls, held: false }
+        Self { whose: Whose { account: Some(from.to_text().into()), class }, require_tls, held: false }
     }
 }
 

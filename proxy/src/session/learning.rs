@@ -10,7 +10,7 @@ use warren_smtp::mediator::{Ending, Event, Flow, Observer, Topic};
 use super::{Aside, Connection, Mx, Whose};
 use crate::departures::Place;
 use crate::egress::{EgressAddr, Lesson, Operator, Stage, What};
-use crate::record::{lines, verdict};
+use crate::record::verdict;
 use crate::tls::leg::{Judged, Via};
 
 impl Observer for Mx {
@@ -48,7 +48,7 @@ impl Mx {
         }
         let (Some(leg), Some(stage)) = (&self.leg, stage_of(topic)) else { return };
         // What a refusal said is evidence.
-        let text = if reply.code >= 400 { lines(reply) } else { String::new() };
+        let text = if reply.code >= 400 { reply.coded_lines() } else { String::new() };
         let verdict = verdict(verb_of(topic), reply, &text);
         if verdict.class == Class::Accepted && stage != Stage::Recipient {
             return;

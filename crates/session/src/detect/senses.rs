@@ -122,13 +122,13 @@ impl Senses {
     /// What `verb` usually takes at this operator, once enough is known: of our addresses the middle one, the faster of two.
     #[must_use]
     pub fn usual(&self, operator: &str, verb: Verb) -> Option<Duration> {
-        middle(self.curves(operator, verb).filter_map(|(_, curve)| curve.usual(&self.thresholds)).collect())
+        middle(self.curves(operator, verb).filter_map(|(_, curve)| curve.usual(&self.thresholds)))
     }
 
     /// Whether a reply that took so long is slow, for this operator; where nothing is known of it, for anyone.
     #[must_use]
     pub fn is_slow(&self, operator: &str, verb: Verb, took: Duration) -> bool {
-        let bounds = self.curves(operator, verb).filter_map(|(_, curve)| curve.bound(&self.thresholds)).collect();
+        let bounds = self.curves(operator, verb).filter_map(|(_, curve)| curve.bound(&self.thresholds));
         took > middle(bounds).unwrap_or_else(|| verb.unheard_of())
     }
 
@@ -143,7 +143,7 @@ impl Senses {
                 .filter_map(|(address, curve)| Some((address, curve.recent(now, &self.thresholds)?)))
                 .partition(|(address, _)| *address == egress);
             let here = own.first()?.1.least;
-            let elsewhere = middle(others.iter().map(|(_, recent)| recent.middle).collect())?;
+            let elsewhere = middle(others.iter().map(|(_, recent)| recent.middle))?;
             let compared = Comparison { verb, here, elsewhere, others: others.len() };
             let slow = compared.times() >= self.thresholds.factor
                 && here.saturating_sub(elsewhere) >= self.thresholds.lateness;
@@ -237,7 +237,12 @@ impl Window {
 }
 
 /// The middle one; of an even number the lower.
-fn middle(mut times: Vec<Duration>) -> Option<Duration> {
+fn middle(mut times: impl Iterator<Item = Duration>) -> Option<Duration> {
+    // Of one or two nothing has to be sorted, and most operators know no more of our addresses.
+    let first = times.next()?;
+    let Some(second) = times.next() else { return Some(first) };
+    let Some(third) = times.next() else { return Some(first.min(second)) };
+    let mut times: Vec<Duration> = [first, second, third].into_iter().chain(times).collect();
     times.sort_unstable();
     times.get(times.len().checked_sub(1)? / 2).copied()
 }

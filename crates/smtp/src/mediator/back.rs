@@ -10,10 +10,11 @@ use super::machine::{Back, Context, Mediator};
 use super::opening::{Hello, Step};
 use super::replies;
 use super::waiting::{Awaited, By};
+use crate::Reply;
 use crate::body::DataScanner;
 use crate::command::Verb;
+use crate::ehlo::server_name;
 use crate::reply::Severity;
-use crate::{Extensions, Reply};
 
 /// Who did not say anything for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +70,8 @@ impl Mediator {
                     cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic, reply: &reply });
                 }
                 if topic == Topic::Command(Verb::Ehlo) && reply.is_positive() {
-                    let (name, _) = Extensions::parse(&reply);
-                    cx.tell(Event::Offered { name: &name, lines: reply.lines.get(1..).unwrap_or_default() });
+                    let name = server_name(&reply);
+                    cx.tell(Event::Offered { name, lines: reply.lines.get(1..).unwrap_or_default() });
                 }
                 self.perform(cx, step, Some(&reply));
             }

@@ -56,6 +56,9 @@ pub(super) enum Security {
     Verified,
 }
 
+/// What most answers to EHLO are shorter than.
+const EHLO_ROOM: usize = 256;
+
 /// The remembered answers to EHLO and HELO: the lines of the former, of which the first begins with the latter's. One text, because every session keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hello(Box<str>);
@@ -73,7 +76,10 @@ impl Hello {
             other: Vec::new(),
             ..offered
         };
-        Self::given(&kept.to_reply(name))
+        let mut text = String::with_capacity(EHLO_ROOM);
+        text.push_str(name);
+        kept.each_line(|line| text.extend(["\n", line]));
+        Self(text.into())
     }
 
     /// Whether this extension, which has no parameters, is among what is offered.
