@@ -1,6 +1,7 @@
 //! An unmodified Postfix from Debian as a tenant's MSA: the same life as any other, with the queue and the schedule of its own.
 #![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use warren_lab::{Lab, LabConfig, Message};
@@ -157,6 +158,48 @@ fn a_killed_postfix_loses_nothing() {
     for text in &subjects {
         let mailbox = lab.mailbox("later.example", &text.replace(' ', "-"));
         mailbox.wait_for(subject(text), LONG).unwrap_or_else(|e| panic!("{e}\n{}", node.log()));
+    }
+    node.stop();
+}
+
+/// Where the kernel counts the processes of this one's container.
+fn process_limit(pid: u32) -> PathBuf {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let of = |line: &str| {
+        let (hierarchy, path) = line.split_once(':').unwrap().1.split_once(':').unwrap();
+        let mount = match hierarchy {
+            "pids" => "/sys/fs/cgroup/pids",
+            "" => "/sys/fs/cgroup",
+            _ => return None,
+        };
+        Some(Path::new(mount).join(path.trim_start_matches('/')).join("pids.max")).filter(|file| file.exists())
+    };
+    groups.lines().find_map(of).expect("a limit of processes")
+}
+
+#[test]
+fn settings_that_change_while_nothing_can_be_started_are_put_into_force_later() {
+    let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
+    let node = Node::start(&lab, &Setup { idle: LONG, ..setup() });
+    assert!(node.submit(ALICE, ALICE, &["erin@plain.example"], 587, &note(ALICE, "before")).accepted);
+    let init = node.pids("warren-init");
+    let limit = process_limit(init[0]);
+    let usual = std::fs::read_to_string(&limit).unwrap();
+    // Postfix's master and more run already: there is no room for a hook.
+    std::fs::write(&limit, "1").unwrap();
+
+    let acme = node.config_dir().join("tenants/acme.toml");
+    let text = std::fs::read_to_string(&acme).unwrap();
+    std::fs::write(&acme, text.replace("\"acme.example\"", "\"acme.example\", \"acme.test\"")).unwrap();
+    node.ask(&["apply"]);
+    node.wait_for_log("the new settings are not in force");
+    std::fs::write(&limit, usual).unwrap();
+    node.wait_for_log("the new settings are in force");
+    assert_eq!(node.pids("warren-init"), init, "its container was ended for it");
+
+    assert!(node.submit(ALICE, ALICE, &["erin@plain.example"], 587, &note(ALICE, "after")).accepted);
+    for text in ["before", "after"] {
+        lab.mailbox("plain.example", "erin").wait_for(subject(text), LONG).unwrap();
     }
     node.stop();
 }
