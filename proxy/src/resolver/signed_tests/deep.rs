@@ -70,3 +70,11 @@ async fn a_deep_name_is_looked_up_in_time_and_its_labels_are_remembered() {
     assert_eq!(world.code(&format!("two.{zone}"), RecordType::A).await, ResponseCode::NoError);
     assert_eq!(above(&asked), 0, "they are remembered");
 }
+
+#[tokio::test]
+async fn a_name_has_forty_labels_at_most() {
+    let world = World::new(Dnssec::Auto).await;
+    let of = |labels: usize| format!("{}deep.test.", "y.".repeat(labels - 2));
+    assert_eq!(world.code(&of(40), RecordType::A).await, ResponseCode::NXDomain);
+    assert_eq!(world.code(&of(41), RecordType::A).await, ResponseCode::ServFail);
+}

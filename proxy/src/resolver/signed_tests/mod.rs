@@ -60,7 +60,11 @@ fn zones() -> Vec<Zone> {
         Zone::new("dark.test", Right, "@ MX 10 mx.dark.test.\nmx A 198.51.100.4\n"),
         Zone::new("_tcp.mx.dark.test", Stripped, &format!("_25 TLSA 3 1 1 {DIGEST}\n")),
         Zone::new("deep.test", Right, ""),
-        Zone::new(&format!("{}deep.test", "x.".repeat(deep::LABELS)), Unsigned, "one A 198.51.100.11\ntwo A 198.51.100.12\n"),
+        Zone::new(
+            &format!("{}deep.test", "x.".repeat(deep::LABELS)),
+            Unsigned,
+            "one A 198.51.100.11\ntwo A 198.51.100.12\n",
+        ),
         Zone::new("optout.test", OptOut, ""),
         mail("secure.optout.test", Right),
         mail("plain.optout.test", Unsigned),
