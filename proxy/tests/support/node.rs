@@ -112,7 +112,11 @@ impl Plan {
     pub async fn start(self, to: SocketAddr) -> Node {
         let directory = tempfile::tempdir().unwrap();
         let notes = UnixDatagram::bind(directory.path().join(names::SOCKET_NAME)).unwrap();
-        let recording = Recorder::in_directory(directory.path(), RecorderSettings::new(directory.path())).unwrap();
+        let recording = Recorder::in_directory(
+            directory.path(),
+            RecorderSettings { patience: PATIENCE, ..RecorderSettings::new(directory.path()) },
+        )
+        .unwrap();
         let (tls_reports, reporting) = if self.reports {
             let (reporter, thread) = Reporter::start(reports(directory.path())).unwrap();
             (reporter, Some(thread))
