@@ -379,6 +379,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn codes_are_written_in_place() {
+        for (class, subject, detail) in [(2, 0, 0), (5, 7, 26), (4, 10, 109), (255, 65_535, 65_535)] {
+            let code = EnhancedCode::new(class, subject, detail);
+            assert_eq!(code.to_string(), format!("{class}.{subject}.{detail}"));
+            let reply = Reply { code: 550, enhanced: Some(code), lines: vec!["a".into(), "b".into()] };
+            assert_eq!(reply.coded_lines(), format!("{code} a\n{code} b"));
+        }
+        assert_eq!(Reply::plain(250, "a").coded_lines(), "a");
+    }
+
     fn parse(chunks: &[&[u8]]) -> Result<Vec<Reply>, ReplyError> {
         let mut parser = ReplyParser::new();
         let mut out = Vec::new();
