@@ -14,7 +14,12 @@ const FRESH: usize = 1 << 20;
 /// Has the allocator look now and then. Never ends.
 pub async fn give_back() {
     loop {
-        tokio::time::sleep(PAUSE).await;
-        drop(black_box(Vec::<u8>::with_capacity(FRESH)));
+        once().await;
     }
+}
+
+/// Has it look once, after a pause.
+pub async fn once() {
+    tokio::time::sleep(PAUSE).await;
+    drop(black_box(Vec::<u8>::with_capacity(FRESH)));
 }
