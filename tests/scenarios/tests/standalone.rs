@@ -164,16 +164,21 @@ fn postfix_sends_through_what_five_commands_set_up_and_does_not_know() {
     arrives(&lab, &postfix, "without it");
 }
 
-#[test]
-fn with_the_resolver_beside_it_postfix_is_held_to_dane() {
+/// Two signed domains: the TLSA record of one is its MX's key, that of the other is nobody's.
+fn dane() -> World {
     let personas = [("dane.test", 40), ("wrong.test", 41)].map(|(domain, last)| host(domain, last, Tls::Untrusted));
     let config = LabConfig { personas: personas.to_vec(), ..LabConfig::default() };
-    let world = World::new(&config, |lab| {
+    World::new(&config, |lab| {
         vec![
             mail("dane.test", 40, Signing::Right, &lab.tlsa("dane.test").unwrap()),
             mail("wrong.test", 41, Signing::Right, NO_KEY),
         ]
-    });
+    })
+}
+
+#[test]
+fn with_the_resolver_beside_it_postfix_is_held_to_dane() {
+    let world = dane();
     let postfix = Mta::find(&world.lab, MtaKind::Postfix);
     let namespace = postfix.namespace();
     // As the README has it, but for the lab's addresses and the root that it trusts.
@@ -223,14 +228,7 @@ fn asks_a_resolver(postfix: &Mta<'_>, world: &World) {
 
 #[test]
 fn four_commands_more_hold_postfix_to_dane() {
-    let personas = [("dane.test", 40), ("wrong.test", 41)].map(|(domain, last)| host(domain, last, Tls::Untrusted));
-    let config = LabConfig { personas: personas.to_vec(), ..LabConfig::default() };
-    let world = World::new(&config, |lab| {
-        vec![
-            mail("dane.test", 40, Signing::Right, &lab.tlsa("dane.test").unwrap()),
-            mail("wrong.test", 41, Signing::Right, NO_KEY),
-        ]
-    });
+    let world = dane();
     let postfix = Mta::find(&world.lab, MtaKind::Postfix);
     furnish(&postfix);
     let [build, user, configure, redirect, start] = readme::commands("Five commands")[..] else { panic!("not five") };
