@@ -91,8 +91,6 @@ impl Sty<'_> {
                     scope.spawn(move || warren_scenarios::inside(&client, || self.send(over)));
                 }
             }
-            // They have come to their limits, or to their pace.
-            std::thread::park_timeout(Duration::from_secs(1));
             let done = work();
             drop(end);
             keeper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

@@ -6,10 +6,11 @@
 //!     └────────────────── looks into the mailbox ──┴───────────────────────────────────────────────────────▶ ┘
 //! ```
 //!
-//! A real node in the lab of the scenarios. Rounds alternate: some mails alone, the same number beside a hog, hog after hog, all of them at
-//! last. Client and MX are elsewhere in truth, so here they have real-time priority: what they need they have, with and without hogs.
+//! A real node in the lab of the scenarios. Rounds alternate: some mails alone, the same number beside a hog from its first moment on, hog after
+//! hog, all of them at last. Every p99 of alone comes with the interval in which chance leaves it (`chance.rs`). Client and MX are elsewhere in truth, so here they have real-time priority: what they need they have, with and without hogs.
 //! Each mail is of another login of the neighbour's, whose password is checked in full; the sender's is remembered, as anybody's would be.
 
+mod chance;
 mod hogs;
 mod letter;
 
@@ -27,6 +28,7 @@ use warren_scenarios::{Node, Setup, Tenant};
 use crate::interrupt::Interrupt;
 use crate::proxy::sender::believing;
 use crate::report::{Goal, Machine, Row, save, write_goals};
+use chance::Ratio;
 use hogs::{IMAGE, PROGRAMS, SENDER, Sty};
 use letter::Times;
 
@@ -34,12 +36,13 @@ use letter::Times;
 #[derive(clap::Args)]
 pub struct Options {
     /// Rounds; each measures every hog once, and as many mails without
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
     /// Mails of one measurement
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = 70, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     mails: u32,
-    /// Which hogs, each alone: forker, filler, littler, eater, opener, flooder, sender; `all` is the first six at once
+    /// Which hogs, each alone: forker, filler, littler, eater, opener, flooder, sender; `all` is the first six at once, and `nobody` shows
+    /// what chance does
     #[arg(long, num_args = 1.., default_values = ["forker", "filler", "littler", "eater", "opener", "flooder", "sender", "all"])]
     hogs: Vec<String>,
     /// `[submission] remember_passwords` of the node: "0s" has every mail of the sender checked in full, too
@@ -52,6 +55,10 @@ pub struct Options {
 
 /// The name of all programs at once.
 const ALL: &str = "all";
+/// The name of none: the same twice.
+const NOBODY: &str = "nobody";
+/// p99 beside a hog may be so many times that of alone.
+const GOAL: f64 = 1.1;
 /// The domain of those whose mail is measured.
 const DOMAIN: &str = "acme.example";
 /// Before those that count: the tenant awake, names resolved, pages in memory.
@@ -72,6 +79,10 @@ struct Beside {
     beside_p99_ms: f64,
     p50_ratio: f64,
     p99_ratio: f64,
+    /// Where 95 of 100 such runs have their ratio of p99.
+    p99_interval: [f64; 2],
+    /// `held`, `missed`, or that it cannot be told.
+    verdict: &'static str,
     /// Where the time goes.
     parts: Vec<Part>,
 }
@@ -82,6 +93,7 @@ struct Part {
     name: &'static str,
     alone: Row,
     beside: Row,
+    p99: Ratio,
 }
 
 /// How long it takes.
@@ -104,8 +116,8 @@ struct Measured {
 /// Measures and tells.
 pub fn run(options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
     for hog in &options.hogs {
-        let known = PROGRAMS.iter().chain(&[SENDER, ALL]).any(|name| name == hog);
-        ensure!(known, "there is no hog {hog}: {}, {SENDER}, {ALL}", PROGRAMS.join(", "));
+        let known = PROGRAMS.iter().chain(&[SENDER, ALL, NOBODY]).any(|name| name == hog);
+        ensure!(known, "there is no hog {hog}: {}, {SENDER}, {ALL}, {NOBODY}", PROGRAMS.join(", "));
     }
     let images = copies(&["msa"]);
     add(images.path(), IMAGE, "probe/hog.rs");
@@ -130,7 +142,8 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
 }
 
 fn goals(rows: &[Beside]) -> Vec<Goal> {
-    rows.iter().map(|row| Goal::at_most(&format!("p99 beside {}, of alone", row.hog), row.p99_ratio, 1.1)).collect()
+    let hogs = rows.iter().filter(|row| row.hog != NOBODY);
+    hogs.map(|row| Goal::at_most(&format!("p99 beside {}, of alone", row.hog), row.p99_ratio, GOAL)).collect()
 }
 
 fn measure(
@@ -164,7 +177,11 @@ fn measure(
         for Measured { hog, alone, beside } in &mut all {
             std::thread::sleep(REST);
             alone.extend(deliver(options.mails)?);
-            let names = if hog == ALL { PROGRAMS.to_vec() } else { vec![hog.as_str()] };
+            let names = match hog.as_str() {
+                ALL => PROGRAMS.to_vec(),
+                NOBODY => Vec::new(),
+                hog => vec![hog],
+            };
             beside.extend(sty.beside(&names, || deliver(options.mails))?);
         }
     }
@@ -184,18 +201,19 @@ fn real_time(options: &[&str], pid: i32) -> anyhow::Result<()> {
 
 impl Measured {
     fn sum_up(&self) -> Beside {
-        let row = |times: &[Times], of: Span| Row::new(&self.hog, times.iter().map(of).collect());
-        let (alone, beside) = (row(&self.alone, |t| t.delivered), row(&self.beside, |t| t.delivered));
+        let times = |times: &[Times], of: Span| times.iter().map(of).collect::<Vec<Duration>>();
+        let part = |name, of: Span| {
+            let (alone, beside) = (times(&self.alone, of), times(&self.beside, of));
+            let p99 = Ratio::of(&alone, &beside, 99);
+            Part { name, alone: Row::new(&self.hog, alone), beside: Row::new(&self.hog, beside), p99 }
+        };
         let parts: [(&'static str, Span); 4] = [
             ("connect, TLS, password", |times| times.known),
             ("message to the queue's disk", |times| times.accepted - times.known),
             ("queue to mailbox", |times| times.delivered.saturating_sub(times.accepted)),
             ("both, without the password", |times| times.delivered.saturating_sub(times.known)),
         ];
-        let parts = parts
-            .into_iter()
-            .map(|(name, of)| Part { name, alone: row(&self.alone, of), beside: row(&self.beside, of) })
-            .collect();
+        let Part { alone, beside, p99, .. } = part("all", |times| times.delivered);
         Beside {
             hog: self.hog.clone(),
             n: self.beside.len(),
@@ -204,8 +222,10 @@ impl Measured {
             beside_p50_ms: beside.median_ms,
             beside_p99_ms: beside.p99_ms,
             p50_ratio: beside.median_ms / alone.median_ms,
-            p99_ratio: beside.p99_ms / alone.p99_ms,
-            parts,
+            p99_ratio: p99.ratio,
+            p99_interval: [p99.low, p99.high],
+            verdict: p99.against(GOAL),
+            parts: parts.into_iter().map(|(name, of)| part(name, of)).collect(),
         }
     }
 }
@@ -217,27 +237,31 @@ impl Report {
         // Writing to a String does not fail.
         let _ = writeln!(
             text,
-            "{:<32} {:>5} {:>18} {:>18} {:>14}",
-            "submission to mailbox, ms", "n", "alone p50 / p99", "beside p50 / p99", "p50 / p99"
+            "{:<32} {:>5} {:>16} {:>16} {:>8} {:>18}",
+            "submission to mailbox, ms", "n", "alone p50 / p99", "beside p50 / p99", "p50 ×", "p99 × (95 of 100)"
         );
         for row in &self.rows {
             let pair = |p50: f64, p99: f64| format!("{p50:.1} / {p99:.1}");
             let _ = writeln!(
                 text,
-                "{:<32} {:>5} {:>18} {:>18} {:>14}",
+                "{:<32} {:>5} {:>16} {:>16} {:>8.2} {:>18}  {}",
                 row.hog,
                 row.n,
                 pair(row.alone_p50_ms, row.alone_p99_ms),
                 pair(row.beside_p50_ms, row.beside_p99_ms),
-                format!("× {:.2} / {:.2}", row.p50_ratio, row.p99_ratio),
+                row.p50_ratio,
+                Ratio { ratio: row.p99_ratio, low: row.p99_interval[0], high: row.p99_interval[1] }.to_string(),
+                row.verdict,
             );
-            for Part { name, alone, beside } in &row.parts {
+            for Part { name, alone, beside, p99 } in &row.parts {
                 let _ = writeln!(
                     text,
-                    "  {:<36} {:>18} {:>18}",
+                    "  {:<36} {:>16} {:>16} {:>8.2} {:>18}",
                     name,
                     pair(alone.median_ms, alone.p99_ms),
-                    pair(beside.median_ms, beside.p99_ms)
+                    pair(beside.median_ms, beside.p99_ms),
+                    beside.median_ms / alone.median_ms,
+                    p99.to_string(),
                 );
             }
         }
