@@ -15,6 +15,7 @@ use warren_launcher_api::{CellId, TenantName};
 use warren_session::Door;
 use warren_smtp::Reply;
 
+use crate::next::Taker;
 use crate::pace::Pace;
 use crate::places::{Place, TenantPlaces, Ticket};
 use crate::proxy::Proxy;
@@ -25,31 +26,42 @@ const BOUND_WITHIN: Duration = Duration::from_secs(10);
 /// Connections out of one cell in a second; more wait in its backlog.
 const CONNECTIONS_PER_SECOND: u32 = 100;
 
-/// Serves the exit door of a cell until dropped. `tenant` becomes known when the cell is bound.
-pub async fn serve_cell(
+/// Serves the exit door of a cell until dropped, from the `next` listener on whenever there is one. `tenant` becomes known when the cell is bound.
+pub(crate) async fn serve_cell(
     proxy: Arc<Proxy>,
     listener: net::TcpListener,
+    mut next: Taker<net::TcpListener>,
     cell: CellId,
     tenant: watch::Receiver<Option<TenantName>>,
 ) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%cell, %error, "an exit door cannot be served"),
-    };
-    at_once(&listener);
+    let Some(mut listener) = listening(listener, cell) else { return };
     let places = proxy.places().of_door();
     let mut pace = Pace::new(CONNECTIONS_PER_SECOND, Instant::now());
+    let mut pause = None;
     loop {
-        let (stream, place) = accept(&proxy, &listener, &places).await;
-        let next = pace.took(Instant::now());
+        let (stream, place) = tokio::select! {
+            biased;
+            // Also while nobody is let in: who waits in the one before waits in this one when that is closed.
+            given = next.take() => {
+                listener = listening(given, cell).unwrap_or(listener);
+                continue;
+            }
+            accepted = accept_after(pause, &proxy, &listener, &places) => accepted,
+        };
+        pause = pace.took(Instant::now());
         match places.admit(place) {
             Some(ticket) => come_out(&proxy, stream, cell, &tenant, ticket),
             None => no_room(&proxy, &stream),
         }
-        if let Some(next) = next {
-            tokio::time::sleep_until(next.into()).await;
-        }
     }
+}
+
+/// A listener on this thread.
+fn listening(listener: net::TcpListener, cell: CellId) -> Option<TcpListener> {
+    let failed = |error: &std::io::Error| tracing::error!(%cell, %error, "an exit door cannot be served");
+    let listener = TcpListener::from_std(listener).inspect_err(failed).ok()?;
+    at_once(&listener);
+    Some(listener)
 }
 
 /// A connection out of a cell. It waits, in a task that is larger than a session's, only where it is not known yet whose that is.
@@ -117,7 +129,19 @@ pub(crate) fn at_once(listener: &TcpListener) {
     let _ = SockRef::from(listener).set_tcp_nodelay(true);
 }
 
-/// The next connection, once the tenant may have one more.
+async fn accept_after(
+    pause: Option<Instant>,
+    proxy: &Proxy,
+    listener: &TcpListener,
+    places: &TenantPlaces,
+) -> (TcpStream, Place) {
+    if let Some(pause) = pause {
+        tokio::time::sleep_until(pause.into()).await;
+    }
+    accept(proxy, listener, places).await
+}
+
+/// The next connection, once the tenant may have one more. Dropped early, none was taken.
 async fn accept(proxy: &Proxy, listener: &TcpListener, places: &TenantPlaces) -> (TcpStream, Place) {
     let place = places.enter().await;
     loop {

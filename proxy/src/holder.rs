@@ -1,13 +1,13 @@
 //! The connection to the launcher that a holder of doors keeps for ever.
 //!
 //! ```text
-//!   launcher ── Door{cell}+sockets, Bound{cell, tenant}, Gone{cell} ──▶ Holder
-//!            ◀─ Hello, Ack ─────────────────────────────────────────────
+//!   launcher ── Door{cell}+sockets, AllTold, Bound{cell, tenant}, Gone{cell} ──▶ Roll: what it means ──▶ Holder
+//!            ◀─ Hello, Ack ─────────────────────────────────────────────────────
 //! ```
 //!
-//! While the launcher is away, doors stay open and what goes through them goes on. It makes all doors anew for a new connection, and the sockets
-//! of before would be in their way (the kernel would share connections out among both), so they are closed first: at its Welcome, because a connection
-//! alone tells of no launcher. Somebody else may hold its listening socket while it is gone.
+//! While the launcher is away, doors stay open and what goes through them goes on. A launcher that is new makes other sockets for all of them. Each door gets
+//! its own when they arrive, and lets go of those of before then, not earlier: so nobody's dial is refused because the launcher was killed. The two are beside
+//! each other meanwhile, and the kernel shares dials out among both; the launcher sees to it that who waits in one that is closed waits in the other from there on.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -15,21 +15,23 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use tokio::time::Instant;
 use warren_daemon::{Absence, Backoff};
 use warren_launcher_api::{CellId, Event, Request, Role, TenantName, VERSION};
 use warren_packet::PacketError;
 use warren_packet::aio::AsyncPackets;
+
+use crate::roll::{PATIENCE, Roll, Step};
 
 /// Whoever serves doors of `N` sockets each.
 pub(crate) trait Holder<const N: usize>: Send {
     /// As whom it asks for them.
     const ROLE: Role;
 
-    /// Serves a door, in place of an earlier generation's.
-    fn open(
+    /// Serves a cell's door. If it serves it already, that goes on with these sockets in place of its own: what was taken in, and what waits, is served.
+    fn serve(
         &mut self,
         cell: CellId,
-        generation: u32,
         tenant: Option<TenantName>,
         sockets: [OwnedFd; N],
     ) -> impl Future<Output = io::Result<()>> + Send;
@@ -39,12 +41,6 @@ pub(crate) trait Holder<const N: usize>: Send {
 
     /// The cell is gone; its door is closed when this returns.
     fn close(&mut self, cell: CellId) -> impl Future<Output = ()> + Send;
-
-    /// Closes all doors.
-    fn close_all(&mut self) -> impl Future<Output = ()> + Send;
-
-    /// How many are open.
-    fn count(&self) -> usize;
 }
 
 /// Why the connection ended.
@@ -64,6 +60,7 @@ enum Lost {
 pub(crate) async fn hold<const N: usize, H: Holder<N>>(holder: &mut H, socket: &Path) -> Infallible {
     let mut backoff = Backoff::local();
     let mut absence = Absence::default();
+    let mut roll = Roll::default();
     loop {
         let lost = match AsyncPackets::connect(socket) {
             Ok(packets) => {
@@ -72,15 +69,16 @@ pub(crate) async fn hold<const N: usize, H: Holder<N>>(holder: &mut H, socket: &
                     absence.over();
                     tracing::info!(socket = %socket.display(), "the launcher hands out doors");
                 };
-                match converse(holder, &packets, welcome).await {
+                match converse(holder, &mut roll, &packets, welcome).await {
                     Ok(never) => match never {},
                     Err(lost) => lost,
                 }
             }
             Err(error) => error.into(),
         };
+        roll.lost();
         if absence.worth_a_word() {
-            tracing::warn!(socket = %socket.display(), reason = %lost, doors = holder.count(), "no launcher; trying again");
+            tracing::warn!(socket = %socket.display(), reason = %lost, doors = roll.count(), "no launcher; trying again");
         }
         tokio::time::sleep(backoff.failed()).await;
     }
@@ -89,15 +87,27 @@ pub(crate) async fn hold<const N: usize, H: Holder<N>>(holder: &mut H, socket: &
 /// Does as the launcher says until the connection ends.
 async fn converse<const N: usize, H: Holder<N>>(
     holder: &mut H,
+    roll: &mut Roll,
     packets: &AsyncPackets,
     mut welcome: impl FnMut() + Send,
 ) -> Result<Infallible, Lost> {
     packets.send(&Request::Hello { role: H::ROLE, version: VERSION }, &[]).await?;
     loop {
-        let (event, descriptors): (Event, Vec<OwnedFd>) = packets.recv().await?.ok_or(Lost::Closed)?;
+        let received = tokio::select! {
+            biased;
+            received = packets.recv() => received?,
+            () = until(roll.due()) => {
+                let gone = roll.overdue(Instant::now().into_std());
+                tracing::warn!(doors = roll.count(), closed = gone.len(), "the launcher has not told of all doors within {PATIENCE:?}; those that it has not told of are closed");
+                close(holder, gone).await;
+                continue;
+            }
+        };
+        let (event, descriptors): (Event, Vec<OwnedFd>) = received.ok_or(Lost::Closed)?;
         let through = match event {
             Event::Welcome { version: VERSION } => {
-                holder.close_all().await;
+                // Only now: a connection alone tells of no launcher. Somebody else may hold its listening socket while it is gone.
+                roll.welcome(Instant::now().into_std());
                 welcome();
                 continue;
             }
@@ -106,16 +116,33 @@ async fn converse<const N: usize, H: Holder<N>>(
                 let found = descriptors.len();
                 let sockets = <[OwnedFd; N]>::try_from(descriptors);
                 let sockets = sockets.map_err(|_| Lost::Descriptors { found, expected: N })?;
-                if let Err(error) = holder.open(cell, generation, tenant, sockets).await {
+                let step = roll.door(cell, generation, tenant.as_ref());
+                if step == Step::Reopen {
+                    holder.close(cell).await;
+                }
+                if step != Step::Leave
+                    && let Err(error) = holder.serve(cell, tenant, sockets).await
+                {
                     tracing::error!(%cell, %error, "cannot serve a door");
+                    close(holder, [cell]).await;
+                    roll.gone(cell);
                 }
                 seq
             }
+            Event::AllTold { seq } => {
+                let gone = roll.all_told();
+                tracing::info!(doors = roll.count(), closed = gone.len(), "the launcher has told of all doors");
+                close(holder, gone).await;
+                seq
+            }
             Event::Bound { seq, cell, tenant } => {
-                holder.bind(cell, tenant);
+                if roll.bound(cell, &tenant) {
+                    holder.bind(cell, tenant);
+                }
                 seq
             }
             Event::Gone { seq, cell } => {
+                roll.gone(cell);
                 holder.close(cell).await;
                 seq
             }
@@ -124,3 +151,21 @@ async fn converse<const N: usize, H: Holder<N>>(
         packets.send(&Request::Ack { through }, &[]).await?;
     }
 }
+
+async fn close<const N: usize>(holder: &mut impl Holder<N>, cells: impl IntoIterator<Item = CellId, IntoIter: Send>) {
+    for cell in cells {
+        holder.close(cell).await;
+    }
+}
+
+/// For ever, if nothing is due.
+async fn until(due: Option<std::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+#[path = "holder_tests.rs"]
+mod tests;

@@ -18,6 +18,7 @@ use warren_launcher_api::{CellId, Role, TenantName};
 
 use crate::door;
 use crate::holder::{self, Holder};
+use crate::next::{self, Giver};
 use crate::proxy::Proxy;
 use crate::workers::Workers;
 
@@ -36,8 +37,8 @@ struct CellDoors {
 
 #[derive(Debug)]
 struct Held {
-    generation: u32,
     tenant: watch::Sender<Option<TenantName>>,
+    next: Giver<net::TcpListener>,
     task: JoinHandle<()>,
 }
 
@@ -51,22 +52,21 @@ impl Drop for Held {
 impl Holder<1> for CellDoors {
     const ROLE: Role = Role::Proxy;
 
-    async fn open(
-        &mut self,
-        cell: CellId,
-        generation: u32,
-        tenant: Option<TenantName>,
-        [listener]: [OwnedFd; 1],
-    ) -> io::Result<()> {
-        if self.open.get(&cell).is_some_and(|held| held.generation >= generation) {
-            return Ok(());
-        }
+    async fn serve(&mut self, cell: CellId, tenant: Option<TenantName>, [listener]: [OwnedFd; 1]) -> io::Result<()> {
         let listener = net::TcpListener::from(listener);
         listener.set_nonblocking(true)?;
-        let known = self.shut(cell).await;
-        let (tenant, told) = watch::channel(tenant.or(known));
-        let task = self.workers.next().spawn(door::serve_cell(Arc::clone(&self.proxy), listener, cell, told));
-        self.open.insert(cell, Held { generation, tenant, task });
+        if let Some(held) = self.open.get(&cell).filter(|held| !held.task.is_finished()) {
+            if tenant.is_some() {
+                held.tenant.send_replace(tenant);
+            }
+            held.next.give(listener).await;
+            return Ok(());
+        }
+        let (tenant, told) = watch::channel(tenant);
+        let (next, given) = next::pair();
+        let proxy = Arc::clone(&self.proxy);
+        let task = self.workers.next().spawn(door::serve_cell(proxy, listener, given, cell, told));
+        self.open.insert(cell, Held { tenant, next, task });
         Ok(())
     }
 
@@ -76,29 +76,12 @@ impl Holder<1> for CellDoors {
         }
     }
 
+    /// Its socket is closed when its task has ended. Sessions go on.
     async fn close(&mut self, cell: CellId) {
-        self.shut(cell).await;
-        self.proxy.forget(cell);
-    }
-
-    async fn close_all(&mut self) {
-        let cells: Vec<CellId> = self.open.keys().copied().collect();
-        for cell in cells {
-            self.shut(cell).await;
+        if let Some(mut held) = self.open.remove(&cell) {
+            held.task.abort();
+            let _ = (&mut held.task).await;
         }
-    }
-
-    fn count(&self) -> usize {
-        self.open.len()
-    }
-}
-
-impl CellDoors {
-    /// Closes a door, for certain: its socket is closed when its task has ended. Sessions go on.
-    async fn shut(&mut self, cell: CellId) -> Option<TenantName> {
-        let mut held = self.open.remove(&cell)?;
-        held.task.abort();
-        let _ = (&mut held.task).await;
-        held.tenant.borrow().clone()
+        self.proxy.forget(cell);
     }
 }

@@ -14,6 +14,7 @@
 //! |---|---|
 //! | [`proxy`] | what all sessions share |
 //! | [`launcher`], `holder`, [`standalone`], [`door`] | where connections come from |
+//! | `roll`, `next` | which doors are held: pure; replacing what a door's task works with |
 //! | [`session`] | one connection, from door to MX |
 //! | [`reach`] | what is dialled at all: pure |
 //! | [`egress`] | from which address, and when: pure |
@@ -46,6 +47,7 @@ pub mod launcher;
 pub mod message_id;
 pub mod metrics;
 pub mod names;
+mod next;
 pub mod own;
 mod pace;
 pub mod picture;
@@ -54,6 +56,7 @@ pub mod proxy;
 pub mod reach;
 pub mod record;
 pub mod resolver;
+mod roll;
 pub mod session;
 pub mod settings;
 pub mod standalone;

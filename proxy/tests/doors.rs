@@ -110,6 +110,10 @@ async fn a_launcher_that_comes_back_makes_the_doors_anew() {
     tell(&launcher, &Event::Door { seq: 2, cell: CELL, generation: 1, tenant: acme.clone() }, Some(&stale), 2).await;
     drop(stale);
     assert!(TcpStream::connect(stale_at).await.is_err(), "a late message about an old door changes nothing");
+    let (other, other_at) = door();
+    tell(&launcher, &Event::Door { seq: 3, cell: CellId(8), generation: 1, tenant: acme.clone() }, Some(&other), 3)
+        .await;
+    drop(other);
 
     drop(launcher);
     TcpStream::connect(at).await.expect("without a launcher mail goes on");
@@ -122,11 +126,17 @@ async fn a_launcher_that_comes_back_makes_the_doors_anew() {
     assert!(timeout(SOON, other.recv::<Request>()).await.unwrap().unwrap().is_none(), "it is left");
     TcpStream::connect(at).await.expect("nor does a launcher that is not understood");
     let launcher = welcomed(&listener).await;
-    let (second, at) = door();
+    let (second, new_at) = door();
     tell(&launcher, &Event::Door { seq: 1, cell: CELL, generation: 2, tenant: acme }, Some(&second), 1).await;
     drop(second);
-    let mut msa = Peer::new(TcpStream::connect(at).await.unwrap());
+    assert!(TcpStream::connect(at).await.is_err(), "the door of before is closed when there is another");
+    let mut msa = Peer::new(TcpStream::connect(new_at).await.unwrap());
     assert!(msa.line().await.unwrap().starts_with("421 4.4.1 127.0.0.1 is not dialled"));
+    let mut waits = Peer::new(TcpStream::connect(other_at).await.unwrap());
+    assert!(waits.line().await.unwrap().starts_with("421 4.4.1 "), "a door whose turn has not come is served");
+    tell(&launcher, &Event::AllTold { seq: 2 }, None, 2).await;
+    assert!(TcpStream::connect(other_at).await.is_err(), "its cell is gone");
+    let at = new_at;
     holding.abort();
     assert!(holding.await.unwrap_err().is_cancelled());
     // Its tasks end when they are next looked at.

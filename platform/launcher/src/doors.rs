@@ -6,10 +6,13 @@
 //!
 //! A door outlives its holder: whoever dials while there is none waits in its backlog, and whoever holds it next takes him in. An old holder that hangs and still
 //! has it takes nothing from the new one, because connections wait in the socket and not with those who have it.
+//!
+//! A launcher has not got the sockets of the one before, and makes others beside them; holders close the earlier ones when they have these. Whoever waits in
+//! them then, or is about to, waits in the new ones from there on: the cell's kernel is told to see to that.
 
-use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, OwnedFd};
+use std::{fs, io};
 
 use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, getpeername, listen, socket_with,
@@ -114,8 +117,19 @@ fn questions_by_tcp() -> io::Result<OwnedFd> {
     let socket = new_socket(AddressFamily::INET, SocketType::STREAM)?;
     set_socket_reuseaddr(&socket, true)?;
     bind(&socket, &RESOLVER)?;
+    take_over()?;
     listen(&socket, RESOLVER_BACKLOG)?;
     Ok(socket)
+}
+
+/// When a listener is closed, those who wait in it are moved to another one of its address (Linux 5.14), and not reset. A setting of the network namespace that this
+/// thread is in; the tenant cannot reach it.
+fn take_over() -> io::Result<()> {
+    match fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1") {
+        // Somebody made it read-only, on purpose. Then who waits at that moment is reset, and his MSA tries again.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+        result => result,
+    }
 }
 
 /// `[::]:25` for both families, or `0.0.0.0:25` where the kernel has no IPv6.
@@ -135,6 +149,7 @@ fn exit() -> io::Result<OwnedFd> {
         }
         Err(error) => return Err(error),
     };
+    take_over()?;
     listen(&socket, EXIT_BACKLOG)?;
     Ok(socket)
 }

@@ -9,7 +9,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use node::{Client, Node};
+use node::{Client, Node, SOON, wait_readable};
 use warren_launcher_api::{CellId, Event, MAX_UNACKNOWLEDGED, Request, Role};
 
 /// What a holder knows of a cell.
@@ -24,16 +24,21 @@ struct Door {
 struct Holder {
     doors: BTreeMap<CellId, Door>,
     seq: u64,
+    all_told: bool,
 }
 
 impl Holder {
     /// Takes news until there are none for a while, or `enough`.
     fn hear(&mut self, client: &Client, enough: impl Fn(&BTreeMap<CellId, Door>) -> bool) {
         while !enough(&self.doors) {
-            let (event, descriptors) = client.receive();
-            self.take(event, descriptors);
-            client.packets.send(&Request::Ack { through: self.seq }, &[]).unwrap();
+            self.hear_one(client);
         }
+    }
+
+    fn hear_one(&mut self, client: &Client) {
+        let (event, descriptors) = client.receive();
+        self.take(event, descriptors);
+        client.packets.send(&Request::Ack { through: self.seq }, &[]).unwrap();
     }
 
     fn take(&mut self, event: Event, descriptors: Vec<OwnedFd>) {
@@ -44,6 +49,12 @@ impl Holder {
                 let door = self.doors.entry(cell).or_default();
                 assert!(generation > door.generation);
                 *door = Door { sockets: descriptors, generation, tenant: tenant.map(|tenant| tenant.to_string()) };
+            }
+            Event::AllTold { seq } => {
+                assert_eq!(seq, self.seq + 1);
+                self.seq = seq;
+                assert!(!self.all_told, "said once");
+                self.all_told = true;
             }
             Event::Bound { seq, cell, tenant } => {
                 assert_eq!(seq, self.seq + 1);
@@ -187,10 +198,56 @@ fn a_new_launcher_makes_doors_anew_though_somebody_still_has_the_old_ones() {
     let (_proxy, new) = hold(&node, Role::Proxy, acme.cell);
     assert_eq!(new.tenant.as_deref(), Some("acme"));
     assert!(new.generation > old.generation);
-    // These are two sockets: whoever speaks with a new launcher closes what it had of the old one.
+    // These are two sockets: whoever has both closes the old one.
     drop(old);
     greet(new, "220 anew");
     assert_eq!(talk.ask("dial 198.51.100.7:25"), "220 anew");
+    node.stop();
+}
+
+#[test]
+fn who_waits_in_the_old_doors_waits_in_those_of_a_new_launcher_when_they_are_closed() {
+    let mut node = Node::new(1);
+    let mut platform = node.platform();
+    let mut acme = platform.wake("acme");
+    let (mut dials, mut asks) = (acme.talk(), acme.talk());
+    let (_proxy, exit) = hold(&node, Role::Proxy, acme.cell);
+    let (_resolver, questions) = hold(&node, Role::Resolver, acme.cell);
+    node.kill_launcher();
+    // No other sockets are there yet.
+    dials.say("dial 198.51.100.7:25");
+    asks.say("dial 127.0.0.53:53");
+    for listener in [&exit.sockets[0], &questions.sockets[1]] {
+        assert!(wait_readable(listener, SOON), "somebody waits in it");
+    }
+    node.start();
+    let (_proxy, new_exit) = hold(&node, Role::Proxy, acme.cell);
+    let (_resolver, new_questions) = hold(&node, Role::Resolver, acme.cell);
+    drop((exit, questions));
+    greet(new_exit, "220 anew");
+    assert_eq!(dials.line(), "220 anew");
+    let tcp = TcpListener::from(new_questions.sockets.into_iter().nth(1).unwrap());
+    writeln!(tcp.accept().unwrap().0, "10 mx by tcp").unwrap();
+    assert_eq!(asks.line(), "10 mx by tcp");
+    node.stop();
+}
+
+#[test]
+fn a_holder_is_told_when_it_has_heard_of_all_cells_that_run() {
+    let mut node = Node::new(0);
+    let mut platform = node.platform();
+    let awake = ["acme", "globex", "initech"].map(|tenant| platform.wake(tenant).cell);
+    platform.stop(awake[1], 0);
+    for _ in 0..2 {
+        let proxy = node.connect(Role::Proxy);
+        let mut holder = Holder::default();
+        while !holder.all_told {
+            holder.hear_one(&proxy);
+        }
+        assert_eq!(holder.doors.keys().copied().collect::<Vec<_>>(), [awake[0], awake[2]]);
+        node.kill_launcher();
+        node.start();
+    }
     node.stop();
 }
 

@@ -206,7 +206,11 @@ impl Performer {
                 }
             }
             // Doors are for proxy and resolver.
-            Said::Welcome { .. } | Said::Door { .. } | Said::Bound { .. } | Said::Gone { .. } => {}
+            Said::Welcome { .. }
+            | Said::Door { .. }
+            | Said::AllTold { .. }
+            | Said::Bound { .. }
+            | Said::Gone { .. } => {}
         }
     }
 

@@ -94,7 +94,7 @@ async fn beside_an_mta(beside: &Standalone, mut doors: Doors) -> anyhow::Result<
         );
     }
     for (cell, udp, tcp) in all {
-        doors.open(cell, 1, udp.into(), tcp.into()).await?;
+        doors.open(cell, udp.into(), tcp.into()).await?;
     }
     Ok(doors)
 }

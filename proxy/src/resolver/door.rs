@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use rustix::net::sockopt::socket_cookie;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -19,6 +20,7 @@ use tokio::{
 use warren_daemon::Accepting;
 use warren_launcher_api::CellId;
 
+use crate::next::Taker;
 use crate::pace::Pace;
 use crate::places::Room;
 
@@ -50,6 +52,8 @@ const MAX_PREFETCHES: usize = 256;
 const DESCRIPTORS_OF_A_DOOR: usize = 2;
 /// What the process has open besides: the cache of policies, log, polls, connections to the launcher and the proxy, policies being fetched.
 const OWN_DESCRIPTORS: usize = 512;
+/// Datagrams that are read from a socket when it is replaced: more than wait in one.
+const MAX_LEFT: usize = 256;
 /// Pause after a socket error that may come again at once.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -97,21 +101,39 @@ fn left_for_cells(descriptors: usize) -> usize {
     descriptors - (MAX_QUESTIONS_OF_ALL + OWN_DESCRIPTORS).min(descriptors / 2)
 }
 
-/// Serves the door of `cell` until dropped. Owns both sockets: once this future is gone, they are closed.
-pub async fn serve(cell: CellId, udp: UdpSocket, tcp: TcpListener, shared: Arc<Shared>) {
+/// Serves the door of `cell` until dropped, from the next sockets on whenever there are any. Owns those that it has: once this future is gone, they are closed.
+pub(crate) async fn serve(
+    cell: CellId,
+    udp: (UdpSocket, Taker<UdpSocket>),
+    tcp: (TcpListener, Taker<TcpListener>),
+    shared: Arc<Shared>,
+) {
     let _open = shared.counts.door();
     let asker = Arc::new(Asker::new(cell, shared, Instant::now()));
-    tokio::join!(datagrams(&udp, &asker), streams(&tcp, &asker));
+    tokio::join!(datagrams(udp, &asker), streams(tcp, &asker));
 }
 
-async fn datagrams(udp: &UdpSocket, asker: &Arc<Asker>) {
+async fn datagrams((mut udp, mut next): (UdpSocket, Taker<UdpSocket>), asker: &Arc<Asker>) {
     let mut buffer = vec![0; LONGEST_QUESTION];
     let mut open: JoinSet<Option<(Vec<u8>, SocketAddr)>> = JoinSet::new();
+    let ask = |open: &mut JoinSet<_>, bytes: &[u8], from: SocketAddr| {
+        if open.len() >= MAX_QUESTIONS {
+            return asker.shared.counts.question(None, Outcome::Dropped);
+        }
+        let (bytes, asker) = (bytes.to_vec(), Arc::clone(asker));
+        open.spawn(async move { Some((asker.respond(&bytes, Transport::Udp).await?, from)) });
+    };
     let mut pace = Pace::new(DATAGRAMS_PER_SECOND, Instant::now());
     let mut pause: Option<Instant> = None;
     loop {
         let over = async { tokio::time::sleep_until(pause.unwrap_or_else(Instant::now).into()).await };
         tokio::select! {
+            given = next.take() => {
+                // Answers are given only to a socket that the runtime knows to take them.
+                let _ = given.writable().await;
+                let before = std::mem::replace(&mut udp, given);
+                left_in(before, &udp, &mut buffer, |bytes, from| ask(&mut open, bytes, from));
+            }
             () = over, if pause.is_some() => pause = None,
             Some(done) = open.join_next(), if !open.is_empty() => {
                 if let Ok(Some((bytes, to))) = done
@@ -124,41 +146,59 @@ async fn datagrams(udp: &UdpSocket, asker: &Arc<Asker>) {
             received = udp.recv_from(&mut buffer), if pause.is_none() => match received {
                 Ok((length, from)) => {
                     pause = pace.took(Instant::now());
-                    if open.len() >= MAX_QUESTIONS {
-                        asker.shared.counts.question(None, Outcome::Dropped);
-                        continue;
-                    }
-                    let (bytes, asker) = (buffer[..length].to_vec(), Arc::clone(asker));
-                    open.spawn(async move { Some((asker.respond(&bytes, Transport::Udp).await?, from)) });
+                    ask(&mut open, &buffer[..length], from);
                 }
                 Err(error) => {
                     tracing::debug!(cell = %asker.cell, %error, "cannot receive");
-                    tokio::time::sleep(PAUSE).await;
+                    pause = Some(Instant::now() + PAUSE);
                 }
             }
         }
     }
 }
 
-async fn streams(tcp: &TcpListener, asker: &Arc<Asker>) {
+/// Reads what waits in a socket that the `next` one replaces, and closes it.
+fn left_in(before: UdpSocket, next: &UdpSocket, buffer: &mut [u8], mut ask: impl FnMut(&[u8], SocketAddr)) {
+    if matches!((socket_cookie(&before), socket_cookie(next)), (Ok(before), Ok(next)) if before == next) {
+        return; // The same one, by another descriptor: the launcher was away for a moment and has it still.
+    }
+    let Ok(before) = before.into_std() else { return };
+    // Connected, with itself, it gets no more: what comes goes to the next one.
+    let _ = before.local_addr().and_then(|own| before.connect(own));
+    for _ in 0..MAX_LEFT {
+        let Ok((length, from)) = before.recv_from(buffer) else { return };
+        ask(&buffer[..length], from);
+    }
+}
+
+async fn streams((mut tcp, mut next): (TcpListener, Taker<TcpListener>), asker: &Arc<Asker>) {
     let mut open = JoinSet::new();
     let share = asker.shared.room.share(DESCRIPTORS_OF_A_DOOR);
     loop {
         tokio::select! {
+            // Who waits in the one before waits in this one when that is closed.
+            given = next.take() => tcp = given,
             Some(_) = open.join_next(), if !open.is_empty() => {}
-            accepted = tcp.accept(), if open.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    // Closed: its asker tries again.
-                    let Some(seat) = share.seat(open.len()) else { continue };
-                    let asker = Arc::clone(asker);
-                    open.spawn(async move {
-                        // However it ends, it concerns only its client.
-                        let _ = converse(stream, &asker).await;
-                        drop(seat);
-                    });
-                }
-                Err(error) => asker.shared.accepting.failed(&error, "resolver").await,
+            stream = accept(&tcp, asker), if open.len() < MAX_CONNECTIONS => {
+                // Closed: its asker tries again.
+                let Some(seat) = share.seat(open.len()) else { continue };
+                let asker = Arc::clone(asker);
+                open.spawn(async move {
+                    // However it ends, it concerns only its client.
+                    let _ = converse(stream, &asker).await;
+                    drop(seat);
+                });
             }
+        }
+    }
+}
+
+/// Dropped early, nobody was taken in.
+async fn accept(tcp: &TcpListener, asker: &Asker) -> TcpStream {
+    loop {
+        match tcp.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => asker.shared.accepting.failed(&error, "resolver").await,
         }
     }
 }

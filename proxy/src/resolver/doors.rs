@@ -1,14 +1,11 @@
 //! All doors of this process: opened, replaced and closed as the launcher says.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::{TcpListener, UdpSocket},
-    os::fd::OwnedFd,
-    sync::Arc,
-};
+use std::{collections::HashMap, io, net, os::fd::OwnedFd, sync::Arc};
 
-use tokio::task::JoinHandle;
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    task::JoinHandle,
+};
 use warren_launcher_api::CellId;
 
 use super::{
@@ -16,6 +13,7 @@ use super::{
     door::{Shared, serve},
     sts::Policies,
 };
+use crate::next::{self, Giver};
 
 /// The doors. One task each.
 pub struct Doors {
@@ -24,7 +22,8 @@ pub struct Doors {
 }
 
 struct Open {
-    generation: u32,
+    udp: Giver<UdpSocket>,
+    tcp: Giver<TcpListener>,
     task: JoinHandle<()>,
 }
 
@@ -78,18 +77,20 @@ impl Doors {
         Asking(Arc::clone(&self.shared))
     }
 
-    /// Serves a cell's UDP socket and TCP listener, in place of an earlier generation's.
-    pub async fn open(&mut self, cell: CellId, generation: u32, udp: OwnedFd, tcp: OwnedFd) -> io::Result<()> {
-        if self.open.get(&cell).is_some_and(|open| open.generation >= generation) {
-            return Ok(()); // Late word of an old door.
-        }
-        self.close(cell).await;
-        let (udp, tcp) = (UdpSocket::from(udp), TcpListener::from(tcp));
+    /// Serves a cell's UDP socket and TCP listener. If the cell has a door already, that goes on with these in place of its own, and nobody who asked or
+    /// waits there goes without an answer.
+    pub async fn open(&mut self, cell: CellId, udp: OwnedFd, tcp: OwnedFd) -> io::Result<()> {
+        let (udp, tcp) = (net::UdpSocket::from(udp), net::TcpListener::from(tcp));
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
-        let (udp, tcp) = (udp.try_into()?, tcp.try_into()?);
-        let task = tokio::spawn(serve(cell, udp, tcp, Arc::clone(&self.shared)));
-        self.open.insert(cell, Open { generation, task });
+        let (udp, tcp) = (UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?);
+        if let Some(open) = self.open.get(&cell).filter(|open| !open.task.is_finished()) {
+            tokio::join!(open.udp.give(udp), open.tcp.give(tcp));
+            return Ok(());
+        }
+        let ((next_udp, udps), (next_tcp, tcps)) = (next::pair(), next::pair());
+        let task = tokio::spawn(serve(cell, (udp, udps), (tcp, tcps), Arc::clone(&self.shared)));
+        self.open.insert(cell, Open { udp: next_udp, tcp: next_tcp, task });
         Ok(())
     }
 
@@ -97,16 +98,6 @@ impl Doors {
     pub async fn close(&mut self, cell: CellId) {
         if let Some(Open { task, .. }) = self.open.remove(&cell) {
             task.abort();
-            let _ = task.await;
-        }
-    }
-
-    /// Closes all doors.
-    pub async fn close_all(&mut self) {
-        for Open { task, .. } in self.open.values() {
-            task.abort();
-        }
-        for (_, Open { task, .. }) in self.open.drain() {
             let _ = task.await;
         }
     }

@@ -15,14 +15,8 @@ pub async fn hold(doors: &mut Doors, socket: &Path) {
 impl Holder<2> for Doors {
     const ROLE: Role = Role::Resolver;
 
-    async fn open(
-        &mut self,
-        cell: CellId,
-        generation: u32,
-        _: Option<TenantName>,
-        [udp, tcp]: [OwnedFd; 2],
-    ) -> io::Result<()> {
-        Doors::open(self, cell, generation, udp, tcp).await
+    async fn serve(&mut self, cell: CellId, _: Option<TenantName>, [udp, tcp]: [OwnedFd; 2]) -> io::Result<()> {
+        self.open(cell, udp, tcp).await
     }
 
     /// Whose cell it is does not matter to questions.
@@ -30,13 +24,5 @@ impl Holder<2> for Doors {
 
     async fn close(&mut self, cell: CellId) {
         Doors::close(self, cell).await;
-    }
-
-    async fn close_all(&mut self) {
-        Doors::close_all(self).await;
-    }
-
-    fn count(&self) -> usize {
-        Doors::count(self)
     }
 }

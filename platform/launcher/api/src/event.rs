@@ -127,7 +127,7 @@ impl Durations {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// The role is granted. To a door holder the doors of all cells follow.
+    /// The role is granted. To a door holder the doors of all cells follow, and then [`AllTold`](Self::AllTold).
     Welcome {
         /// [`VERSION`](crate::VERSION).
         version: u32,
@@ -221,6 +221,12 @@ pub enum Event {
         seq: u64,
         /// Which.
         cell: CellId,
+    },
+    /// Every cell that runs was told of on this connection. A door that a holder has from before, of a cell that was not told of, belongs to a cell
+    /// that is no more; until this is said it may as well belong to one whose turn has not come.
+    AllTold {
+        /// Number of the message.
+        seq: u64,
     },
     /// How the launcher is.
     Status {

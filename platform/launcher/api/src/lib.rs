@@ -4,12 +4,12 @@
 //!  platform ── Hello, Wake, Stop, Sockets, List, Due, Status ──▶ ┌──────────┐
 //!           ◀─ Welcome, Woken+fds, Exited, Cells+fds …  ──────── │ launcher │  $run/launcher.sock, SOCK_SEQPACKET,
 //!  proxy,   ── Hello, Ack ─────────────────────────────────────▶ │          │  one JSON value per packet (warren-packet)
-//!  resolver ◀─ Welcome, Door+fds, Bound, Gone ────────────────── └──────────┘
+//!  resolver ◀─ Welcome, Door+fds, AllTold, Bound, Gone ───────── └──────────┘
 //! ```
 //!
 //! The first message of a connection is [`Request::Hello`]; the kernel's word on the peer's user decides whether the role is
 //! granted. A new connection in a role replaces the old one. Requests carry a `tag` of the caller's choice, which the
-//! answer repeats; answers come in any order. [`Event::Exited`], [`Event::Door`], [`Event::Bound`] and
+//! answer repeats; answers come in any order. [`Event::Exited`], [`Event::Door`], [`Event::AllTold`], [`Event::Bound`] and
 //! [`Event::Gone`] come unasked. A peer that does not read loses its connection, not the launcher its pace.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -26,12 +26,12 @@ pub use request::{Limits, Request, Role};
 
 /// Version of this protocol, said in [`Request::Hello`] and [`Event::Welcome`]. Both ends must be equal. One more with each change of what a message
 /// looks like (`forms.txt`).
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// File name of the launcher's socket within the run directory.
 pub const SOCKET_NAME: &str = "launcher.sock";
 
-/// Most door messages ([`Event::Door`], [`Event::Bound`], [`Event::Gone`]) that a holder may leave unacknowledged. The kernel
+/// Most door messages ([`Event::Door`], [`Event::AllTold`], [`Event::Bound`], [`Event::Gone`]) that a holder may leave unacknowledged. The kernel
 /// counts descriptors in flight against the sender's limit; this keeps them few.
 pub const MAX_UNACKNOWLEDGED: u64 = 200;
 
@@ -107,6 +107,7 @@ mod tests {
             Event::Door { seq, cell, generation: 9, tenant: Some(tenant.clone()) },
             Event::Bound { seq, cell, tenant },
             Event::Gone { seq, cell },
+            Event::AllTold { seq },
             Event::Status { tag, status },
         ];
         let mut said = format!("version {VERSION}\n");

@@ -10,6 +10,8 @@ use warren_launcher_api::{CellId, MAX_UNACKNOWLEDGED};
 pub enum News {
     /// Here is the cell's door.
     Door(CellId),
+    /// All doors that there were when the holder came were told of.
+    AllTold,
     /// The cell has a tenant now.
     Bound(CellId),
     /// The cell is gone.
@@ -28,9 +30,9 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// A new holder, who is to hear of these cells' doors.
+    /// A new holder, who is to hear of these cells' doors, and that they are all.
     pub fn new(cells: impl Iterator<Item = CellId>) -> Holder {
-        Holder { waiting: cells.map(News::Door).collect(), ..Holder::default() }
+        Holder { waiting: cells.map(News::Door).chain([News::AllTold]).collect(), ..Holder::default() }
     }
 
     /// Adds news. What concerns a door that was never handed over is not worth telling.
@@ -56,7 +58,7 @@ impl Holder {
         match news {
             News::Door(cell) => drop(self.has.insert(cell)),
             News::Gone(cell) => drop(self.has.remove(&cell)),
-            News::Bound(_) => {}
+            News::Bound(_) | News::AllTold => {}
         }
         Some((self.sent, news))
     }
@@ -109,7 +111,8 @@ mod tests {
         holder.tell(News::Bound(CellId(2)));
         holder.tell(News::Gone(CellId(2)));
         holder.tell(News::Gone(CellId(1)));
-        assert_eq!(holder.next(), Some((2, News::Gone(CellId(1)))));
+        assert_eq!(holder.next(), Some((2, News::AllTold)));
+        assert_eq!(holder.next(), Some((3, News::Gone(CellId(1)))));
         assert_eq!(holder.next(), None);
     }
 
@@ -124,13 +127,13 @@ mod tests {
         let told: Vec<_> = std::iter::from_fn(|| holder.next()).collect();
         assert_eq!(
             told,
-            [(1, News::Door(CellId(1))), (2, News::Door(CellId(2))), (3, News::Bound(CellId(1)))],
-            "the number that was free again is used again"
+            [(1, News::Door(CellId(1))), (2, News::Door(CellId(2))), (3, News::AllTold), (4, News::Bound(CellId(1)))],
+            "the number that was free again is used again, and all are told of when the one that had to wait is"
         );
         let mut holder = Holder::new([CellId(1)].into_iter());
         let (_, news) = holder.next().unwrap();
         holder.later(news, until);
         holder.tell(News::Gone(CellId(1)));
-        assert_eq!(holder.next(), None, "it ended meanwhile");
+        assert_eq!(holder.next(), Some((1, News::AllTold)), "it ended meanwhile");
     }
 }

@@ -41,6 +41,7 @@ impl Launcher {
                             None => self.unsaid(role, news),
                         }
                     }
+                    News::AllTold => self.say(peer, &Event::AllTold { seq }, &[]),
                     News::Gone(cell) => self.say(peer, &Event::Gone { seq, cell }, &[]),
                 }
             }

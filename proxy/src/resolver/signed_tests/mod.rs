@@ -133,7 +133,7 @@ impl World {
         let policies = Arc::new(Policies::new(Fetcher::new(None, Vec::new()).unwrap(), None));
         let mut doors = Doors::new(Upstream::new(&config).unwrap(), policies, Notes::new(socket));
         let (door, udp, tcp) = sockets(None);
-        doors.open(CELL, 1, udp, tcp).await.unwrap();
+        doors.open(CELL, udp, tcp).await.unwrap();
         Self { door, notes, names: Names::default(), doors, _directory: directory, signed }
     }
 

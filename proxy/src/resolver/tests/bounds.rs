@@ -10,7 +10,7 @@ use tokio::{
 };
 use warren_launcher_api::CellId;
 
-use super::{LONG, World, ask, ask_tcp, authority, question, sockets};
+use super::{CELL, LONG, World, ask, ask_tcp, authority, question, sockets};
 use crate::resolver::door;
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn a_flood_in_one_cell_leaves_the_others_alone() {
         idle.push(TcpStream::connect(world.door).await.unwrap());
     }
     let (neighbour, udp, tcp) = sockets(None);
-    world.doors.open(CellId(8), 1, udp, tcp).await.unwrap();
+    world.doors.open(CellId(8), udp, tcp).await.unwrap();
     let answer = timeout(Duration::from_secs(2), ask(neighbour, &question("bare.example.", RecordType::A, None))).await;
     assert_eq!(answer.expect("at once").answers.len(), 1);
     let dropped = [("type", "other"), ("outcome", "dropped")];
@@ -42,12 +42,12 @@ async fn a_flood_in_one_cell_leaves_the_others_alone() {
 #[tokio::test]
 async fn connections_of_many_cells_leave_room_for_the_next() {
     let mut world = World::new(authority().await).await;
-    world.doors.close_all().await;
+    world.doors.close(CELL).await;
     world.doors.of_few_descriptors(100);
     let mut open = Vec::new();
     for n in 0..10 {
         let (address, udp, tcp) = sockets(None);
-        world.doors.open(CellId(100 + n), 1, udp, tcp).await.unwrap();
+        world.doors.open(CellId(100 + n), udp, tcp).await.unwrap();
         for _ in 0..door::MAX_CONNECTIONS {
             open.push(TcpStream::connect(address).await.unwrap());
         }
@@ -57,7 +57,7 @@ async fn connections_of_many_cells_leave_room_for_the_next() {
     assert_eq!(ask_tcp(&mut open[9 * door::MAX_CONNECTIONS], &asked).await.answers.len(), 1);
     assert_eq!(timeout(LONG, open.last_mut().unwrap().read(&mut [0])).await.unwrap().unwrap_or(0), 0);
     let (address, udp, tcp) = sockets(None);
-    world.doors.open(CellId(110), 1, udp, tcp).await.unwrap();
+    world.doors.open(CellId(110), udp, tcp).await.unwrap();
     let mut next = TcpStream::connect(address).await.unwrap();
     assert_eq!(ask_tcp(&mut next, &asked).await.answers.len(), 1);
 }

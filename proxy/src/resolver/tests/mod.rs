@@ -142,7 +142,7 @@ impl World {
         let policies = Arc::new(Policies::new(Fetcher::new(None, Vec::new()).unwrap(), None));
         let mut doors = Doors::new(Upstream::new(&asking(nameserver)).unwrap(), policies, Notes::new(socket));
         let (door, udp, tcp) = sockets(None);
-        doors.open(CELL, 1, udp, tcp).await.unwrap();
+        doors.open(CELL, udp, tcp).await.unwrap();
         Self { doors, door, directory, notes }
     }
 

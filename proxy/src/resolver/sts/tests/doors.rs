@@ -22,7 +22,7 @@ async fn an_answer_waits_a_moment_for_a_policy_and_a_late_one_is_told_later() {
     let notes = UnixDatagram::bind(&socket).unwrap();
     let mut doors = Doors::new(world.upstream.clone(), world.policies_of_the_patient(LONG), Notes::new(socket));
     let (door, udp, tcp) = sockets(None);
-    doors.open(CellId(7), 1, udp, tcp).await.unwrap();
+    doors.open(CellId(7), udp, tcp).await.unwrap();
     let mx = |domain: &str| question(&format!("{domain}.example."), RecordType::MX, None);
     let next = async || {
         let mut buffer = vec![0; MAX_NOTE];
@@ -56,7 +56,7 @@ async fn a_policy_that_is_known_holds_while_somebody_holds_dns_up() {
     policies.book().fetched("hush.example", "1", Ok(policy.clone()), now_s());
     let mut doors = Doors::new(world.upstream.clone(), policies, Notes::new(socket));
     let (door, udp, tcp) = sockets(None);
-    doors.open(CellId(7), 1, udp, tcp).await.unwrap();
+    doors.open(CellId(7), udp, tcp).await.unwrap();
     ask(door, &question("hush.example.", RecordType::MX, None)).await;
     let mut buffer = vec![0; MAX_NOTE];
     let length = notes.try_recv(&mut buffer).expect("before the answer");
@@ -70,7 +70,7 @@ async fn an_answer_that_the_proxy_has_to_know_about_waits_for_it() {
     let socket = world.directory.path().join("names.sock");
     let mut doors = Doors::new(world.upstream.clone(), world.policies(), Notes::new(socket.clone()));
     let (door, udp, tcp) = sockets(None);
-    doors.open(CellId(7), 1, udp, tcp).await.unwrap();
+    doors.open(CellId(7), udp, tcp).await.unwrap();
     let code = async |domain: &str| ask(door, &question(domain, RecordType::MX, None)).await.metadata.response_code;
     assert_eq!(code("good.example.").await, ResponseCode::ServFail, "nobody told the proxy of its policy");
     assert_eq!(code("spf.example.").await, ResponseCode::NoError, "nothing hangs on this");
