@@ -97,7 +97,8 @@ fn begin(from: EgressAddr, to: SocketAddr, legs: Option<&OwnLegs>) -> Result<(Tc
     Ok((stream, leg))
 }
 
-fn is_lack(error: &io::Error) -> bool {
+/// Descriptors or memory: nobody that is connected to is to blame.
+pub(crate) fn is_lack(error: &io::Error) -> bool {
     is(error, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM])
 }
 

@@ -58,6 +58,8 @@ impl Outcome {
 pub enum LookedUp {
     /// It was known.
     Cached,
+    /// It failed a moment ago, and was not asked again.
+    Resting,
     /// Nameservers answered.
     Answered,
     /// It does not validate.
@@ -67,11 +69,12 @@ pub enum LookedUp {
 }
 
 impl LookedUp {
-    const ALL: [Self; 4] = [Self::Cached, Self::Answered, Self::Bogus, Self::Failed];
+    const ALL: [Self; 5] = [Self::Cached, Self::Resting, Self::Answered, Self::Bogus, Self::Failed];
 
     fn word(self) -> &'static str {
         match self {
             Self::Cached => "cached",
+            Self::Resting => "resting",
             Self::Answered => "answered",
             Self::Bogus => "bogus",
             Self::Failed => "failed",

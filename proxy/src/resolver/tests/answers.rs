@@ -1,5 +1,7 @@
 //! What questions are answered, and what the proxy is told.
 
+use std::time::Duration;
+
 use hickory_proto::{
     op::{Message, OpCode, ResponseCode},
     rr::{DNSClass, RData, Record, RecordType, rdata::CNAME},
@@ -10,7 +12,7 @@ use tokio::{
 };
 
 use super::{LONG, World, a, ask, ask_bytes, ask_tcp, authority, mx, name, question, record, sockets};
-use crate::resolver::answer;
+use crate::resolver::answer::{self, Found};
 
 fn noted(domain: &str, host: &str, last: u8) -> (Option<String>, String, String) {
     (Some(domain.into()), host.into(), format!("192.0.2.{last}"))
@@ -73,6 +75,45 @@ async fn failures_are_passed_on_as_what_they_are() {
     assert_eq!(["cached", "bogus"].map(lookups), [Some(1.0), Some(0.0)]);
     assert!(lookups("answered") >= Some(2.0) && lookups("failed") >= Some(1.0));
     assert_eq!(told.value("warren_resolver_notes_total", &[("result", "done")]), Some(1.0));
+}
+
+/// RFC 9520: who asks again at once is not asked for once more, whoever it is.
+#[tokio::test]
+async fn what_failed_a_moment_ago_is_not_asked_again() {
+    let world = World::new(authority().await).await;
+    let lookups = async |result| {
+        let told = world.told().await;
+        told.value("warren_resolver_lookups_total", &[("result", result)]).unwrap_or_default()
+    };
+    let fails = async |kind| {
+        assert_eq!(world.ask("fail.example.", kind).await.metadata.response_code, ResponseCode::ServFail);
+    };
+    fails(RecordType::MX).await;
+    // On a machine that takes a second for each, the rest is longer than that soon.
+    let mut asked = 1.0;
+    while lookups("resting").await < 1.0 && asked < 6.0 {
+        fails(RecordType::MX).await;
+        asked += 1.0;
+    }
+    assert_eq!((lookups("resting").await, lookups("failed").await), (1.0, asked - 1.0));
+    fails(RecordType::A).await;
+    assert_eq!(lookups("failed").await, asked, "that is another question");
+}
+
+/// A question that its asker does not wait for has not failed.
+#[tokio::test]
+async fn who_gives_up_spoils_nobodys_answer() {
+    let world = World::new(authority().await).await;
+    let upstream = world.doors.asking().upstream();
+    let silent = name("silent.example.");
+    assert!(timeout(Duration::from_millis(50), upstream.find(&silent, RecordType::MX)).await.is_err());
+    let mut asking = std::pin::pin!(upstream.find(&silent, RecordType::MX));
+    assert!(timeout(Duration::from_millis(50), &mut asking).await.is_err(), "it is asked, not taken for failed");
+    let resting = [("result", "resting")];
+    assert_eq!(world.told().await.value("warren_resolver_lookups_total", &resting), Some(0.0));
+    assert!(matches!(asking.await.found, Found::Failed));
+    assert!(matches!(upstream.find(&silent, RecordType::MX).await.found, Found::Failed));
+    assert_eq!(world.told().await.value("warren_resolver_lookups_total", &resting), Some(1.0));
 }
 
 #[tokio::test]

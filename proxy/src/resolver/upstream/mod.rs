@@ -15,6 +15,7 @@ mod cache;
 mod cut_properties;
 mod cuts;
 mod expansion;
+mod failures;
 mod hashed;
 mod nameservers;
 mod response;
@@ -45,6 +46,7 @@ use warren_config::{Dnssec, Resolver};
 
 use self::{
     cache::Cache,
+    failures::Failures,
     nameservers::{Asking, address, look_at, say, server},
     response::{Bogus, Here, Response},
     work::Work,
@@ -54,6 +56,7 @@ use super::{
     counts::{Counts, LookedUp},
     watch::Watch,
 };
+use crate::dial::is_lack;
 
 /// How long a question may take in all: MSAs ask again after five seconds and give up after ten or more.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -82,6 +85,7 @@ struct Inner {
     /// Whether they ever passed signatures on.
     passed: AtomicBool,
     cache: Mutex<Cache>,
+    failures: Mutex<Failures>,
     counts: Arc<Counts>,
     bogus: Mutex<(Option<Instant>, u64)>,
 }
@@ -131,6 +135,18 @@ enum Unanswered {
     Hashes,
     #[error("it took too long")]
     Late,
+}
+
+impl Unanswered {
+    /// It says nothing of the question: this program or this machine lacks something at the moment.
+    fn is_ours(&self) -> bool {
+        use std::io::ErrorKind::{AddrInUse, AddrNotAvailable};
+        match self {
+            Self::Failed(NetError::Busy) => true,
+            Self::Failed(NetError::Io(error)) => is_lack(error) || matches!(error.kind(), AddrInUse | AddrNotAvailable),
+            _ => false,
+        }
+    }
 }
 
 impl From<Bogus> for Unanswered {
@@ -218,6 +234,7 @@ impl Upstream {
             looked: watch::Sender::new(off),
             passed: AtomicBool::new(passed),
             cache: Mutex::default(),
+            failures: Mutex::default(),
             counts,
             bogus: Mutex::default(),
         });
@@ -241,8 +258,14 @@ impl Upstream {
             self.inner.counts.lookup(LookedUp::Cached);
             return known;
         }
+        let began = Instant::now();
+        if self.inner.failures().rests(&key, began) {
+            self.inner.counts.lookup(LookedUp::Resting);
+            return Answer { found: Found::Failed, secure: false };
+        }
         let asking = self.inner.asking.load_full();
         let found = timeout(DEADLINE, asking.find(&key.0, kind)).await.unwrap_or(Err(Unanswered::Late));
+        let lacking = found.as_ref().is_err_and(Unanswered::is_ours);
         self.inner.counts.lookup(match &found {
             Ok(_) => LookedUp::Answered,
             Err(Unanswered::Bogus) => LookedUp::Bogus,
@@ -258,7 +281,14 @@ impl Upstream {
         let mut cache = self.inner.cache();
         // What was found in another stance has no place here: the cache is cleared behind the change.
         if Arc::ptr_eq(&asking, &self.inner.asking.load()) {
-            cache.keep(key, &answer, Instant::now());
+            match answer.found {
+                Found::Failed if lacking => {}
+                Found::Failed => self.inner.failures().failed(key, began, Instant::now()),
+                _ => {
+                    self.inner.failures().answered(&key);
+                    cache.keep(key, &answer, Instant::now());
+                }
+            }
         }
         answer
     }
@@ -324,6 +354,10 @@ impl Inner {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn say_bogus(&self, name: &Name, kind: RecordType) {
         let mut bogus = self.bogus.lock().unwrap_or_else(PoisonError::into_inner);
         let (said, count) = &mut *bogus;
@@ -349,6 +383,7 @@ async fn keep_looking(inner: Weak<Inner>, mut watch: Watch) {
                 Ok(asking) => {
                     strong.asking.store(Arc::new(asking));
                     strong.cache().clear();
+                    strong.failures().clear();
                 }
                 Err(error) => tracing::error!(%error, "the nameservers are asked as before"),
             }
