@@ -5,6 +5,8 @@
 //! writing it twice does no harm.
 
 mod losses;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use std::{
@@ -13,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     time::Instant,
 };
 
@@ -24,7 +26,7 @@ use crate::{
     spool::{Loaded, Spool, SpoolError},
 };
 use losses::losses;
-use thread::{Job, serve};
+use thread::{Job, Thread};
 
 /// How long frames lie on the desk, unless it becomes full: each look costs a wake-up of this thread.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
@@ -51,8 +53,7 @@ enum Doing {
 }
 
 pub(crate) struct Keeper {
-    jobs: mpsc::Sender<Job>,
-    answers: mpsc::Receiver<Result<u64, StoreError>>,
+    thread: Thread,
     spool: Spool,
     settings: RecorderSettings,
     stats: watch::Sender<Stats>,
@@ -76,17 +77,8 @@ impl Keeper {
         settings: RecorderSettings,
         stats: watch::Sender<Stats>,
     ) -> Self {
-        let (jobs, todo) = mpsc::channel(1);
-        let (answer, answers) = mpsc::channel(1);
-        let nice = settings.nice;
-        let thread = std::thread::Builder::new().name("session store".into());
-        let begun = thread.spawn(move || serve(store, nice, todo, answer));
-        if let Err(error) = begun {
-            tracing::error!(%error, "no thread for the session database: records go to the spool file");
-        }
         Self {
-            jobs,
-            answers,
+            thread: Thread::new(store, settings.nice),
             spool,
             settings,
             stats,
@@ -141,7 +133,7 @@ impl Keeper {
                         flushes.close();
                     }
                 }
-                Some(result) = self.answers.recv(), if self.busy.is_some() => self.work_done(result),
+                Some(result) = self.thread.answer(), if self.busy.is_some() => self.work_done(result),
                 flush = flushes.recv(), if !drained => {
                     match flush {
                         Some(flush) => self.flushes.push(flush),
@@ -167,9 +159,15 @@ impl Keeper {
 
     /// Lets the store close, unless it hangs.
     async fn close(self) {
-        let Self { jobs, mut answers, settings, .. } = self;
-        drop(jobs);
-        let closed = async { while answers.recv().await.is_some() {} };
+        let Self { mut thread, settings, busy, .. } = self;
+        let closed = async {
+            if busy.is_some() {
+                thread.answer().await;
+            }
+            if thread.begin(Job::Close).is_ok() {
+                thread.answer().await;
+            }
+        };
         if tokio::time::timeout(settings.patience, closed).await.is_err() {
             tracing::warn!("the session database does not close");
         }
@@ -205,13 +203,11 @@ impl Keeper {
         let mut wake = now + Duration::from_secs(1);
         if let Some(busy) = &self.busy {
             wake = wake.min((busy.since + self.settings.patience).max(now + Duration::from_millis(10)));
-        } else {
-            if let Some((until, _)) = self.pause {
-                wake = wake.min(until);
-            }
-            if let Some(oldest) = self.oldest {
-                wake = wake.min(oldest + self.settings.linger);
-            }
+        } else if let Some((until, _)) = self.pause.filter(|(until, _)| now < *until) {
+            // What is due waits for that, too.
+            wake = wake.min(until);
+        } else if let Some(oldest) = self.oldest {
+            wake = wake.min(oldest + self.settings.linger);
         }
         wake.max(now + Duration::from_millis(1))
     }
@@ -251,7 +247,7 @@ impl Keeper {
         } else {
             return;
         };
-        if self.jobs.try_send(job).is_ok() {
+        if self.thread.begin(job).is_ok() {
             self.busy = Some(Busy { since: now, doing });
         } else {
             // The store's task died of a panic: nothing will be stored any more, only spooled.
