@@ -1,6 +1,7 @@
 //! This host's own: its addresses, as the kernel has them now, and the connections that the proxy itself made.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -54,33 +55,23 @@ pub struct OwnLegs(Arc<Legs>);
 
 #[derive(Debug, Default)]
 struct Legs {
+    /// Nobody outside can choose what has the same number as something else.
+    numbers: RandomState,
     known: Mutex<Known>,
     /// Held by all who connect, together: who has to know what became of that holds it alone for a moment.
     connecting: RwLock<()>,
 }
 
-/// From where and to which MX, and how often: the last that had these ends may not be dropped yet. A connection that is being made has port 0.
-type Known = HashMap<Ends, u32>;
-
-/// Both ends of a connection, the same whichever socket they were read from: IPv4 is mapped. Packed, because every session has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Ends([([u8; 16], [u8; 2]); 2]);
-
-impl Ends {
-    fn of(from: SocketAddr, to: SocketAddr) -> Self {
-        Self([from, to].map(|end| {
-            let ip = match end.ip() {
-                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-                IpAddr::V6(ip) => ip,
-            };
-            (ip.octets(), end.port().to_ne_bytes())
-        }))
-    }
-}
+/// From where and to which MX, and how often: the last that had these ends may not be dropped yet. A connection that is being made has port 0. Every session
+/// has one, so both ends are a number of 64 bits: that another connection has the same will not happen.
+type Known = HashMap<u64, u32>;
 
 /// One of them, until dropped.
 #[derive(Debug)]
-pub struct OwnLeg(Box<(Arc<Legs>, Ends)>);
+pub struct OwnLeg {
+    legs: Arc<Legs>,
+    ends: u64,
+}
 
 impl OwnLegs {
     /// Has `connect` begin `socket`'s connection from `egress` to the MX `to`. Its port is chosen there; who accepts it finds it here all the same.
@@ -92,15 +83,15 @@ impl OwnLegs {
         connect: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<OwnLeg> {
         let _connecting = self.0.connecting.read().unwrap_or_else(PoisonError::into_inner);
-        let _portless = self.0.add(Ends::of(SocketAddr::new(egress, 0), to));
+        let _portless = self.0.add(SocketAddr::new(egress, 0), to);
         connect()?;
         let from = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(self.0.add(Ends::of(from, to)))
+        Ok(self.0.add(from, to))
     }
 
     /// Whether the connection from `from` to `to` is one of them.
     pub(crate) fn has(&self, from: SocketAddr, to: SocketAddr) -> bool {
-        let (ends, portless) = (Ends::of(from, to), Ends::of(SocketAddr::new(from.ip(), 0), to));
+        let (ends, portless) = (self.0.number(from, to), self.0.number(SocketAddr::new(from.ip(), 0), to));
         let known = self.0.known();
         if known.contains_key(&ends) || !known.contains_key(&portless) {
             return known.contains_key(&ends);
@@ -116,20 +107,25 @@ impl Legs {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(self: &Arc<Self>, ends: Ends) -> OwnLeg {
+    fn add(self: &Arc<Self>, from: SocketAddr, to: SocketAddr) -> OwnLeg {
+        let ends = self.number(from, to);
         *self.known().entry(ends).or_default() += 1;
-        OwnLeg(Box::new((Arc::clone(self), ends)))
+        OwnLeg { legs: Arc::clone(self), ends }
+    }
+
+    /// Of both ends of a connection, the same whichever socket they were read from.
+    fn number(&self, from: SocketAddr, to: SocketAddr) -> u64 {
+        self.numbers.hash_one([from, to].map(|end| (end.ip().to_canonical(), end.port())))
     }
 }
 
 impl Drop for OwnLeg {
     fn drop(&mut self) {
-        let (legs, ends) = &*self.0;
-        let mut legs = legs.known();
-        if let Some(count) = legs.get_mut(ends) {
+        let mut known = self.legs.known();
+        if let Some(count) = known.get_mut(&self.ends) {
             *count -= 1;
             if *count == 0 {
-                legs.remove(ends);
+                known.remove(&self.ends);
             }
         }
     }

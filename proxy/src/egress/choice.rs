@@ -61,7 +61,7 @@ enum Stands {
 enum Why {
     Sessions { now: u32, of: u32 },
     Throttled { now: u32, of: u32 },
-    Warming { day: usize, used: u32, of: u32 },
+    Warming { day: u32, used: u32, of: u32 },
     WarmedUp { of: u32, ends: Tick },
     Probe,
     Probing,
@@ -277,7 +277,7 @@ impl Policy {
     fn written(
         &self,
         room: &RoomKey,
-        (pool, rule): (usize, Option<usize>),
+        (pool, rule): (usize, Option<u32>),
         suspicion: Suspicion,
         found: Found,
         now: Now,
@@ -322,7 +322,7 @@ impl Policy {
     }
 
     /// As people are told them.
-    fn names_of(&self, rule: Option<usize>, pool: usize) -> (Arc<str>, Arc<str>) {
+    fn names_of(&self, rule: Option<u32>, pool: usize) -> (Arc<str>, Arc<str>) {
         let rule = rule.map_or_else(|| Arc::from("default"), |rule| Arc::from(format!("rule {}", rule + 1)));
         (rule, self.rules.pools.get(pool).map_or_else(|| Arc::from(""), |pool| Arc::clone(&pool.name)))
     }

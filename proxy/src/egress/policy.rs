@@ -55,15 +55,15 @@ pub(super) struct Member {
     pub turn: u64,
 }
 
-/// A session, from coming in to leaving.
+/// A session, from coming in to leaving. Thousands wait: it fits into 128 bytes.
 #[derive(Debug)]
 pub(super) struct Session {
     pub tenant: TenantName,
-    pub account: Option<String>,
+    pub account: Option<Box<str>>,
     pub class: super::MailClass,
     pub room: RoomKey,
     pub pool: usize,
-    pub rule: Option<usize>,
+    pub rule: Option<u32>,
     pub suspicion: Suspicion,
     /// None while it waits.
     pub seat: Option<Seat>,
@@ -89,7 +89,7 @@ pub(super) struct Seat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reserved {
     /// On this day of the ramp.
-    pub day: usize,
+    pub day: u32,
     pub messages: u32,
 }
 
@@ -185,7 +185,7 @@ impl Policy {
         let room = RoomKey::of(ask);
         let session = Session {
             tenant: ask.tenant.clone(),
-            account: ask.account.map(str::to_owned),
+            account: ask.account.map(Box::from),
             class: ask.class,
             room: room.clone(),
             pool,
@@ -263,5 +263,17 @@ impl Policy {
     /// Sessions under way.
     pub fn sessions(&self) -> u32 {
         self.sessions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Session;
+
+    /// The allocator's next blocks are of 160.
+    #[test]
+    fn a_session_is_small() {
+        let size = size_of::<Session>();
+        assert!(size <= 128, "{size}");
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Ramps {
 /// Messages of a day of the ramp, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Used {
-    day: usize,
+    day: u32,
     messages: u32,
 }
 
@@ -32,7 +32,7 @@ struct Used {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Warmth {
     /// From 0.
-    pub day: usize,
+    pub day: u32,
     /// Messages of today.
     pub used: u32,
     /// As many as there may be.
@@ -53,7 +53,7 @@ impl Warmth {
 pub(super) struct StoredRamp {
     address: EgressAddr,
     operator: Operator,
-    day: usize,
+    day: u32,
     messages: u32,
 }
 
@@ -70,18 +70,21 @@ impl Ramps {
     }
 
     /// The day of an address's ramp, from 0; none if it is established.
-    pub(super) fn day(&self, address: EgressAddr, now: Tick) -> Option<usize> {
+    pub(super) fn day(&self, address: EgressAddr, now: Tick) -> Option<u32> {
+        Some(self.today(address, now)?.0)
+    }
+
+    /// The same with its limit, and when the next day begins.
+    fn today(&self, address: EgressAddr, now: Tick) -> Option<(u32, u32, Tick)> {
         let (since, ramp) = self.since.get(&address)?;
-        let day = usize::try_from((now - since).max(0) / DAY).unwrap_or(usize::MAX);
-        (day < ramp.daily.len()).then_some(day)
+        let day = u32::try_from((now - since).max(0) / DAY).ok()?;
+        let limit = *ramp.daily.get(usize::try_from(day).ok()?)?;
+        Some((day, limit, since + (Tick::from(day) + 1) * DAY))
     }
 
     /// How far an address is at an operator; none if it is established.
     pub(super) fn warmth(&self, address: EgressAddr, operator: &Operator, now: Tick) -> Option<Warmth> {
-        let day = self.day(address, now)?;
-        let (since, ramp) = self.since.get(&address)?;
-        let limit = ramp.daily[day];
-        let ends = since + (Tick::try_from(day).unwrap_or_default() + 1) * DAY;
+        let (day, limit, ends) = self.today(address, now)?;
         let used = match self.used.get(&(address, operator.clone())) {
             Some(used) if used.day == day => used.messages,
             Some(_) => 0,
@@ -98,7 +101,7 @@ impl Ramps {
         operator: &Operator,
         messages: u32,
         now: Tick,
-    ) -> Option<Option<usize>> {
+    ) -> Option<Option<u32>> {
         self.sweep(now);
         let Some(warmth) = self.warmth(address, operator, now) else { return Some(None) };
         if !warmth.allows(messages) {

@@ -126,9 +126,9 @@ impl Rules {
     }
 
     /// The pool of a session, and the place of the rule that chose it, from 0. A rule with a pool that does not exist is passed over.
-    pub(super) fn choose(&self, ask: &Ask<'_>, suspicion: Suspicion) -> (usize, Option<usize>) {
+    pub(super) fn choose(&self, ask: &Ask<'_>, suspicion: Suspicion) -> (usize, Option<u32>) {
         let pool = |name: &str| self.pools.iter().position(|pool| *pool.name == *name);
-        for (place, rule) in self.rules.iter().enumerate() {
+        for (place, rule) in (0..).zip(&self.rules) {
             if rule.fits(ask, suspicion)
                 && let Some(found) = pool(&rule.pool)
             {

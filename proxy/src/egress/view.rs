@@ -141,7 +141,7 @@ impl Policy {
             sessions: member.sessions,
             rested: member.by_hand.clone().or_else(could_not),
             until: if member.by_hand.is_some() { None } else { unbound.map(|until| now.calendar(until)) },
-            warming_day: self.ramps.day(address, now.tick).and_then(|day| u32::try_from(day + 1).ok()),
+            warming_day: self.ramps.day(address, now.tick).map(|day| day + 1),
         }
     }
 
