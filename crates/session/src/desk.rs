@@ -9,6 +9,9 @@ use tokio::sync::Notify;
 
 use crate::{Bundle, sheet::Sheet};
 
+/// Room for so many sheets at once: a busy node's of a quarter of a second.
+const LISTED: usize = 256;
+
 /// The desk.
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -62,8 +65,8 @@ impl Desk {
         if lying.closed {
             return;
         }
-        lying.sheets.push(Arc::clone(sheet));
-        let first = lying.sheets.len() == 1;
+        let first = lying.sheets.is_empty();
+        lying.list(sheet);
         drop(lying);
         if first {
             self.bell.notify_one();
@@ -104,5 +107,40 @@ impl Desk {
 
     fn lying(&self) -> MutexGuard<'_, Lying> {
         self.lying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lying {
+    fn list(&mut self, sheet: &Arc<Sheet>) {
+        if self.sheets.len() == self.sheets.capacity() {
+            // Nobody collects while the thread writes to a disk that hangs. Those of sessions that are over have nothing on them, and have no owner but this.
+            self.sheets.retain(|sheet| Arc::strong_count(sheet) > 1);
+            self.sheets.reserve(self.sheets.len().max(LISTED));
+        }
+        self.sheets.push(Arc::clone(sheet));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Outcome, Record, SessionEnd, SessionId};
+
+    #[test]
+    fn sessions_that_are_over_are_forgotten_though_nobody_collects() {
+        let desk = Desk::new(1 << 30);
+        let begin = || {
+            let sheet = Sheet::new(SessionId::new());
+            sheet.write(&Record::End(SessionEnd { at_us: 0, outcome: Outcome::Unused, bytes: 0 }), &desk);
+            sheet
+        };
+        let waiting: Vec<_> = (0..1_000).map(|_| begin()).collect();
+        for _ in 0..100_000 {
+            begin().finish(&desk);
+        }
+        let listed = desk.lying().sheets.capacity();
+        assert!(listed <= 4 * (waiting.len() + LISTED), "{listed}");
+        desk.collect();
+        assert_eq!(desk.pick_up(Bundle::default()).bundle.records(), 101_000);
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! Not synced: it outlives a killed process, not a power cut. A frame torn by a kill is skipped when read, and so is whatever else is no frame. Once all
 //! is read the file is emptied; until then what was read stays in it and would be read again after a restart, which the
-//! store takes without harm.
+//! store takes without harm. A store that is behind for hours never comes to that: then what waits is moved to the front, over what was read.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::PathBuf,
 };
 
@@ -15,6 +15,11 @@ use crate::{
     Bundle,
     frame::{FRAME_LIMIT, Found, Frame, HEADER, next_magic},
 };
+
+/// Bytes that were read and stay in the file, at most, while little else is in it.
+const READ: u64 = 64 << 20;
+/// Bytes moved to the front at once.
+const PIECE: usize = 256 * 1_024;
 
 /// The spool file.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub struct Spool {
     limit: u64,
     size: u64,
     read: u64,
+    /// What was moved out of the file so far: frames that are on their way to the store are known by their place before that.
+    gone: u64,
 }
 
 /// Why records could not be spooled.
@@ -56,7 +63,7 @@ pub struct Loaded {
     pub bundle: Bundle,
     /// Stretches of the file that are no frames.
     pub damaged: u64,
-    /// Where the next read begins.
+    /// Where the next read begins, as if nothing had ever been moved.
     end: u64,
 }
 
@@ -65,7 +72,7 @@ impl Spool {
     #[must_use]
     pub fn new(path: PathBuf, limit: u64) -> Self {
         let size = std::fs::metadata(&path).map(|meta| meta.len()).unwrap_or(0);
-        Self { path, file: None, limit, size, read: 0 }
+        Self { path, file: None, limit, size, read: 0, gone: 0 }
     }
 
     /// Whether nothing waits.
@@ -76,6 +83,11 @@ impl Spool {
 
     /// Appends `frames` with one write, all or none.
     pub fn append(&mut self, frames: &[u8]) -> Result<(), SpoolError> {
+        if self.is_worth_moving(frames.len() as u64)
+            && let Err(error) = self.move_to_front()
+        {
+            tracing::debug!(%error, "what was loaded stays in the spool file");
+        }
         let size = self.size;
         if size + frames.len() as u64 > self.limit {
             return Err(SpoolError::Full { path: self.path.clone(), limit: self.limit });
@@ -108,14 +120,15 @@ impl Spool {
         let at_end = (buffer.len() as u64) < length || read + length >= size;
         let mut loaded = scan(&buffer, bytes, at_end);
         // Shorter than it was: somebody emptied it.
-        loaded.end =
+        let end =
             if (buffer.len() as u64) < length && loaded.end == buffer.len() as u64 { size } else { read + loaded.end };
+        loaded.end = self.gone + end;
         Ok(loaded)
     }
 
     /// What `loaded` holds is in the store now.
     pub fn done(&mut self, loaded: &Loaded) {
-        self.read = loaded.end;
+        self.read = loaded.end.saturating_sub(self.gone);
         if self.is_empty() {
             match self.file().map(|file| file.set_len(0)) {
                 Ok(Ok(())) => (self.size, self.read) = (0, 0),
@@ -125,6 +138,30 @@ impl Spool {
                 Err(error) => tracing::warn!(%error, "loaded session records stay in the spool file"),
             }
         }
+    }
+
+    /// Whether what waits goes over what was read: never more than that, so that a kill in the middle leaves all of it where it was.
+    fn is_worth_moving(&self, more: u64) -> bool {
+        let waits = self.size.saturating_sub(self.read);
+        if self.size + more > self.limit { waits <= self.read } else { self.read >= READ && waits <= self.read / 4 }
+    }
+
+    fn move_to_front(&mut self) -> Result<(), SpoolError> {
+        let (read, waits) = (self.read, self.size.saturating_sub(self.read));
+        let file = self.file()?;
+        let moved = (|| {
+            let (mut piece, mut at) = (vec![0; PIECE], 0);
+            while at < waits {
+                let length = usize::try_from(waits - at).unwrap_or(PIECE).min(PIECE);
+                file.read_exact_at(&mut piece[..length], read + at)?;
+                file.write_all_at(&piece[..length], at)?;
+                at += length as u64;
+            }
+            file.set_len(waits)
+        })();
+        moved.map_err(|source| self.error("make room in", source))?;
+        (self.size, self.read, self.gone) = (waits, 0, self.gone + read);
+        Ok(())
     }
 
     fn file(&mut self) -> Result<&mut File, SpoolError> {
@@ -192,7 +229,7 @@ mod tests {
         let (mut all, mut damaged) = (Vec::new(), 0);
         while !spool.is_empty() {
             let loaded = spool.next(bytes).unwrap();
-            assert!(loaded.end > spool.read, "it goes on");
+            assert!(loaded.end > spool.gone + spool.read, "it goes on");
             all.extend(told(&loaded.bundle));
             damaged += loaded.damaged;
             spool.done(&loaded);
@@ -234,6 +271,29 @@ mod tests {
             std::fs::write(&path, content).unwrap();
             prop_assert_eq!(drain(&mut Spool::new(path, 1 << 20), 1).0, vec![1]);
         }
+    }
+
+    #[test]
+    fn a_store_that_stays_behind_has_all_of_the_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, path) = (frame(0).len() as u64, directory.path().join("spool"));
+        let mut spool = Spool::new(path.clone(), 10 * one);
+        let (mut all, mut under_way) = (Vec::new(), None::<Loaded>);
+        for n in 0..1_000 {
+            spool.append(frame(n).bytes()).unwrap();
+            assert!(std::fs::metadata(&path).unwrap().len() <= 10 * one);
+            if n >= 3 {
+                // What is on its way to the store is still there when the next comes.
+                if let Some(loaded) = under_way.take() {
+                    all.extend(told(&loaded.bundle));
+                    spool.done(&loaded);
+                }
+                under_way = Some(spool.next(1).unwrap());
+            }
+        }
+        all.extend(drain(&mut spool, 1).0);
+        assert_eq!(all, (0..1_000).collect::<Vec<_>>());
+        assert!(spool.is_empty());
     }
 
     #[test]
