@@ -14,8 +14,8 @@ use hickory_proto::{
 use tokio::net::UdpSocket;
 use warren_config::{Dnssec, Resolver};
 
-use super::{World, ask};
-use crate::resolver::Upstream;
+use super::{World, ask, between};
+use crate::resolver::{Upstream, answer::Found, tests::name};
 
 /// Between a signed zone and an unsigned one: as many as the reverse names of IPv6 addresses have.
 pub(super) const LABELS: usize = 30;
@@ -69,6 +69,42 @@ async fn a_deep_name_is_looked_up_in_time_and_its_labels_are_remembered() {
     assert_eq!(above(&asked), LABELS - 1);
     assert_eq!(world.code(&format!("two.{zone}"), RecordType::A).await, ResponseCode::NoError);
     assert_eq!(above(&asked), 0, "they are remembered");
+}
+
+/// The library would look for the end of trust anew for every name, and ask for NS records label by label to find it.
+#[tokio::test]
+async fn below_a_delegation_that_is_known_to_be_unsigned_a_look_up_is_one_question() {
+    let world = World::new(Dnssec::Auto).await;
+    let all = Arc::new(Mutex::new(Vec::new()));
+    let asked = Arc::clone(&all);
+    let note = move |question: &mut Message| {
+        let Query { name, query_type, .. } = &question.queries[0];
+        asked.lock().unwrap().push((name.to_lowercase().to_ascii(), *query_type));
+    };
+    let nameserver = between(world.signed.address, note, |_| {}).await;
+    let anchors = Some(world.signed.anchors.clone());
+    let config = Resolver { nameservers: vec![nameserver], dnssec: Dnssec::Require, trust_anchors: anchors };
+    let upstream = Upstream::new(&config).unwrap();
+    let find = async |owner: &str, kind| {
+        let answer = upstream.find(&name(owner), kind).await;
+        assert!(!answer.secure);
+        let mut asked = std::mem::take(&mut *all.lock().unwrap());
+        // Not whether signatures pass.
+        asked.retain(|(name, _)| name.ends_with("insecure.test."));
+        (matches!(answer.found, Found::Records(_)), asked)
+    };
+    let (found, first) = find("mx.insecure.test.", RecordType::A).await;
+    assert!(found && first.len() > 3, "{first:?}");
+    for (owner, kind, there) in [
+        ("insecure.test.", RecordType::MX, true),
+        ("a.b.c.d.e.f.g.insecure.test.", RecordType::A, false),
+        ("named.insecure.test.", RecordType::MX, true),
+        ("named.insecure.test.", RecordType::A, false),
+    ] {
+        assert_eq!(find(owner, kind).await, (there, vec![(owner.to_owned(), kind)]));
+    }
+    let secure = upstream.find(&name("mx.secure.test."), RecordType::A).await;
+    assert!(secure.secure, "beside it all is as before");
 }
 
 #[tokio::test]

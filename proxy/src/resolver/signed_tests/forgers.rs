@@ -35,6 +35,26 @@ async fn what_is_forged_does_not_resolve() {
     }
 }
 
+/// Below an unsigned delegation nobody judges what comes; an alias there ends in a zone where somebody does.
+#[tokio::test]
+async fn what_an_unsigned_alias_leads_to_is_judged_where_it_is() {
+    let world = World::new(Dnssec::Auto).await;
+    let alias = "alias.named.insecure.test.";
+    let forged = RData::A(A(Ipv4Addr::new(192, 0, 2, 66)));
+    world
+        .forged(move |answer| {
+            if to(answer, alias, RecordType::A) {
+                let addresses = answer.answers.iter_mut().filter(|record| record.record_type() == RecordType::A);
+                addresses.for_each(|record| record.data = forged.clone());
+            }
+        })
+        .await;
+    assert_eq!(world.code("named.insecure.test.", RecordType::MX).await, ResponseCode::NoError);
+    let answer = world.ask(alias, RecordType::A).await;
+    let addresses: Vec<_> = answer.answers.iter().filter_map(|record| record.data.ip_addr()).collect();
+    assert_eq!(addresses, [Ipv4Addr::new(198, 51, 100, 1)]);
+}
+
 #[tokio::test]
 async fn nobody_on_the_way_makes_signed_records_disappear() {
     let mut world = World::new(Dnssec::Auto).await;

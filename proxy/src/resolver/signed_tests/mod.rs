@@ -56,7 +56,7 @@ fn zones() -> Vec<Zone> {
              away MX 10 elsewhere.mixed.test.\nelsewhere CNAME mx.insecure.test.\n*.wild MX 10 mx.secure.test.\n\
              bare MX 10 bare-mx.mixed.test.\nbare-mx A 198.51.100.3\n",
         ),
-        Zone::new("named.insecure.test", Unsigned, "@ MX 10 mx.secure.test.\n"),
+        Zone::new("named.insecure.test", Unsigned, "@ MX 10 mx.secure.test.\nalias CNAME mx.secure.test.\n"),
         Zone::new("dark.test", Right, "@ MX 10 mx.dark.test.\nmx A 198.51.100.4\n"),
         Zone::new("_tcp.mx.dark.test", Stripped, &format!("_25 TLSA 3 1 1 {DIGEST}\n")),
         Zone::new("deep.test", Right, ""),

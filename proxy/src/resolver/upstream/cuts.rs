@@ -125,6 +125,11 @@ impl Cuts {
         self.young.get(name).filter(|(_, until)| *until > now).map(|(cut, _)| *cut)
     }
 
+    /// Whether trust is known to end with `name`, or above it.
+    pub fn is_over(&mut self, name: &Name, now: Instant) -> bool {
+        (1..=name.iter().count()).any(|labels| self.get(&name.trim_to(labels), now) == Some(Cut::Unsigned))
+    }
+
     /// Keeps what was judged for this long.
     pub fn keep(&mut self, name: Name, cut: Cut, lasts: Duration, now: Instant) {
         if !lasts.is_zero() {
@@ -312,6 +317,20 @@ mod tests {
         let known = [Some(Cut::Signed), Some(Cut::Unproven), None];
         assert_eq!([0, 1, 2].map(|n| cuts.get(&of(n), after(59))), known);
         assert_eq!([0, 1].map(|n| cuts.get(&of(n), after(60))), [None, None]);
+        cuts.keep(name("example."), Cut::Signed, Duration::from_secs(60), now);
+        cuts.keep(of(2), Cut::Unsigned, Duration::from_secs(60), now);
+        for (below, seconds, over) in [
+            (of(2), 59, true),
+            (name("a.b.n2.example."), 59, true),
+            (of(2), 60, false),
+            (of(0), 0, false),
+            (of(1), 0, false),
+            (name("example."), 0, false),
+            (name("n3.example."), 0, false),
+            (Name::root(), 0, false),
+        ] {
+            assert_eq!(cuts.is_over(&below, after(seconds)), over, "{below}");
+        }
         for n in 0..5 * MAX_CUTS {
             cuts.keep(of(n), Cut::Unsigned, Duration::from_secs(60), now);
             assert_eq!(cuts.get(&of(0), now), Some(Cut::Unsigned), "asked for all the time");

@@ -2,8 +2,8 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use hickory_proto::{
@@ -81,22 +81,33 @@ impl Asking {
         self.validating.is_some()
     }
 
-    /// One question.
+    /// One question. Where trust is known to end above the name nothing can be validated, and nobody tries: the library would ask for the end of trust once more,
+    /// label by label. (DS records are the word of the zone above.)
     pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<Response, NetError> {
         let query = Query::query(name.clone(), kind);
         let mut options = DnsRequestOptions::default();
-        options.edns_set_dnssec_ok = self.validates();
-        let answered = match &self.validating {
+        let validating = self.validating.as_ref().filter(|_| kind == RecordType::DS || !self.trust_is_over(name));
+        options.edns_set_dnssec_ok = validating.is_some();
+        let answered = match validating {
             Some(validating) => validating.lookup(query, options).first_answer().await,
             None => self.servers.lookup(query, options).first_answer().await,
         };
-        read(name, self.validates(), answered)
+        let denial = match (validating, self.validates()) {
+            (Some(_), _) => Denial::Accepted,
+            (None, true) => Denial::Unsigned,
+            (None, false) => Denial::NotJudged,
+        };
+        read(name, denial, answered)
+    }
+
+    fn trust_is_over(&self, name: &Name) -> bool {
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).is_over(name, Instant::now())
     }
 }
 
 /// What the library made of an answer.
-fn read(asked: &Name, validated: bool, answered: Result<DnsResponse, NetError>) -> Result<Response, NetError> {
-    let denial = if validated { Denial::Accepted } else { Denial::NotJudged };
+fn read(asked: &Name, denial: Denial, answered: Result<DnsResponse, NetError>) -> Result<Response, NetError> {
+    let validated = denial == Denial::Accepted;
     let of = |message: Message, denial| Response {
         asked: asked.clone(),
         code: message.metadata.response_code,

@@ -42,6 +42,8 @@ pub struct Response {
 pub enum Denial {
     /// Nobody validates: nothing is secure.
     NotJudged,
+    /// Nothing: trust ends above the name, so it was not asked.
+    Unsigned,
     /// It has no objection.
     Accepted,
     /// It is not proven.
@@ -85,10 +87,11 @@ impl Response {
         }
     }
 
-    /// The same of a name that an alias led to. Only what stands for itself: what is denied, or made from a wildcard, has to be asked for by its name.
+    /// The same of a name that an alias led to. Only what stands for itself: what is denied, or made from a wildcard, has to be asked for by its name; and so has
+    /// what an alias in an unsigned zone leads to, which may be signed.
     #[must_use]
     pub fn further(&self, name: &Name, kind: RecordType) -> Option<(Here, Trust)> {
-        if self.expanded(name, kind).is_some() {
+        if self.denial == Denial::Unsigned || self.expanded(name, kind).is_some() {
             return None;
         }
         let (records, trust) = self.positive(name, kind).ok()??;
@@ -110,7 +113,7 @@ impl Response {
         }
         let proof = |proof| records.iter().all(|record| record.proof == proof);
         let trust = match self.denial {
-            Denial::NotJudged => Trust::Insecure,
+            Denial::NotJudged | Denial::Unsigned => Trust::Insecure,
             _ if proof(Proof::Insecure) => Trust::Claimed,
             _ if proof(Proof::Secure) => match self.expanded(name, kind) {
                 None => Trust::Secure,
@@ -141,7 +144,7 @@ impl Response {
 
     fn absence(&self) -> Result<(Here, Trust), Bogus> {
         let trust = match self.denial {
-            Denial::NotJudged => Trust::Insecure,
+            Denial::NotJudged | Denial::Unsigned => Trust::Insecure,
             Denial::Unproven => return Err(Bogus),
             Denial::Accepted if self.denying().next().is_some() => Trust::of_signed(self.denied()?),
             Denial::Accepted => Trust::Claimed,
@@ -242,6 +245,7 @@ mod tests {
         assert_eq!(first(Proof::Secure, Denial::Unproven), Ok(Secure), "it needs no denial");
         assert_eq!(first(Proof::Insecure, Denial::Accepted), Ok(Claimed));
         assert_eq!(first(Proof::Secure, Denial::NotJudged), Ok(Insecure));
+        assert_eq!(first(Proof::Bogus, Denial::Unsigned), Ok(Insecure));
         for proof in [Proof::Bogus, Proof::Indeterminate] {
             assert_eq!(first(proof, Denial::Accepted), Err(Bogus));
         }
@@ -258,6 +262,8 @@ mod tests {
             panic!("not found")
         };
         assert_eq!(found.len(), 1);
+        let unsigned = Response { denial: Denial::Unsigned, ..response.clone() };
+        assert_eq!(unsigned.further(&name("host.example."), RecordType::A), None, "it may be signed where that is");
         assert_eq!(response.further(&name("nothing.example."), RecordType::A), None, "asked for by its name");
     }
 
