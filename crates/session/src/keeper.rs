@@ -4,6 +4,7 @@
 //! spool file, all that comes goes behind it. A batch whose fate is unknown (the store is slow) is spooled as well;
 //! writing it twice does no harm.
 
+mod calendar;
 mod losses;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use crate::{
     recorder::{Flush, Incoming, Stats},
     spool::{Loaded, Spool, SpoolError},
 };
+use calendar::Calendar;
 use losses::losses;
 use thread::{Job, Thread};
 
@@ -67,6 +69,7 @@ pub(crate) struct Keeper {
     gap: Option<(Gap, Instant)>,
     complained: Option<Instant>,
     next_prune: Instant,
+    calendar: Calendar,
     ending: bool,
 }
 
@@ -91,6 +94,7 @@ impl Keeper {
             gap: None,
             complained: None,
             next_prune: Instant::now(),
+            calendar: Calendar::new(SystemTime::now(), Instant::now()),
             ending: false,
         }
     }
@@ -243,7 +247,7 @@ impl Keeper {
             (Job::Write(Arc::clone(&batch)), Doing::Pending { batch, spooled: false })
         } else if let Some(keep) = self.settings.keep.filter(|_| now >= self.next_prune && !self.ending) {
             self.next_prune = now + self.settings.prune_every;
-            (Job::Prune(SystemTime::now() - keep), Doing::Pruning)
+            (Job::Prune(self.calendar.look(SystemTime::now(), now) - keep), Doing::Pruning)
         } else {
             return;
         };
