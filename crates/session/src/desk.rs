@@ -86,6 +86,15 @@ impl Desk {
         PickedUp { bundle, lost: std::mem::take(&mut lying.lost) }
     }
 
+    /// Keeps no room for what comes, unless something has come.
+    pub(crate) fn rest(&self) {
+        let mut lying = self.lying();
+        let room = if lying.bundle.is_empty() { std::mem::take(&mut lying.bundle) } else { Bundle::default() };
+        let listed = if lying.sheets.is_empty() { std::mem::take(&mut lying.sheets) } else { Vec::new() };
+        drop(lying);
+        drop((room, listed));
+    }
+
     /// Nothing more is taken; what comes is lost.
     pub(crate) fn close(&self) {
         self.lying().closed = true;

@@ -16,6 +16,10 @@ pub(crate) const HEADER: usize = 16 + id::BYTES;
 /// Longest frame believed in. A full buffer and the largest record stay far below.
 pub(crate) const FRAME_LIMIT: usize = 1 << 20;
 
+/// Bytes that a bundle has room for, from its first frame on. All have the same, and that is much: an allocator keeps blocks of middling sizes, a few of each for
+/// each thread, and gives large ones back. What is not written to takes no memory.
+const ROOM: usize = 1 << 20;
+
 /// Fills in the header of `frame`, whose first [`HEADER`] bytes are kept free for it.
 pub(crate) fn seal(frame: &mut [u8], session: SessionId, records: u32) {
     let length = u32::try_from(frame.len() - HEADER).expect("what one session hands over is bounded");
@@ -197,7 +201,7 @@ impl Bundle {
 
     /// Adds a sealed frame.
     pub(crate) fn push(&mut self, frame: &[u8], records: u32) {
-        self.bytes.extend_from_slice(frame);
+        self.write(frame);
         self.records += u64::from(records);
     }
 
@@ -207,9 +211,16 @@ impl Bundle {
 
     /// Moves all of `other` behind these, and keeps its place for as much again: who fills it has it at hand.
     pub(crate) fn append(&mut self, other: &mut Self) {
-        self.bytes.extend_from_slice(&other.bytes);
+        self.write(&other.bytes);
         self.records += other.records;
         other.clear();
+    }
+
+    fn write(&mut self, frames: &[u8]) {
+        if self.bytes.capacity() == 0 && !frames.is_empty() {
+            self.bytes.reserve(frames.len().max(ROOM));
+        }
+        self.bytes.extend_from_slice(frames);
     }
 
     /// The frames within the first `limit` bytes, but one at least; the others stay.
@@ -218,10 +229,12 @@ impl Bundle {
             return std::mem::take(self);
         }
         let (end, records) = head(&self.bytes, limit);
-        let rest = self.bytes.split_off(end);
-        let taken = Self { bytes: std::mem::replace(&mut self.bytes, rest), records };
-        self.records -= records;
-        taken
+        let mut rest = Self::default();
+        rest.write(&self.bytes[end..]);
+        rest.records = self.records - records;
+        self.bytes.truncate(end);
+        self.records = records;
+        std::mem::replace(self, rest)
     }
 
     pub(crate) fn clear(&mut self) {
@@ -235,8 +248,11 @@ impl Bundle {
     }
 
     /// Gives back what a burst took.
-    pub(crate) fn shrink_to(&mut self, capacity: usize) {
-        self.bytes.shrink_to(capacity);
+    pub(crate) fn shrink(&mut self) {
+        if self.bytes.capacity() > ROOM && self.bytes.len() <= ROOM {
+            let bytes = std::mem::take(&mut self.bytes);
+            self.write(&bytes);
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     Bundle, Gap, RecorderSettings, SessionStore, StoreError,
-    desk::PickedUp,
+    desk::{Desk, PickedUp},
     recorder::{Flush, Incoming, Stats},
     spool::{Loaded, Spool, SpoolError},
 };
@@ -34,8 +34,6 @@ use thread::{Job, Thread};
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// How long a session keeps what it has written before it is collected, so that one that waits can be studied, and a kill takes no more.
 const COLLECT_EVERY: Duration = Duration::from_millis(250);
-/// Room in bytes that is kept between two looks.
-const LEAN: usize = 256 * 1_024;
 /// Bytes appended to the spool file at once: where it is full or the disk is, what fits is safe.
 const PIECE: usize = 256 * 1_024;
 
@@ -118,6 +116,9 @@ impl Keeper {
             self.note_losses();
             self.spill();
             self.begin_work();
+            if look.or(collect).is_none() {
+                self.rest(&mut empty, &desk);
+            }
             if self.everything_safe() {
                 for flush in self.flushes.drain(..) {
                     let _ = flush.send(());
@@ -161,6 +162,14 @@ impl Keeper {
         }
     }
 
+    /// Keeps no room while there is nothing to do.
+    fn rest(&mut self, empty: &mut Bundle, desk: &Desk) {
+        if self.busy.is_none() && self.pending.is_empty() && self.pending.capacity().max(empty.capacity()) > 0 {
+            (self.pending, *empty) = Default::default();
+            desk.rest();
+        }
+    }
+
     /// Lets the store close, unless it hangs.
     async fn close(self) {
         let Self { mut thread, settings, busy, .. } = self;
@@ -185,7 +194,7 @@ impl Keeper {
         }
         self.pending.append(&mut bundle);
         // What a burst took is given back.
-        bundle.shrink_to(LEAN);
+        bundle.shrink();
         if !self.pending.is_empty() && self.oldest.is_none() {
             self.oldest = Some(Instant::now());
         }
@@ -308,7 +317,7 @@ impl Keeper {
     fn use_again(&mut self, batch: Arc<Bundle>) {
         if let (true, Ok(mut batch)) = (self.pending.capacity() == 0, Arc::try_unwrap(batch)) {
             batch.clear();
-            batch.shrink_to(LEAN);
+            batch.shrink();
             self.pending = batch;
         }
     }
@@ -386,7 +395,7 @@ impl Keeper {
             Ok(())
         });
         self.pending.drop_front(bytes, records);
-        self.pending.shrink_to(LEAN);
+        self.pending.shrink();
         self.stats.send_modify(|stats| stats.spooled += records);
         appended
     }

@@ -34,3 +34,31 @@ async fn whoever_has_to_wait_sleeps() {
     (keeper.pending, keeper.oldest, keeper.pause) = (Bundle::default(), None, Some((now - long, long)));
     assert!(keeper.wake() >= now + long);
 }
+
+#[tokio::test]
+async fn whoever_has_nothing_to_do_keeps_no_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut keeper, desk) = (keeper(&directory), Desk::new(1 << 20));
+    let end = || Record::End(SessionEnd { at_us: 0, outcome: Outcome::Unused, bytes: 0 });
+    let frame = Bundle::of([(SessionId::new(), end())]);
+    desk.put(frame.bytes(), 1);
+    let mut empty = keeper.take(desk.pick_up(Bundle::default()));
+    keeper.rest(&mut empty, &desk);
+    assert_eq!(keeper.pending.records(), 1, "there is something to do");
+    assert!(empty.capacity() > 0);
+    keeper.pending.clear();
+    desk.put(frame.bytes(), 1);
+    keeper.rest(&mut empty, &desk);
+    assert_eq!((keeper.pending.capacity(), empty.capacity()), (0, 0));
+    let lying = desk.pick_up(Bundle::default()).bundle;
+    assert_eq!(lying.records(), 1, "what has come stays");
+    let room = || {
+        let mut room = frame.clone();
+        room.clear();
+        room
+    };
+    desk.pick_up(room());
+    empty = room();
+    keeper.rest(&mut empty, &desk);
+    assert_eq!(desk.pick_up(Bundle::default()).bundle.capacity(), 0);
+}
