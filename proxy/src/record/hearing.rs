@@ -5,7 +5,8 @@ use std::time::Instant;
 use warren_session::Message;
 use warren_smtp::mediator::{Event, Observer};
 
-use super::{MAX_RECIPIENTS, Open, SessionRecord};
+use super::paths::Paths;
+use super::{Open, SessionRecord};
 use crate::message_id::MessageId;
 
 impl Observer for SessionRecord {
@@ -18,7 +19,7 @@ impl Observer for SessionRecord {
                 let message = Message::begun(self.messages, self.leg_number(), path.to_text(), self.micros(at));
                 self.open.push_back(Open {
                     message,
-                    recipients: Vec::new(),
+                    recipients: Paths::default(),
                     accepted: Vec::new(),
                     id: MessageId::default(),
                 });
@@ -32,10 +33,9 @@ impl Observer for SessionRecord {
             }
             Event::Rcpt(path) => {
                 if let (Some(open), Some(asked)) = (self.open.back_mut(), self.asked.back_mut())
-                    && open.recipients.len() < MAX_RECIPIENTS
+                    && let Some(n) = open.recipients.push(path.to_text())
                 {
-                    open.recipients.push(path.to_text());
-                    asked.recipient = u32::try_from(open.recipients.len()).unwrap_or(u32::MAX);
+                    asked.recipient = n;
                 }
             }
             Event::Content(bytes) => self.content(at, bytes),

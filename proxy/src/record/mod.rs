@@ -5,6 +5,7 @@
 
 mod hearing;
 mod moving;
+mod paths;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -23,11 +24,9 @@ use warren_wire::client::PolicyFacts;
 use crate::detect::{Noticed, Slow, Watch};
 use crate::message_id::MessageId;
 use moving::Aside;
+use paths::Paths;
 pub(crate) use words::verdict;
 use words::{Given, dir};
-
-/// Most recipients recorded of one message; replies are still matched beyond.
-const MAX_RECIPIENTS: usize = 10_000;
 
 /// Most recipients remembered of a message that is not begun.
 const MAX_EARLY: usize = 1_000;
@@ -96,7 +95,8 @@ struct Asked {
 #[derive(Debug)]
 struct Open {
     message: Message,
-    recipients: Vec<String>,
+    /// Beyond what is remembered of them replies are still matched.
+    recipients: Paths,
     /// Numbers of the recipients that the MX accepted.
     accepted: Vec<u32>,
     id: MessageId,
@@ -395,9 +395,8 @@ impl SessionRecord {
             return;
         }
         let at_us = self.micros(at);
-        let Some(open) = self.open.back_mut().filter(|open| open.recipients.len() < MAX_RECIPIENTS) else { return };
-        open.recipients.push(to.to_string());
-        let n = u32::try_from(open.recipients.len()).unwrap_or(u32::MAX);
+        let Some(open) = self.open.back_mut() else { return };
+        let Some(n) = open.recipients.push(to.to_text()) else { return };
         let lines = reply.coded_lines();
         let (given, verdict) = (Given::by(Some((reply, &lines)), at_us), Verdict::of(Class::Tls));
         self.tally.failed += 1;

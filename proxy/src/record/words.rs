@@ -24,11 +24,10 @@ impl<'a> Given<'a> {
 
     /// The record of recipient `n` of a message.
     pub(super) fn recipient<'b>(&'b self, open: &'b Open, n: u32, verdict: &'b Verdict) -> Recipient<'b> {
-        let index = usize::try_from(n).unwrap_or(usize::MAX).saturating_sub(1);
         Recipient {
             message: open.message.n,
             n,
-            forward_path: open.recipients.get(index).map_or("", String::as_str),
+            forward_path: open.recipients.get(n).unwrap_or_default(),
             verdict: Cow::Borrowed(verdict),
             code: self.reply.map(|(reply, _)| reply.code),
             enhanced: self.enhanced.as_deref(),
