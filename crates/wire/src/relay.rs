@@ -113,9 +113,11 @@ async fn part<S: Connection>(mut stream: S, last: &[u8]) -> io::Result<()> {
 /// with it.
 async fn part_from_client<S: Connection>(mut client: S, last: &[u8], patient: bool) {
     let said = async {
-        client.write_all(last).await?;
+        // One segment fewer. It is shut down first, for closing with something unread would take them back.
+        let sent = client.send_with_the_end(last);
+        client.write_all(&last[sent..]).await?;
         client.flush().await?;
-        if client.closing_is_enough() && !patient { Ok(()) } else { client.shutdown().await }
+        client.shutdown().await
     };
     if !matches!(tokio::time::timeout(FAREWELL, said).await, Ok(Ok(()))) || !patient {
         return;
@@ -423,6 +425,19 @@ mod tests {
     fn mediator() -> Mediator {
         let leg = Leg { ehlo_name: "out.example".to_owned(), tls: TlsPolicy::Off };
         Mediator::outbound(Outbound { leg, deadlines: Arc::default() }, Instant::now())
+    }
+
+    #[tokio::test]
+    async fn last_words_arrive_though_something_is_unread() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (client, _) = listener.accept().await.unwrap();
+        peer.write_all(b"behind QUIT").await.unwrap();
+        client.readable().await.unwrap();
+        part_from_client(client, b"221 bye\r\n", false).await;
+        let mut heard = [0; 9];
+        peer.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"221 bye\r\n");
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::SendFlags;
 use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -31,20 +32,41 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {
     fn closing_is_enough(&self) -> bool {
         false
     }
+
+    /// Writes what can be written at once, kept back to travel with the end of the stream, which has to follow immediately: how much that was.
+    fn send_with_the_end(&mut self, last: &[u8]) -> usize {
+        let _ = last;
+        0
+    }
 }
 
 impl Connection for TcpStream {
     fn closing_is_enough(&self) -> bool {
         true
     }
+
+    fn send_with_the_end(&mut self, last: &[u8]) -> usize {
+        // Not by the runtime, which knows no flags. What fails here fails again in what follows.
+        rustix::net::send(self, last, SendFlags::MORE | SendFlags::DONTWAIT | SendFlags::NOSIGNAL).unwrap_or(0)
+    }
 }
 
 /// A pipe in memory, as tests have it.
 impl Connection for DuplexStream {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection for MaybeTls<S> {
+impl<S: Connection> Connection for MaybeTls<S> {
     fn closing_is_enough(&self) -> bool {
-        !self.is_tls()
+        match self {
+            Self::Plain(stream) => stream.closing_is_enough(),
+            Self::Server(_) | Self::Client(_) => false,
+        }
+    }
+
+    fn send_with_the_end(&mut self, last: &[u8]) -> usize {
+        match self {
+            Self::Plain(stream) => stream.send_with_the_end(last),
+            Self::Server(_) | Self::Client(_) => 0,
+        }
     }
 }
 

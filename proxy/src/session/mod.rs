@@ -17,9 +17,11 @@ mod judging;
 mod learning;
 mod turns;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpStream;
@@ -80,10 +82,16 @@ pub fn run(proxy: Arc<Proxy>, client: TcpStream, arrival: Arrival, ticket: Ticke
         };
         let proxy = Arc::clone(&mx.proxy);
         // It hears of what happens from now on, so that nothing is missed in between.
-        let going_down = pin!(proxy.going_down());
+        let mut going_down = pin!(proxy.going_down());
         if proxy.is_draining() {
             mediator.drain(Instant::now(), &mut mx);
         }
+        // Asked again whenever something is said, and all sessions share one list: it stays on that, and is left alone until there is something to hear.
+        let mut listens = false;
+        let going_down = poll_fn(|cx| match std::mem::replace(&mut listens, true) && !proxy.is_draining() {
+            true => Poll::Pending,
+            false => going_down.as_mut().poll(cx),
+        });
         relay(&mut mediator, MaybeTls::Plain(client), &mut mx, going_down).await;
         mx.finish();
     }
