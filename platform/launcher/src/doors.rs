@@ -51,6 +51,20 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// Both doors, if they are not there yet; call it in the cell. Whoever runs in it then finds their addresses taken.
+    pub fn make(&mut self) -> io::Result<()> {
+        for role in [Role::Proxy, Role::Resolver] {
+            self.door(role)?;
+        }
+        Ok(())
+    }
+
+    /// Whether both are there.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        self.exit.is_some() && self.questions.is_some()
+    }
+
     /// The door that `role` holds; call it in the cell.
     ///
     /// With SO_REUSEPORT, so that a door can be made although somebody still has one of the same address that an earlier launcher made. The tenant cannot

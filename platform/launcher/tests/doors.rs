@@ -4,13 +4,14 @@
 mod node;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use node::{Client, Node, SOON, wait_readable};
-use warren_launcher_api::{CellId, Event, MAX_UNACKNOWLEDGED, Request, Role};
+use node::{Client, Node, SOON, pause, wait_readable};
+use warren_launcher_api::{CellId, Event, Limits, MAX_UNACKNOWLEDGED, Request, Role};
 
 /// What a holder knows of a cell.
 #[derive(Default)]
@@ -229,6 +230,36 @@ fn who_waits_in_the_old_doors_waits_in_those_of_a_new_launcher_when_they_are_clo
     let tcp = TcpListener::from(new_questions.sockets.into_iter().nth(1).unwrap());
     writeln!(tcp.accept().unwrap().0, "10 mx by tcp").unwrap();
     assert_eq!(asks.line(), "10 mx by tcp");
+    node.stop();
+}
+
+/// A program that may bind ports below 1024 in its cell, and waits for a moment in which nobody has its door.
+#[test]
+fn who_takes_the_address_of_its_own_door_is_ended_and_keeps_nobody_waiting() {
+    let mut node = Node::new(0);
+    node.make_image("thief", &["/guest", "takes"]);
+    let description = r#"{"args": ["/guest", "takes"], "entrance": "own", "uid": 0, "gid": 0, "capabilities": ["CAP_NET_BIND_SERVICE"]}"#;
+    fs::write(node.path("images/thief/image.json"), description).unwrap();
+    let mut platform = node.platform();
+    let thief = platform.try_wake("thief", "thief", Limits::default()).unwrap();
+    let acme = platform.wake("acme");
+    // There was no holder so far, and the door is the launcher's all the same.
+    let (proxy, door) = hold(&node, Role::Proxy, thief.cell);
+    drop((proxy, door));
+    // Now nobody has it.
+    node.kill_launcher();
+    let taken = node.path("state/volumes/1/taken");
+    let end = Instant::now() + SOON;
+    while !taken.exists() {
+        assert!(Instant::now() < end, "the thief does not come to it");
+        pause();
+    }
+    node.start();
+    let mut platform = node.platform();
+    // It has the lower number: its door's turn is first.
+    let (_proxy, door) = hold(&node, Role::Proxy, acme.cell);
+    assert_eq!(door.tenant.as_deref(), Some("acme"));
+    platform.exited(thief.cell);
     node.stop();
 }
 

@@ -1,5 +1,6 @@
-//! News of doors to their holders. A door is made when it is handed over first, and kept for the next holder.
+//! News of doors to their holders. A door is made when it is handed over first, or before its tenant's program starts, and kept for the next holder.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,12 @@ impl Launcher {
                 let tenant = cell.tenant().cloned();
                 let borrowed: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
                 self.say(peer, &Event::Door { seq, cell: number, generation, tenant }, &borrowed);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                // Its own program listens there, which it could only begin while nobody had the door. Others shall not wait until it has thought better of it.
+                log(&format!("cell {number} keeps the address of its {role:?} door for itself: ended"));
+                self.unsaid(role, News::Door(number));
+                self.end_gracefully(number, 0);
             }
             Err(error) => {
                 // A container that died just now has no cell to enter, and its end will be told. Otherwise there are too few descriptors for a

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use warren_launcher_api::{CellId, Event, ImageName, LauncherError, Limits, Stage as Measured, TenantName};
 
 use super::holders::News;
-use super::{Launcher, Stage, log};
-use crate::bind;
+use super::{Cell, Launcher, Stage, log};
 use crate::image::Image;
 use crate::record::Record;
+use crate::{bind, doors};
 
 /// Wakes that wait for a slot. The maker serves sixty a second; more would only wait past the platform's deadline.
 const MAX_WAITING: usize = 1024;
@@ -206,10 +206,17 @@ impl Launcher {
         self.tenants.insert(wake.tenant.clone(), slot);
         self.announce(News::Bound(slot));
         self.tell_holders();
+        self.make_doors(slot).map_err(failed)?;
         watch.note("doors");
         bind::start(&run, slot).map_err(failed)?;
         watch.note("start");
         Ok(sockets)
+    }
+
+    /// Doors that nobody held so far are made before the tenant's program runs, which might listen at their addresses itself.
+    fn make_doors(&mut self, number: CellId) -> std::io::Result<()> {
+        let Some(Cell { kept, pidfd: Some(pidfd), .. }) = self.cells.get_mut(&number) else { return Ok(()) };
+        if kept.is_made() { Ok(()) } else { doors::in_cell(pidfd, &self.home_net, || kept.make()) }
     }
 
     /// A bind that failed half-way: nobody gets this slot.

@@ -31,6 +31,16 @@ fn main() {
     while std::env::args().nth(1).as_deref() == Some("waits") {
         std::thread::park();
     }
+    // Wants the address of its exit door for itself.
+    while std::env::args().nth(1).as_deref() == Some("takes") {
+        if let Ok(_taken) = TcpListener::bind("0.0.0.0:25") {
+            let _ = fs::write(format!("{VOLUME}/taken"), "25");
+            loop {
+                std::thread::park();
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     if std::env::args().nth(1).as_deref() != Some("stubborn") {
         // SAFETY: the handler only calls _exit.
         unsafe { signal(15, on_term) };
