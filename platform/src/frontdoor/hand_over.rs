@@ -10,10 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 use warren_control::CellId;
 use warren_smtp::{
     ForwardPath, Reply, ReversePath,
@@ -53,7 +50,7 @@ pub(super) async fn hand_over<S, W>(
     stream: MaybeTls<S>,
     held: &[u8],
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: relay::Connection,
     W: Wake,
 {
     let hostname = door.hostname();

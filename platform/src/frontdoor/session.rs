@@ -27,7 +27,7 @@ use warren_smtp::{
     Reply,
     server::{Close, Event, Server, ServerConfig},
 };
-use warren_wire::MaybeTls;
+use warren_wire::{MaybeTls, relay::Connection};
 
 use super::{
     FrontDoor, Wake,
@@ -96,10 +96,7 @@ impl<W: Wake> Session<W> {
     }
 
     /// Serves the client to its end. `tls_first`: TLS from the first byte (port 465).
-    pub async fn serve<S>(mut self, stream: S, tls_first: bool) -> io::Result<()>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
-    {
+    pub async fn serve<S: Connection>(mut self, stream: S, tls_first: bool) -> io::Result<()> {
         let hostname = self.door.hostname();
         let config = ServerConfig {
             max_errors: ERRORS,
