@@ -21,14 +21,14 @@ use tokio::{
 };
 
 use crate::{
-    Bundle, Gap, RecorderSettings, SessionStore, StoreError,
+    Bundle, Gap, RecorderSettings, SessionStore,
     desk::{Desk, PickedUp},
     recorder::{Flush, Incoming, Stats},
     spool::{Loaded, Spool, SpoolError},
 };
 use calendar::Calendar;
 use losses::losses;
-use thread::{Job, Thread};
+use thread::{Answer, Job, Thread};
 
 /// How long frames lie on the desk, unless it becomes full: each look costs a wake-up of this thread.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
@@ -138,7 +138,7 @@ impl Keeper {
                         flushes.close();
                     }
                 }
-                Some(result) = self.thread.answer(), if self.busy.is_some() => self.work_done(result),
+                answer = self.thread.answer(), if self.busy.is_some() => self.work_done(answer),
                 flush = flushes.recv(), if !drained => {
                     match flush {
                         Some(flush) => self.flushes.push(flush),
@@ -263,11 +263,7 @@ impl Keeper {
         if self.thread.begin(job).is_ok() {
             self.busy = Some(Busy { since: now, doing });
         } else {
-            // The store's task died of a panic: nothing will be stored any more, only spooled.
-            if let Doing::Pending { batch, .. } = doing {
-                self.put_back(batch);
-            }
-            self.failed("the store is gone");
+            self.undone(doing, "no thread for the session database");
         }
     }
 
@@ -279,8 +275,10 @@ impl Keeper {
                 || self.oldest.is_none_or(|oldest| now >= oldest + self.settings.linger))
     }
 
-    fn work_done(&mut self, result: Result<u64, StoreError>) {
+    /// `None`: the thread ended without an answer, of a panic or because it lacked what it needs to begin.
+    fn work_done(&mut self, answer: Option<Answer>) {
         let Some(Busy { doing, .. }) = self.busy.take() else { return };
+        let Some(result) = answer else { return self.undone(doing, "the session database's thread ended") };
         match (result, doing) {
             (Ok(_), Doing::Pending { batch, .. }) => {
                 self.recovered();
@@ -302,10 +300,7 @@ impl Keeper {
                 }
             }
             (Err(error), doing) => {
-                if let Doing::Pending { batch, spooled: false } = doing {
-                    self.put_back(batch);
-                }
-                self.failed(&error.to_string());
+                self.undone(doing, &error.to_string());
                 if error.was_much_work() {
                     self.pause = Some((Instant::now() + SCHEMA_PAUSE, SCHEMA_PAUSE));
                 }
@@ -320,6 +315,14 @@ impl Keeper {
             batch.shrink();
             self.pending = batch;
         }
+    }
+
+    /// It is tried again, later.
+    fn undone(&mut self, doing: Doing, why: &str) {
+        if let Doing::Pending { batch, spooled: false } = doing {
+            self.put_back(batch);
+        }
+        self.failed(why);
     }
 
     fn put_back(&mut self, batch: Arc<Bundle>) {

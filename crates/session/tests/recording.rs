@@ -326,6 +326,31 @@ impl SessionStore for Blocked {
     }
 }
 
+/// Takes its thread with it.
+struct Mortal;
+
+impl SessionStore for Mortal {
+    async fn write(&mut self, _: &Bundle) -> Result<(), StoreError> {
+        panic!("the store is out of order")
+    }
+
+    async fn prune(&mut self, _time: SystemTime) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+#[tokio::test]
+async fn a_thread_that_ends_without_an_answer_is_followed_by_another_and_costs_no_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, thread) = Recorder::start(Mortal, hasty(dir.path())).unwrap();
+    let sent = noops(&recorder, SessionId::at(moment(0), 1), 10);
+    until(&recorder, |stats| stats.failures > 2).await;
+    drop(recorder);
+    thread.finish(LONG).await;
+    let (recorder, _thread) = Recorder::in_directory(dir.path(), hasty(dir.path())).unwrap();
+    until(&recorder, |stats| stats.loaded == sent).await;
+}
+
 #[tokio::test]
 async fn a_store_that_stands_still_holds_up_no_mail() {
     let dir = tempfile::tempdir().unwrap();

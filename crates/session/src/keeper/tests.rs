@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Outcome, Record, SessionEnd, SessionId};
+use crate::{Outcome, Record, SessionEnd, SessionId, StoreError};
 
 struct Nowhere;
 
