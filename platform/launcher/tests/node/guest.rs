@@ -39,6 +39,7 @@ fn main() {
                 std::thread::park();
             }
         }
+        // Nothing tells a program that an address became free: it has to try.
         std::thread::sleep(Duration::from_millis(5));
     }
     if std::env::args().nth(1).as_deref() != Some("stubborn") {
