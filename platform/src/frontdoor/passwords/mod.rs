@@ -1,11 +1,12 @@
 //! Verifying passwords without telling which logins exist.
 //!
 //! An argon2id hash costs tens of milliseconds and megabytes on purpose. It is computed off the async threads, as many at a time as
-//! there are processors, and no more may wait than `WAITING`; whose turn it is, `turns` says. A login that does not exist is verified against
+//! there are processors, and no more may wait than `WAITING`; whose turn it is, `turns` says, and what it is computed in stands in `memory`. A login that does not exist is verified against
 //! a decoy: a hash with the cost of the hashes that do exist, so that neither the answer nor its time tells the two apart. What was
 //! right lately is `known` without computing it again.
 
 mod known;
+mod memory;
 mod turns;
 
 use std::{
@@ -16,13 +17,14 @@ use std::{
 
 use argon2::{
     Argon2,
-    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+    password_hash::{PasswordHasher, phc::PasswordHash},
 };
 use tokio::sync::oneshot;
 use warren_control::TenantName;
 use zeroize::Zeroizing;
 
 use known::{Key, Known, Proof};
+use memory::Kept;
 pub use turns::Party;
 use turns::{Entered, Turns};
 
@@ -36,10 +38,11 @@ const DECOY: &[u8] = b"nobody has this password";
 pub type Password = Zeroizing<Vec<u8>>;
 
 /// Verifies passwords, some at a time.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Verifier {
     gate: Arc<Gate>,
     known: Arc<Mutex<Known>>,
+    memory: Arc<Kept>,
     decoy: Arc<str>,
 }
 
@@ -85,6 +88,7 @@ impl Verifier {
         Verifier {
             gate: Arc::new(Gate::new(processors)),
             known: Arc::new(Mutex::new(Known::new(key))),
+            memory: Arc::default(),
             decoy: decoy.into(),
         }
     }
@@ -114,11 +118,14 @@ impl Verifier {
     /// The work, the same for every login: computes the hash of `password` with salt and cost of `hash`.
     async fn compare(&self, password: Password, hash: &str, party: &Party) -> Result<bool, TooBusy> {
         let place = Gate::enter(&self.gate, party).await?;
-        let hash = hash.to_owned();
+        let (hash, kept) = (hash.to_owned(), Arc::clone(&self.memory));
         let compared = tokio::task::spawn_blocking(move || {
             let _place = place;
             let Ok(hash) = PasswordHash::new(&hash) else { return false };
-            Argon2::default().verify_password(&password, &hash).is_ok()
+            let mut memory = kept.take();
+            let right = memory.matches(&password, &hash);
+            kept.put_back(memory);
+            right
         });
         compared.await.map_err(|_| TooBusy)
     }
