@@ -3,6 +3,9 @@
 //! The banner does not wait for the disk. MAIL does: a sender is told `4xx` while the volume cannot be written, and the next
 //! MAIL tries again.
 //!
+//! A message waits for the disk once, when it is whole. What else has to be on stable storage by then is made beside it: a file with a name
+//! when there are few, and a next-due file that says a time before the message's.
+//!
 //! What is accepted must be known to whoever says when the tenant is due next. So a message is accepted under a [`Permit`], and
 //! before the last word is said the store is closed: no permit is out then, and none is given any more.
 
@@ -23,7 +26,7 @@ pub struct Store {
     volume: PathBuf,
     queue: OnceCell<Queue>,
     due: Arc<NextDue>,
-    closed: AtomicBool,
+    closed: Arc<AtomicBool>,
     permits: RwLock<()>,
 }
 
@@ -36,7 +39,7 @@ impl Store {
     #[must_use]
     pub fn new(volume: PathBuf) -> Self {
         let due = Arc::new(NextDue::new(&volume));
-        Self { volume, queue: OnceCell::new(), due, closed: AtomicBool::new(false), permits: RwLock::new(()) }
+        Self { volume, queue: OnceCell::new(), due, closed: Arc::default(), permits: RwLock::new(()) }
     }
 
     /// The queue, opened if it is not yet.
@@ -46,6 +49,31 @@ impl Store {
     pub async fn queue(&self) -> Result<&Queue, QueueError> {
         let directory = self.volume.join("queue");
         self.queue.get_or_try_init(|| blocking(move || Queue::open(&directory))).await
+    }
+
+    /// A message may come (again): makes what it will need, beside everything else. Nobody waits for it, and nobody relies on it.
+    pub fn prepare(&self) {
+        if let Some(work) = self.preparation() {
+            drop(spawn_blocking(work));
+        }
+    }
+
+    /// What there is to make, if anything.
+    fn preparation(&self) -> Option<impl FnOnce() + Send + 'static> {
+        let queue = self.queue.get()?;
+        let now_ms = now_ms();
+        if !queue.is_short_of_spares() && self.due.is_no_later_than(now_ms) {
+            return None;
+        }
+        let (queue, due, closed) = (queue.clone(), Arc::clone(&self.due), Arc::clone(&self.closed));
+        Some(move || {
+            // At the end the next-due file says something else, and nobody comes any more.
+            if !closed.load(Ordering::SeqCst) {
+                // If either fails, the message tries for itself, and its sender is told.
+                let _ = due.no_later_than(now_ms);
+                let _ = queue.make_spares(now_ms);
+            }
+        })
     }
 
     /// Begins a message from outside, for a queue of at most `limit` bytes.
@@ -87,11 +115,13 @@ impl Store {
     /// Nothing was accepted.
     pub async fn commit(&self, incoming: Incoming, envelope: Envelope) -> Result<Envelope, QueueError> {
         let due = Arc::clone(&self.due);
-        blocking(move || {
+        let committed = blocking(move || {
             due.no_later_than(envelope.due_ms().unwrap_or_else(now_ms))?;
             incoming.commit(envelope)
         })
-        .await
+        .await;
+        self.prepare();
+        committed
     }
 
     /// What the queue held at the start.
@@ -128,6 +158,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 mod tests {
     use super::*;
     use std::task::{Context, Poll, Waker};
+    use warren_queue::NEXT_DUE_FILE;
 
     #[tokio::test]
     async fn closing_waits_for_what_is_being_accepted_and_lets_nothing_follow() {
@@ -138,5 +169,32 @@ mod tests {
         drop(permit);
         assert_eq!(closing.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
         assert!(store.permit().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_a_message_needs_is_made_once_and_not_at_the_end() {
+        let volume = tempfile::tempdir().unwrap();
+        let store = Store::new(volume.path().to_owned());
+        let due = volume.path().join(NEXT_DUE_FILE);
+        assert!(store.preparation().is_none(), "the volume is left alone before it is needed");
+        let queue = store.queue().await.unwrap();
+        let late = store.preparation().unwrap();
+        store.preparation().unwrap()();
+        assert!(due.exists() && !queue.is_short_of_spares() && store.preparation().is_none());
+        std::fs::remove_file(&due).unwrap();
+        let _taken = store.begin(u64::MAX).await.unwrap();
+        store.close().await;
+        late();
+        assert!(!due.exists() && queue.is_short_of_spares());
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_cannot_be_written_is_no_ones_fault() {
+        let volume = tempfile::tempdir().unwrap();
+        let store = Store::new(volume.path().to_owned());
+        store.queue().await.unwrap();
+        std::fs::remove_dir_all(volume.path()).unwrap();
+        store.preparation().unwrap()();
+        assert!(store.preparation().is_some());
     }
 }

@@ -4,8 +4,9 @@
 //! learns the same time over the control channel; this file is what remains when nobody listened, or the power failed.
 //!
 //! While the MSA is up the file may be too early, never too late: before a message is acknowledged the file says a time no later
-//! than the message's ([`NextDue::no_later_than`]: one write per burst), and on falling asleep it gets the exact time
-//! ([`NextDue::exactly`]). Too early costs one needless start; too late would be forgotten mail.
+//! than the message's ([`NextDue::no_later_than`]: once in the life of a process, two syncs, which the MSA makes when the first MAIL comes so that
+//! no message waits for them), and on falling asleep it gets the exact time ([`NextDue::exactly`]). Too early costs one needless start; too late
+//! would be forgotten mail.
 
 use crate::QueueError;
 use std::fs::{self, File};
@@ -41,6 +42,13 @@ impl NextDue {
             Some(Some(at)) if at <= due_ms => None,
             _ => Some(Some(due_ms)),
         })
+    }
+
+    /// Whether [`Self::no_later_than`] has nothing to do for this time, or somebody does it. Never waits.
+    #[must_use]
+    pub fn is_no_later_than(&self, due_ms: u64) -> bool {
+        let Ok(written) = self.written.try_lock() else { return true };
+        matches!(*written, Some(Some(at)) if at <= due_ms)
     }
 
     /// Writes the file, or removes it when nothing is due.
@@ -92,10 +100,12 @@ mod tests {
         let read = || fs::read_to_string(&file).unwrap();
         let due = NextDue::new(volume.path());
         due.exactly(None).unwrap();
+        assert!(!due.is_no_later_than(u64::MAX));
         due.no_later_than(1_790_000_000_123).unwrap();
         assert_eq!(read(), "1790000000123\n");
         due.no_later_than(1_790_000_000_500).unwrap();
         assert_eq!(read(), "1790000000123\n", "early enough already");
+        assert!(due.is_no_later_than(1_790_000_000_123) && !due.is_no_later_than(1_790_000_000_122));
         due.no_later_than(17).unwrap();
         due.exactly(Some(99)).unwrap();
         assert_eq!(read(), "99\n");

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Envelope {
     /// The file format; [`Envelope::VERSION`].
     pub version: u32,
-    /// The queue id, also the name of its files.
+    /// The queue id, also the name of its file.
     pub id: MessageId,
     /// When it was accepted (unix milliseconds).
     pub arrived_ms: u64,
@@ -41,7 +41,7 @@ pub enum Origin {
 /// Size and needs of the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
-    /// Length of the content file in bytes.
+    /// Length of the content in bytes.
     pub bytes: u64,
     /// It was announced as `BODY=8BITMIME`, or has bytes over 127.
     pub eight_bit: bool,
@@ -160,7 +160,7 @@ impl Recipient {
 impl Envelope {
     /// The file format written by this version.
     pub const VERSION: u32 = 1;
-    /// The largest envelope file, about 5,000 recipients with long replies.
+    /// The largest envelope, about 5,000 recipients with long replies.
     pub const LIMIT: usize = 8 * 1024 * 1024;
 
     /// When the next pending recipient is due; `None` when none is pending.
@@ -197,7 +197,7 @@ impl Envelope {
         recipient.last = Some(attempt);
     }
 
-    /// The envelope file's bytes.
+    /// The envelope as it is written.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, QueueError> {
         let mut bytes = serde_json::to_vec(self)
             .map_err(|error| QueueError::Io { doing: "writing an envelope as JSON", source: error.into() })?;
@@ -208,7 +208,7 @@ impl Envelope {
         Ok(bytes)
     }
 
-    /// Reads an envelope file; the error says what is wrong with it.
+    /// Reads an envelope; the error says what is wrong with it.
     pub(crate) fn decode(id: &MessageId, bytes: &[u8]) -> Result<Self, String> {
         let envelope: Self = serde_json::from_slice(bytes).map_err(|error| format!("not an envelope: {error}"))?;
         if envelope.version != Self::VERSION {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use thiserror::Error;
 
-/// A queue id: 1 to 32 of `[0-9a-z]`, so that it is always a harmless file name. Ids made by [`crate::Queue`] sort by arrival.
+/// A queue id: 1 to 32 of `[0-9a-z]`, so that it is always a harmless file name. Ids made by [`crate::Queue`] sort by when the
+/// message's file was made, which may be long before it came.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MessageId(String);
@@ -24,7 +25,7 @@ impl MessageId {
         &self.0
     }
 
-    /// Makes the id of the `serial`-th message of a process that accepted it at `now_ms`. Unique together with a look at the directory.
+    /// Makes the id of the `serial`-th file of a process that made it at `now_ms`. Unique together with a look at the directory.
     pub(crate) fn make(now_ms: u64, serial: u64) -> Self {
         let mut text = String::with_capacity(14);
         push_base32(&mut text, now_ms, 10);
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn sorts_by_arrival() {
+    fn sorts_by_time() {
         let ids = [
             MessageId::make(1_000, 9),
             MessageId::make(1_001, 0),

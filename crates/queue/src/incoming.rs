@@ -1,13 +1,17 @@
 //! A message on its way into the queue.
 //!
-//! Committing is a list of steps carried out in order. Whatever step a crash comes after, [`crate::Queue::scan`] finds
-//! the whole message or removes what is there; the tests stop after each one.
+//! Committing is a list of steps carried out in order. Whatever step a crash comes after, [`Queue::scan`](crate::Queue::scan) finds
+//! the whole message or removes what is there; the tests stop after each one, and take away the power (`power.rs`).
 
+use crate::layout::{HEAD, checksum, first_envelope, head, record};
 use crate::room::OVERHEAD;
-use crate::store::Inner;
+use crate::store::{Inner, mail_name};
+use crate::sync::Ticket;
 use crate::{Envelope, MessageId, QueueError};
+use crc32fast::Hasher;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// A message being received. Dropping it without [`commit`](Self::commit) removes it.
@@ -15,14 +19,17 @@ use std::sync::Arc;
 pub struct Incoming {
     queue: Arc<Inner>,
     id: MessageId,
-    content: File,
+    file: File,
+    /// Which sync of the directory covers the file's name; `None` is a spare, whose name is on stable storage.
+    name: Option<Ticket>,
     buffer: Vec<u8>,
     length: u64,
+    checksum: Hasher,
     /// Room taken in the queue.
     held: u64,
     /// Taken even if there is none.
     anyway: bool,
-    /// Files to remove if nothing comes of it.
+    /// A file to remove if nothing comes of it.
     pending: bool,
     /// A write failed: the content has a hole, whatever comes later.
     broken: bool,
@@ -30,37 +37,39 @@ pub struct Incoming {
 
 /// What makes a message durable, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    SyncContent,
+pub(crate) enum Step {
+    WriteContent,
     WriteEnvelope,
-    NameContent,
     /// From here on the message exists, after a crash of the process.
-    NameEnvelope,
-    /// From here on it exists after a loss of power.
-    SyncDirectory,
+    WriteHead,
+    /// From here on it exists after a loss of power, in a spare.
+    SyncFile,
+    /// From here on also in a file that was made for it.
+    SyncName,
 }
 
-const COMMIT: [Step; 5] =
-    [Step::SyncContent, Step::WriteEnvelope, Step::NameContent, Step::NameEnvelope, Step::SyncDirectory];
+pub(crate) const COMMIT: [Step; 5] =
+    [Step::WriteContent, Step::WriteEnvelope, Step::WriteHead, Step::SyncFile, Step::SyncName];
 
 /// Content is handed to the kernel in pieces of this size.
 const BUFFER: usize = 64 * 1024;
 
-pub(crate) fn content_name(id: &MessageId) -> String {
-    format!("{id}.msg")
-}
-
-pub(crate) fn envelope_name(id: &MessageId) -> String {
-    format!("{id}.env")
-}
-
-pub(crate) fn temporary_name(name: &str) -> String {
-    format!("{name}.new")
-}
-
 impl Incoming {
-    pub(crate) fn new(queue: Arc<Inner>, id: MessageId, content: File) -> Self {
-        Self { queue, id, content, buffer: Vec::new(), length: 0, held: 0, anyway: false, pending: true, broken: false }
+    pub(crate) fn new(queue: Arc<Inner>, id: MessageId, file: File, name: Option<Ticket>) -> Self {
+        let (checksum, buffer) = (checksum(&id), Vec::new());
+        Self {
+            queue,
+            id,
+            file,
+            name,
+            buffer,
+            length: 0,
+            checksum,
+            held: 0,
+            anyway: false,
+            pending: true,
+            broken: false,
+        }
     }
 
     /// The queue id that the message will have.
@@ -92,17 +101,19 @@ impl Incoming {
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), QueueError> {
         self.hold(bytes.len() as u64)?;
+        let before = self.length;
         self.length += bytes.len() as u64;
+        self.checksum.update(bytes);
         if self.buffer.len() + bytes.len() < BUFFER {
             self.buffer.extend_from_slice(bytes);
             return Ok(());
         }
-        self.flush()?;
+        self.flush(before)?;
         if bytes.len() < BUFFER {
             self.buffer.extend_from_slice(bytes);
             return Ok(());
         }
-        self.content.write_all(bytes).map_err(writing)
+        self.write_out(bytes, before)
     }
 
     fn hold(&mut self, bytes: u64) -> Result<(), QueueError> {
@@ -116,10 +127,16 @@ impl Incoming {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), QueueError> {
-        self.content.write_all(&self.buffer).map_err(writing)?;
+    /// Writes out what is buffered.
+    fn flush(&mut self, until: u64) -> Result<(), QueueError> {
+        self.write_out(&self.buffer, until - self.buffer.len() as u64)?;
         self.buffer.clear();
         Ok(())
+    }
+
+    /// Writes content that begins there.
+    fn write_out(&self, bytes: &[u8], at: u64) -> Result<(), QueueError> {
+        self.file.write_all_at(bytes, HEAD as u64 + at).map_err(writing)
     }
 
     /// Makes the message durable and returns its envelope, with id and length filled in. Blocks until it is on stable storage.
@@ -133,39 +150,33 @@ impl Incoming {
         envelope.version = Envelope::VERSION;
         envelope.id = self.id.clone();
         envelope.content.bytes = self.length;
-        let bytes = envelope.encode()?;
-        if self.held == 0 {
-            self.hold(0)?;
-        }
-        self.flush()?;
+        let record = record(0, &envelope.encode()?);
+        self.hold(first_envelope(self.length) + record.len() as u64 - self.length)?;
         for step in COMMIT {
-            self.perform(step, &bytes)?;
+            self.perform(step, &record)?;
         }
         self.pending = false;
         Ok(envelope)
     }
 
-    fn perform(&mut self, step: Step, envelope: &[u8]) -> Result<(), QueueError> {
-        let (content_name, envelope_name) = (content_name(&self.id), envelope_name(&self.id));
-        let rename = |name: &str| fs::rename(self.queue.path(&temporary_name(name)), self.queue.path(name));
+    pub(crate) fn perform(&mut self, step: Step, record: &[u8]) -> Result<(), QueueError> {
         match step {
-            Step::SyncContent => self.content.sync_data().map_err(|error| QueueError::of("syncing a message", error)),
-            Step::WriteEnvelope => {
-                let write = || {
-                    let mut file = File::create_new(self.queue.path(&temporary_name(&envelope_name)))?;
-                    file.write_all(envelope)?;
-                    file.sync_data()
-                };
-                write().map_err(|error| QueueError::of("writing an envelope", error))
-            }
-            Step::NameContent => rename(&content_name).map_err(|error| QueueError::of("naming a message", error)),
-            Step::NameEnvelope => rename(&envelope_name).map_err(|error| QueueError::of("naming an envelope", error)),
-            Step::SyncDirectory => self.queue.sync.sync(),
+            Step::WriteContent => self.flush(self.length),
+            Step::WriteEnvelope => self.file.write_all_at(record, first_envelope(self.length)).map_err(writing),
+            Step::WriteHead => self.file.write_all_at(&head(self.length, self.checksum.clone()), 0).map_err(writing),
+            Step::SyncFile => self.file.sync_data().map_err(|error| QueueError::of("syncing a message", error)),
+            Step::SyncName => self.name.map_or(Ok(()), |ticket| self.queue.sync.sync_since(ticket)),
         }
+    }
+
+    /// Stops like a killed process: nothing is tidied up.
+    #[cfg(test)]
+    pub(crate) fn killed(mut self) {
+        self.pending = false;
     }
 }
 
-fn writing(error: std::io::Error) -> QueueError {
+fn writing(error: io::Error) -> QueueError {
     QueueError::of("writing a message", error)
 }
 
@@ -175,11 +186,8 @@ impl Drop for Incoming {
             return;
         }
         self.queue.room.give_back(self.held);
-        let (content, envelope) = (content_name(&self.id), envelope_name(&self.id));
-        for name in [&envelope, &temporary_name(&envelope), &content, &temporary_name(&content)] {
-            // What cannot be removed now is swept at the next start: it was never acknowledged.
-            let _ = fs::remove_file(self.queue.path(name));
-        }
+        // What cannot be removed now is swept at the next start: it was never acknowledged.
+        let _ = fs::remove_file(self.queue.path(&mail_name(&self.id)));
     }
 }
 
@@ -191,59 +199,12 @@ mod tests {
     use std::io::Read;
     use std::path::Path;
 
-    /// Does the first `steps` of a commit and then stops like a killed process: nothing is tidied up.
-    fn killed_after(directory: &Path, steps: usize) -> Envelope {
-        let queue = Queue::open(directory).unwrap();
-        let mut incoming = queue.begin(1_000).unwrap();
-        incoming.write(b"content").unwrap();
-        incoming.flush().unwrap();
-        let mut envelope = envelope::sample(1_000);
-        envelope.content.bytes = 7;
-        let bytes = envelope.encode().unwrap();
-        COMMIT[..steps].iter().for_each(|&step| incoming.perform(step, &bytes).unwrap());
-        incoming.pending = false;
-        envelope
-    }
-
     fn names(directory: &Path) -> Vec<String> {
         let mut names: Vec<_> =
             fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.retain(|name| name != "lock");
         names.sort();
         names
-    }
-
-    #[test]
-    fn killed_after_each_step_all_or_nothing() {
-        let named = COMMIT.iter().position(|&step| step == Step::NameEnvelope).unwrap() + 1;
-        for steps in 0..=COMMIT.len() {
-            let volume = tempfile::tempdir().unwrap();
-            let envelope = killed_after(volume.path(), steps);
-            let scan = Queue::open(volume.path()).unwrap().scan().unwrap();
-            assert!(scan.quarantined.is_empty(), "after {steps} steps: {:?}", scan.quarantined);
-            if steps >= named {
-                assert_eq!(scan.messages, [envelope], "after {steps} steps");
-            } else {
-                assert_eq!((scan.messages.len(), names(volume.path())), (0, vec![]), "after {steps} steps");
-            }
-        }
-    }
-
-    #[test]
-    fn power_lost_before_the_directory_was_synced() {
-        // Either rename, both or none may have reached the disk. No 250 was given, so anything but half a delivery will do.
-        for (content, envelope) in [(false, false), (true, false), (false, true), (true, true)] {
-            let volume = tempfile::tempdir().unwrap();
-            let id = killed_after(volume.path(), 2).id;
-            for (name, renamed) in [(content_name(&id), content), (envelope_name(&id), envelope)] {
-                if renamed {
-                    fs::rename(volume.path().join(temporary_name(&name)), volume.path().join(name)).unwrap();
-                }
-            }
-            let scan = Queue::open(volume.path()).unwrap().scan().unwrap();
-            assert_eq!(scan.messages.len(), usize::from(content && envelope));
-            assert_eq!(scan.quarantined.len(), usize::from(envelope && !content));
-        }
     }
 
     #[test]
@@ -261,12 +222,16 @@ mod tests {
     fn a_refused_commit_leaves_nothing() {
         let volume = tempfile::tempdir().unwrap();
         let queue = Queue::open(volume.path()).unwrap();
+        let mut huge = envelope::sample(1);
+        huge.envid = Some("x".repeat(Envelope::LIMIT));
         let incoming = queue.begin(1).unwrap();
-        // A directory in the envelope's place makes the last rename fail.
-        fs::create_dir(volume.path().join(envelope_name(incoming.id()))).unwrap();
-        let id = incoming.id().clone();
+        assert!(matches!(incoming.commit(huge), Err(QueueError::EnvelopeTooLarge { .. })));
+        // It has the file open for reading, so that the first write of the commit fails.
+        let mut incoming = queue.begin(1).unwrap();
+        incoming.file = File::open(volume.path().join(mail_name(&incoming.id))).unwrap();
+        incoming.write(b"content").unwrap();
         assert!(incoming.commit(envelope::sample(1)).is_err());
-        assert_eq!(names(volume.path()), [envelope_name(&id)]);
+        assert_eq!((names(volume.path()), queue.used()), (vec![], 0));
     }
 
     #[test]
@@ -274,7 +239,7 @@ mod tests {
         let volume = tempfile::tempdir().unwrap();
         let queue = Queue::open(volume.path()).unwrap();
         let mut incoming = queue.begin(1).unwrap();
-        incoming.content = File::options().write(true).open("/dev/full").unwrap();
+        incoming.file = File::options().write(true).open("/dev/full").unwrap();
         let written = incoming.write(&[b'x'; 2 * BUFFER]);
         assert!(matches!(written, Err(QueueError::Full { .. })), "{written:?}");
         assert!(incoming.commit(envelope::sample(1)).is_err(), "a message with a hole is never committed");

@@ -1,15 +1,17 @@
 //! How much the queue holds, and how much it may.
 //!
-//! Every message counts with the length of its content and [`OVERHEAD`], from its first byte until it is removed. Mail from outside is
-//! refused before it would pass the limit; the reports that a message leads to are not, as they come in its place.
+//! Every message counts with the length of its file and [`OVERHEAD`], from its first byte until it is removed; spares, which are empty,
+//! do not. Mail from outside is refused before it would pass the limit; the reports that a message leads to are not, as they come in its
+//! place, nor is what is noted about attempts.
 
-use crate::QueueError;
+use crate::store::MAIL;
+use crate::{MessageId, QueueError};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a message takes beside its content: a block for the envelope, and half a block lost at each end of two files.
+/// What a message takes beside what it was written with: a block for what is noted about attempts, and what is lost at the end of its last.
 pub(crate) const OVERHEAD: u64 = 8 * 1024;
 
 /// Bytes held and allowed.
@@ -20,17 +22,23 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// What a directory holds.
-    pub(crate) fn of(directory: &Path) -> std::io::Result<Self> {
-        let mut used = 0;
+    /// What a directory holds; and the spares that are in it.
+    pub(crate) fn of(directory: &Path) -> std::io::Result<(Self, Vec<MessageId>)> {
+        let (mut used, mut spares) = (0, Vec::new());
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
-            let name = entry.file_name();
-            if name.to_str().is_some_and(|name| name.ends_with(".msg") || name.ends_with(".msg.new")) {
-                used += entry.metadata().map_or(0, |metadata| metadata.len()) + OVERHEAD;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let Some((id, kind)) = name.split_once('.') else { continue };
+            if ![MAIL, "msg", "msg.new"].contains(&kind) {
+                continue;
+            }
+            let Ok(metadata) = entry.metadata() else { continue };
+            match id.parse() {
+                Ok(id) if kind == MAIL && metadata.len() == 0 && metadata.is_file() => spares.push(id),
+                _ => used += held(metadata.len()),
             }
         }
-        Ok(Self { used: AtomicU64::new(used), limit: AtomicU64::new(u64::MAX) })
+        Ok((Self { used: AtomicU64::new(used), limit: AtomicU64::new(u64::MAX) }, spares))
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -66,13 +74,18 @@ impl Room {
         let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Removes a content file and gives back what it held.
-    pub(crate) fn remove(&self, content: &Path) -> std::io::Result<()> {
-        let held = fs::symlink_metadata(content)?.len() + OVERHEAD;
-        fs::remove_file(content)?;
+    /// Removes a message's file and gives back what it held.
+    pub(crate) fn remove(&self, file: &Path) -> std::io::Result<()> {
+        let held = held(fs::symlink_metadata(file)?.len());
+        fs::remove_file(file)?;
         self.give_back(held);
         Ok(())
     }
+}
+
+/// What a file of this length holds.
+fn held(length: u64) -> u64 {
+    if length == 0 { 0 } else { length + OVERHEAD }
 }
 
 #[cfg(test)]
@@ -84,34 +97,44 @@ mod tests {
     fn full_means_full_and_removal_makes_room() {
         let volume = tempfile::tempdir().unwrap();
         let queue = Queue::open(volume.path()).unwrap();
-        queue.allow(100_000 + 2 * OVERHEAD);
         let put = |bytes: usize| {
             let mut incoming = queue.begin(1)?;
             incoming.write(&vec![b'x'; bytes])?;
             incoming.commit(envelope::sample(1))
         };
         let first = put(60_000).unwrap();
-        assert!(queue.fits(40_000) && !queue.fits(40_001));
-        let error = put(40_001).unwrap_err();
+        // Head, envelope, and what is between.
+        let beside = queue.used() - 60_000 - OVERHEAD;
+        assert!((600..2_000).contains(&beside), "{beside}");
+        queue.allow(100_000 + 2 * (OVERHEAD + beside));
+        assert!(queue.fits(40_000 + beside) && !queue.fits(40_001 + beside));
+        let error = put(40_064).unwrap_err();
         assert!(matches!(error, QueueError::Full { .. }), "{error}");
-        assert_eq!(queue.used(), 60_000 + OVERHEAD, "what was refused holds nothing");
-        put(40_000).unwrap();
-        assert!(put(1).is_err());
-        // A report comes all the same.
+        assert_eq!(queue.used(), 60_000 + OVERHEAD + beside, "what was refused holds nothing");
+        let second = put(40_000).unwrap();
+        let full = queue.used();
+        assert!(full + 64 > 100_000 + 2 * (OVERHEAD + beside) && put(1).is_err());
+        // A report comes all the same, and so does what is noted about an attempt.
         let mut report = queue.begin(1).unwrap();
         report.come_in_anyway();
         report.write(b"report").unwrap();
-        let report = report.commit(envelope::sample(1)).unwrap();
+        let mut report = report.commit(envelope::sample(1)).unwrap();
+        let before = queue.used();
+        report.envid = Some("x".repeat(10_000));
+        queue.update(&report).unwrap();
+        assert!(queue.used() > before + 10_000);
         queue.remove(&report.id).unwrap();
+        assert_eq!(queue.used(), full);
         queue.remove(&first.id).unwrap();
         queue.remove(&first.id).unwrap();
-        assert_eq!(queue.used(), 40_000 + OVERHEAD);
         put(60_000).unwrap();
+        assert_eq!(queue.used(), full);
+        // Spares hold nothing.
+        queue.make_spares(1).unwrap();
         drop(queue);
-        assert_eq!(
-            Queue::open(volume.path()).unwrap().used(),
-            100_000 + 2 * OVERHEAD,
-            "counted anew at the next start"
-        );
+        let queue = Queue::open(volume.path()).unwrap();
+        assert_eq!(queue.used(), full, "counted anew at the next start");
+        queue.remove(&second.id).unwrap();
+        assert_eq!(queue.used(), 60_000 + OVERHEAD + beside);
     }
 }

@@ -1,12 +1,17 @@
-//! The queue directory: open, look through once, read, update, remove.
+//! The queue directory: open, begin, read, update, remove.
 
-use crate::incoming::{Incoming, content_name, envelope_name, temporary_name};
+use crate::content::ContentReader;
+use crate::incoming::Incoming;
+use crate::layout::{HEAD, Mail, Unreadable, record};
+use crate::legacy;
 use crate::room::Room;
+use crate::spares::{MOST, Spares};
 use crate::sync::DirectorySync;
 use crate::{Envelope, MessageId, QueueError};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +19,7 @@ use std::sync::{Arc, Mutex};
 /// The messages of one directory. Cheap to clone; every method blocks on the disk and may be called from any thread.
 #[derive(Debug, Clone)]
 pub struct Queue {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
@@ -22,35 +27,21 @@ pub(crate) struct Inner {
     pub(crate) directory: PathBuf,
     pub(crate) sync: DirectorySync,
     pub(crate) room: Room,
+    spares: Spares,
     serial: AtomicU64,
-    /// Ids begun by this process before the scan ended; the scan must leave them alone. `None` afterwards.
-    begun: Mutex<Option<HashSet<MessageId>>>,
+    /// Ids begun by this process before the scan ended, and spares; the scan must leave them alone. `None` afterwards.
+    ours: Mutex<Option<HashSet<MessageId>>>,
     /// Holds the lock as long as the queue is open.
     _lock: File,
 }
 
-/// What the directory held when the process started.
-#[derive(Debug, Default)]
-pub struct Scan {
-    /// Every whole message, oldest first, except those that this process accepted itself.
-    pub messages: Vec<Envelope>,
-    /// What could not be read and was put aside.
-    pub quarantined: Vec<Quarantined>,
-    /// How many unfinished or half-removed files were deleted.
-    pub swept: u64,
-}
-
-/// A message that was moved to `corrupt/`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
-    /// The queue id, which is the name of the files.
-    pub id: MessageId,
-    /// What is wrong with it.
-    pub why: String,
-}
-
 const LOCK: &str = "lock";
-const CORRUPT: &str = "corrupt";
+/// How the names of messages' files end.
+pub(crate) const MAIL: &str = "mail";
+
+pub(crate) fn mail_name(id: &MessageId) -> String {
+    format!("{id}.{MAIL}")
+}
 
 impl Queue {
     /// Opens the directory and takes its lock, making both if need be. Quick: no file is opened, only their lengths are added up.
@@ -72,12 +63,16 @@ impl Queue {
             Err(TryLockError::Error(error)) => return Err(QueueError::of("locking the queue", error)),
         }
         let handle = File::open(directory).map_err(|error| QueueError::of("opening the queue directory", error))?;
+        let (room, mut spares) = Room::of(directory).map_err(|error| QueueError::of("measuring the queue", error))?;
+        // The rest is swept by the scan.
+        spares.truncate(MOST);
         let inner = Inner {
             directory: directory.to_owned(),
             sync: DirectorySync::new(handle),
-            room: Room::of(directory).map_err(|error| QueueError::of("measuring the queue", error))?,
+            room,
+            ours: Mutex::new(Some(spares.iter().cloned().collect())),
+            spares: Spares::new(spares),
             serial: AtomicU64::new(0),
-            begun: Mutex::new(Some(HashSet::new())),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -100,150 +95,98 @@ impl Queue {
         self.inner.room.fits(bytes)
     }
 
-    /// Begins a message: opens its temporary content file.
+    /// Begins a message: takes a spare, or makes a file.
     ///
     /// # Errors
     /// When the file cannot be made.
     pub fn begin(&self, now_ms: u64) -> Result<Incoming, QueueError> {
-        // A clock set back may lead to ids that exist already: try the next serial.
-        for _ in 0..1024 {
-            let id = MessageId::make(now_ms, self.inner.serial.fetch_add(1, Ordering::Relaxed));
-            if let Some(begun) = self.inner.begun.lock().expect("no holder of this lock panics").as_mut() {
-                begun.insert(id.clone());
-            }
-            if self.inner.path(&envelope_name(&id)).exists() || self.inner.path(&content_name(&id)).exists() {
-                continue;
-            }
-            let path = self.inner.path(&temporary_name(&content_name(&id)));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => return Ok(Incoming::new(Arc::clone(&self.inner), id, file)),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(QueueError::of("making a message file", error)),
+        while let Some(id) = self.inner.spares.take() {
+            match OpenOptions::new().write(true).open(self.inner.path(&mail_name(&id))) {
+                Ok(file) => return Ok(Incoming::new(Arc::clone(&self.inner), id, file, None)),
+                // Somebody has tidied up.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    self.inner.spares.put_back(id);
+                    return Err(QueueError::of("opening a message file", error));
+                }
             }
         }
-        Err(QueueError::of("making a message file", ErrorKind::AlreadyExists.into()))
+        let (id, file) = self.inner.make(now_ms)?;
+        let ticket = self.inner.sync.ticket();
+        Ok(Incoming::new(Arc::clone(&self.inner), id, file, Some(ticket)))
     }
 
-    /// Looks through the directory: reads every envelope, sweeps what crashes left, puts damaged messages aside.
-    /// Once per process; messages may be accepted and removed meanwhile.
+    /// Whether [`Self::make_spares`] has something to do.
+    #[must_use]
+    pub fn is_short_of_spares(&self) -> bool {
+        self.inner.spares.are_short()
+    }
+
+    /// Makes files ahead of need, so that messages that come need one sync and not two. To be called beside everything else, when the queue
+    /// [is short of them](Self::is_short_of_spares); a second call meanwhile returns at once.
     ///
     /// # Errors
-    /// Only when the directory itself cannot be read.
-    pub fn scan(&self) -> Result<Scan, QueueError> {
-        let mut found: BTreeMap<MessageId, Vec<String>> = BTreeMap::new();
-        let mut scan = Scan::default();
-        let reading = |error| QueueError::of("reading the queue directory", error);
-        for entry in fs::read_dir(&self.inner.directory).map_err(reading)? {
-            let Ok(name) = entry.map_err(reading)?.file_name().into_string() else { continue };
-            let Some((id, _)) = name.split_once('.') else { continue };
-            // Names that are not ours are left alone.
-            let Ok(id) = id.parse::<MessageId>() else { continue };
-            found.entry(id).or_default().push(name);
-        }
-        for (id, names) in found {
-            if !self.begun_here(&id) {
-                self.take_in(&id, &names, &mut scan);
+    /// When there are none, or fewer than there should be. Nothing else follows from that.
+    pub fn make_spares(&self, now_ms: u64) -> Result<(), QueueError> {
+        let Some(order) = self.inner.spares.order() else { return Ok(()) };
+        let (mut made, mut result) = (order.found, Ok(()));
+        for _ in 0..order.new {
+            match self.inner.make(now_ms) {
+                Ok((id, _)) => made.push(id),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
             }
         }
-        *self.inner.begun.lock().expect("no holder of this lock panics") = None;
-        Ok(scan)
-    }
-
-    fn begun_here(&self, id: &MessageId) -> bool {
-        self.inner.begun.lock().expect("no holder of this lock panics").as_ref().is_some_and(|begun| begun.contains(id))
-    }
-
-    fn take_in(&self, id: &MessageId, names: &[String], scan: &mut Scan) {
-        let (content, envelope) = (content_name(id), envelope_name(id));
-        let (has_content, has_envelope) = (names.contains(&content), names.contains(&envelope));
-        for name in names {
-            let orphan = (*name == content && !has_envelope)
-                || *name == temporary_name(&content)
-                || *name == temporary_name(&envelope);
-            if orphan {
-                let path = self.inner.path(name);
-                let held = *name == content || *name == temporary_name(&content);
-                let removed = if held { self.inner.room.remove(&path) } else { fs::remove_file(&path) };
-                scan.swept += u64::from(removed.is_ok());
-            }
+        if let Err(error) = self.inner.sync.sync() {
+            // A later success would say nothing about these names.
+            made.drain(..).for_each(|id| drop(fs::remove_file(self.inner.path(&mail_name(&id)))));
+            result = Err(error);
         }
-        if !has_envelope {
-            return;
-        }
-        match self.load(id, has_content) {
-            Ok(envelope) => scan.messages.push(envelope),
-            // Half-removed: its envelope's removal was lost with the power, its content's was not.
-            Err(Unreadable::Removed) => scan.swept += u64::from(fs::remove_file(self.inner.path(&envelope)).is_ok()),
-            Err(Unreadable::Corrupt(why)) => {
-                self.quarantine(id);
-                scan.quarantined.push(Quarantined { id: id.clone(), why });
-            }
-        }
-    }
-
-    fn load(&self, id: &MessageId, has_content: bool) -> Result<Envelope, Unreadable> {
-        let corrupt = |doing: &str, error: std::io::Error| Unreadable::Corrupt(format!("{doing}: {error}"));
-        let mut bytes = Vec::new();
-        File::open(self.inner.path(&envelope_name(id)))
-            .and_then(|file| file.take(Envelope::LIMIT as u64 + 1).read_to_end(&mut bytes))
-            .map_err(|error| corrupt("the envelope cannot be read", error))?;
-        if bytes.len() > Envelope::LIMIT {
-            return Err(Unreadable::Corrupt(format!("the envelope is over {} bytes", Envelope::LIMIT)));
-        }
-        let envelope = Envelope::decode(id, &bytes).map_err(Unreadable::Corrupt)?;
-        if !has_content {
-            let settled = envelope.is_settled();
-            return Err(if settled {
-                Unreadable::Removed
-            } else {
-                Unreadable::Corrupt("its content is missing".to_owned())
-            });
-        }
-        let found = fs::symlink_metadata(self.inner.path(&content_name(id)))
-            .map_err(|error| corrupt("its content cannot be read", error))?;
-        if !found.is_file() || found.len() != envelope.content.bytes {
-            let expected = envelope.content.bytes;
-            return Err(Unreadable::Corrupt(format!("its content has {} bytes instead of {expected}", found.len())));
-        }
-        Ok(envelope)
-    }
-
-    fn quarantine(&self, id: &MessageId) {
-        let aside = self.inner.path(CORRUPT);
-        let _ = fs::create_dir(&aside);
-        for name in [envelope_name(id), content_name(id)] {
-            // Whatever cannot be moved stays, and is reported again at the next start.
-            let _ = fs::rename(self.inner.path(&name), aside.join(&name));
-        }
+        self.inner.spares.made(made);
+        result
     }
 
     /// Opens a message's content.
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn content(&self, id: &MessageId) -> Result<File, QueueError> {
-        File::open(self.inner.path(&content_name(id))).map_err(|error| QueueError::of("opening a message", error))
+    pub fn content(&self, id: &MessageId) -> Result<ContentReader, QueueError> {
+        let content = match File::open(self.inner.path(&mail_name(id))) {
+            Err(error) if error.kind() == ErrorKind::NotFound => legacy::content(&self.inner, id),
+            opened => opened.and_then(ContentReader::within),
+        };
+        content.map_err(|error| QueueError::of("opening a message", error))
     }
 
-    /// Replaces a message's envelope, durably: what was delivered is not delivered again.
+    /// Replaces a message's envelope, durably: what was delivered is not delivered again. One call at a time for a message.
     ///
     /// # Errors
     /// When it cannot be written; the one before it then still holds.
     pub fn update(&self, envelope: &Envelope) -> Result<(), QueueError> {
         let bytes = envelope.encode()?;
-        let name = envelope_name(&envelope.id);
-        let temporary = self.inner.path(&temporary_name(&name));
-        let replace = || {
-            let mut file = File::create(&temporary)?;
-            file.write_all(&bytes)?;
-            file.sync_data()?;
-            fs::rename(&temporary, self.inner.path(&name))
+        let updating = |error| QueueError::of("updating an envelope", error);
+        let name = mail_name(&envelope.id);
+        let file = match OpenOptions::new().read(true).write(true).open(self.inner.path(&name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return legacy::update(&self.inner, &envelope.id, &bytes);
+            }
+            opened => opened.map_err(updating)?,
         };
-        replace().map_err(|error| {
-            let _ = fs::remove_file(&temporary);
-            QueueError::of("updating an envelope", error)
-        })?;
-        self.inner.sync.sync()
+        let mail = Mail::read(&envelope.id, &file).map_err(|unreadable| updating(unreadable.into()))?;
+        let place = mail.place(bytes.len());
+        if place.sync_first {
+            file.sync_data().map_err(updating)?;
+        }
+        let record = record(mail.next_number(), &bytes);
+        if let Err(error) = file.write_all_at(&record, place.at).and_then(|()| file.sync_data()) {
+            // Nobody must take for written what may not be.
+            let _ = file.write_all_at(&[0; HEAD], place.at);
+            return Err(updating(error));
+        }
+        self.inner.room.take_anyway(mail.growth(&place, bytes.len()));
+        Ok(())
     }
 
     /// Removes a message. Not synced: if the power fails now the message may be delivered once more, never lost.
@@ -251,29 +194,56 @@ impl Queue {
     /// # Errors
     /// When its files cannot be removed.
     pub fn remove(&self, id: &MessageId) -> Result<(), QueueError> {
-        // The envelope first: content without an envelope is swept, an envelope without content would be an alarm.
-        let envelope = || fs::remove_file(self.inner.path(&envelope_name(id)));
-        let content = || self.inner.room.remove(&self.inner.path(&content_name(id)));
-        for remove in [&envelope as &dyn Fn() -> std::io::Result<()>, &content] {
-            match remove() {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(QueueError::of("removing a message", error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        let removed = match self.inner.room.remove(&self.inner.path(&mail_name(id))) {
+            Err(error) if error.kind() == ErrorKind::NotFound => legacy::remove(&self.inner, id),
+            removed => removed,
+        };
+        removed.map_err(|error| QueueError::of("removing a message", error))
     }
 }
 
-enum Unreadable {
-    Removed,
-    Corrupt(String),
+impl From<Unreadable> for io::Error {
+    fn from(unreadable: Unreadable) -> Self {
+        let why = match unreadable {
+            Unreadable::Corrupt(why) => why,
+            Unreadable::Unfinished | Unreadable::Removed => "it is no message".to_owned(),
+        };
+        Self::new(ErrorKind::InvalidData, why)
+    }
 }
 
 impl Inner {
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
+    }
+
+    /// Makes a message's file, under a new id.
+    fn make(&self, now_ms: u64) -> Result<(MessageId, File), QueueError> {
+        // A clock set back may lead to ids that exist already: try the next serial.
+        for _ in 0..1024 {
+            let id = MessageId::make(now_ms, self.serial.fetch_add(1, Ordering::Relaxed));
+            if let Some(ours) = self.ours.lock().expect("no holder of this lock panics").as_mut() {
+                ours.insert(id.clone());
+            }
+            if legacy::names(&id).iter().any(|name| self.path(name).exists()) {
+                continue;
+            }
+            match OpenOptions::new().write(true).create_new(true).open(self.path(&mail_name(&id))) {
+                Ok(file) => return Ok((id, file)),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(QueueError::of("making a message file", error)),
+            }
+        }
+        Err(QueueError::of("making a message file", ErrorKind::AlreadyExists.into()))
+    }
+
+    pub(crate) fn is_ours(&self, id: &MessageId) -> bool {
+        self.ours.lock().expect("no holder of this lock panics").as_ref().is_some_and(|ours| ours.contains(id))
+    }
+
+    /// There has been a scan: nothing in the directory is from before any more.
+    pub(crate) fn all_are_ours(&self) {
+        *self.ours.lock().expect("no holder of this lock panics") = None;
     }
 }
 
@@ -293,6 +263,7 @@ fn make_directory(directory: &Path) -> Result<(), QueueError> {
 mod tests {
     use super::*;
     use crate::{Attempt, Delivery, envelope};
+    use std::io::Read;
 
     fn put(queue: &Queue, now_ms: u64, text: &[u8]) -> Envelope {
         let mut incoming = queue.begin(now_ms).unwrap();
@@ -354,58 +325,106 @@ mod tests {
     }
 
     #[test]
-    fn an_update_cut_short_leaves_the_old_envelope() {
+    fn an_update_cut_short_leaves_the_envelope_before() {
         let volume = tempfile::tempdir().unwrap();
         let message = put(&Queue::open(volume.path()).unwrap(), 1_000, b"x");
-        fs::write(volume.path().join(format!("{}.env.new", message.id)), "{\"half").unwrap();
-        let scan = Queue::open(volume.path()).unwrap().scan().unwrap();
-        assert_eq!((scan.messages, scan.swept), (vec![message], 1));
+        let mut later = message.clone();
+        later.envid = Some("later".into());
+        let record = record(1, &later.encode().unwrap());
+        let path = volume.path().join(mail_name(&message.id));
+        let at = fs::metadata(&path).unwrap().len().next_multiple_of(HEAD as u64);
+        for written in [0, 1, HEAD, record.len() - 1] {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.write_all_at(&record[..written], at).unwrap();
+            let scan = Queue::open(volume.path()).unwrap().scan().unwrap();
+            assert_eq!((scan.messages, scan.swept), (vec![message.clone()], 0), "{written}");
+        }
     }
 
     #[test]
-    fn damage_is_put_aside_and_told() {
+    fn envelopes_of_many_attempts_stay_within_thrice_the_largest() {
         let volume = tempfile::tempdir().unwrap();
         let queue = Queue::open(volume.path()).unwrap();
-        let [good, torn, short, gone] = [1, 2, 3, 4].map(|now| put(&queue, now, b"content"));
+        let mut message = put(&queue, 1_000, b"content");
+        let path = volume.path().join(mail_name(&message.id));
+        let (mut largest, mut used) = (0, 0);
+        for attempt in 0..200usize {
+            // Longer, shorter, and about the same.
+            message.envid = Some("x".repeat([attempt * 10, 3_000 - attempt * 10, attempt][attempt % 3]));
+            largest = largest.max(message.encode().unwrap().len() + 2 * HEAD);
+            queue.update(&message).unwrap();
+            used = queue.used();
+            assert!(fs::metadata(&path).unwrap().len() <= 2 * HEAD as u64 + 3 * largest as u64, "{attempt}");
+            assert_eq!(read(&queue, &message.id), b"content");
+        }
         drop(queue);
-        fs::write(volume.path().join(format!("{}.env", torn.id)), "\0\0\0").unwrap();
-        fs::write(volume.path().join(format!("{}.msg", short.id)), "cont").unwrap();
-        fs::remove_file(volume.path().join(format!("{}.msg", gone.id))).unwrap();
-        fs::write(volume.path().join("someone.elses"), "").unwrap();
-        let scan = Queue::open(volume.path()).unwrap().scan().unwrap();
-        assert_eq!(scan.messages, [good]);
-        let ids: Vec<_> = scan.quarantined.iter().map(|quarantined| quarantined.id.clone()).collect();
-        assert_eq!(ids, [torn.id.clone(), short.id, gone.id]);
-        assert!(scan.quarantined[1].why.contains("4 bytes instead of 7"), "{}", scan.quarantined[1].why);
-        assert!(volume.path().join("corrupt").join(format!("{}.msg", torn.id)).exists());
-        assert!(volume.path().join("someone.elses").exists());
-        let again = Queue::open(volume.path()).unwrap().scan().unwrap();
-        assert_eq!((again.messages.len(), again.quarantined.len()), (1, 0));
+        let queue = Queue::open(volume.path()).unwrap();
+        assert_eq!(queue.used(), used, "as much as was taken");
+        assert_eq!(queue.scan().unwrap().messages, [message]);
     }
 
     #[test]
-    fn a_scan_leaves_the_messages_of_this_process_alone() {
+    fn what_is_not_there_cannot_be_updated() {
         let volume = tempfile::tempdir().unwrap();
         let queue = Queue::open(volume.path()).unwrap();
-        let mut open = queue.begin(1).unwrap();
-        put(&queue, 2, b"committed by us, known to us");
+        let message = put(&queue, 1_000, b"x");
+        queue.remove(&message.id).unwrap();
+        assert!(queue.update(&message).is_err());
+        assert!(queue.scan().unwrap().quarantined.is_empty());
+    }
+
+    #[test]
+    fn content_that_ends_too_soon_is_an_error() {
+        let volume = tempfile::tempdir().unwrap();
+        let queue = Queue::open(volume.path()).unwrap();
+        let message = put(&queue, 1_000, b"content");
+        File::options().write(true).open(volume.path().join(mail_name(&message.id))).unwrap().set_len(70).unwrap();
+        let error = queue.content(&message.id).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn spares_are_taken_and_outlive_the_process() {
+        let volume = tempfile::tempdir().unwrap();
+        let queue = Queue::open(volume.path()).unwrap();
+        assert!(queue.is_short_of_spares());
+        queue.make_spares(1_000).unwrap();
+        assert!(!queue.is_short_of_spares());
+        let first = put(&queue, 2_000, b"one");
+        assert!(first.id < MessageId::make(1_001, 0), "made before it came");
+        assert!(queue.is_short_of_spares());
+        drop(queue);
+        let queue = Queue::open(volume.path()).unwrap();
+        queue.make_spares(3_000).unwrap();
         let scan = queue.scan().unwrap();
-        assert_eq!((scan.messages.len(), scan.swept), (0, 0));
-        open.write(b"still there").unwrap();
-        open.commit(envelope::sample(1)).unwrap();
+        assert_eq!((scan.messages, scan.swept), (vec![first], 0));
+        let [second, third] = [b"two", b"tri"].map(|text| put(&queue, 4_000, text));
+        assert!(second.id < MessageId::make(1_001, 0) && third.id > MessageId::make(2_999, 0));
+        assert_eq!((read(&queue, &second.id), read(&queue, &third.id)), (b"two".to_vec(), b"tri".to_vec()));
     }
 
     #[test]
-    fn a_half_removed_message_is_swept_without_alarm() {
+    fn a_spare_that_is_gone_is_done_without() {
         let volume = tempfile::tempdir().unwrap();
         let queue = Queue::open(volume.path()).unwrap();
-        let mut message = put(&queue, 1, b"x");
-        let attempt = Attempt { at_ms: 2, host: None, status: "2.0.0".into(), text: "ok".into(), from_peer: true };
-        (0..2).for_each(|index| message.settle(index, Delivery::Delivered, attempt.clone()));
-        queue.update(&message).unwrap();
-        fs::remove_file(volume.path().join(format!("{}.msg", message.id))).unwrap();
+        queue.make_spares(1_000).unwrap();
+        for entry in fs::read_dir(volume.path()).unwrap().flatten() {
+            fs::remove_file(entry.path()).unwrap();
+        }
+        put(&queue, 2_000, b"x");
         drop(queue);
-        let scan = Queue::open(volume.path()).unwrap().scan().unwrap();
-        assert_eq!((scan.messages.len(), scan.quarantined.len(), scan.swept), (0, 0, 1));
+        assert_eq!(Queue::open(volume.path()).unwrap().scan().unwrap().messages.len(), 1);
+    }
+
+    #[test]
+    fn without_room_for_files_there_are_no_spares_and_no_harm() {
+        let volume = tempfile::tempdir().unwrap();
+        let queue = Queue::open(&volume.path().join("queue")).unwrap();
+        fs::remove_dir_all(volume.path().join("queue")).unwrap();
+        assert!(queue.make_spares(1_000).is_err());
+        assert!(queue.is_short_of_spares() && queue.begin(1).is_err());
+        fs::create_dir(volume.path().join("queue")).unwrap();
+        queue.make_spares(1_000).unwrap();
+        put(&queue, 1_000, b"x");
     }
 }

@@ -1,7 +1,8 @@
 //! One fsync of the directory for all who wait for one.
 //!
-//! A name is durable once an fsync of the directory that *began* after the rename has ended. Under load many messages commit
-//! at once; the first of them syncs, those who come meanwhile share the next one.
+//! A name is durable once an fsync of the directory that *began* after it was made has ended. Under load many messages commit
+//! at once; the first of them syncs, those who come meanwhile share the next one. Whoever made a name keeps a [`Ticket`], and needs no
+//! sync if somebody else's came in between.
 
 use crate::QueueError;
 use std::fs::File;
@@ -24,6 +25,10 @@ struct State {
     failed: Option<(u64, i32)>,
 }
 
+/// Which fsync is the first that covers a name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticket(u64);
+
 const EIO: i32 = 5;
 
 impl DirectorySync {
@@ -31,15 +36,25 @@ impl DirectorySync {
         Self { directory, state: Mutex::default(), ended: Condvar::new() }
     }
 
-    /// Returns `Ok` when every rename made before the call is on stable storage.
-    pub(crate) fn sync(&self) -> Result<(), QueueError> {
-        self.sync_by(|| self.directory.sync_all())
+    /// For the names made before the call.
+    pub(crate) fn ticket(&self) -> Ticket {
+        let state = self.lock();
+        // One that runs already may have begun before, so it does not count.
+        Ticket(state.ended + 1 + u64::from(state.running))
     }
 
-    fn sync_by(&self, fsync: impl Fn() -> io::Result<()>) -> Result<(), QueueError> {
+    /// Returns `Ok` when every name made or changed before the call is on stable storage.
+    pub(crate) fn sync(&self) -> Result<(), QueueError> {
+        self.sync_since(self.ticket())
+    }
+
+    /// Returns `Ok` when every name made before the ticket was drawn is on stable storage.
+    pub(crate) fn sync_since(&self, ticket: Ticket) -> Result<(), QueueError> {
+        self.sync_by(ticket, || self.directory.sync_all())
+    }
+
+    fn sync_by(&self, Ticket(wanted): Ticket, fsync: impl Fn() -> io::Result<()>) -> Result<(), QueueError> {
         let mut state = self.lock();
-        // One that runs already may have begun before our rename, so it does not count.
-        let wanted = state.ended + 1 + u64::from(state.running);
         loop {
             if state.ended >= wanted {
                 return match state.failed {
@@ -97,7 +112,7 @@ mod tests {
                     start.wait();
                     let begun = count.load(SeqCst);
                     subject
-                        .sync_by(|| {
+                        .sync_by(subject.ticket(), || {
                             count.fetch_add(1, SeqCst);
                             Ok(())
                         })
@@ -111,12 +126,23 @@ mod tests {
     }
 
     #[test]
+    fn a_sync_that_began_after_the_name_was_made_is_enough() {
+        let (_directory, subject) = subject();
+        let ticket = subject.ticket();
+        assert!(subject.sync().is_ok());
+        subject.sync_by(ticket, || panic!("it is on stable storage")).unwrap();
+        let (early, late) = (subject.ticket(), subject.ticket());
+        assert!(subject.sync_by(early, || Err(io::Error::from_raw_os_error(EIO))).is_err());
+        assert!(subject.sync_by(late, || Ok(())).is_err(), "what that lost no later one brings back");
+    }
+
+    #[test]
     fn a_failure_is_told_and_the_next_may_succeed() {
         let (_directory, subject) = subject();
-        assert!(subject.sync_by(|| Err(io::Error::from_raw_os_error(EIO))).is_err());
+        assert!(subject.sync_by(subject.ticket(), || Err(io::Error::from_raw_os_error(EIO))).is_err());
         assert!(
             subject
-                .sync_by(|| Err(io::Error::from_raw_os_error(28)))
+                .sync_by(subject.ticket(), || Err(io::Error::from_raw_os_error(28)))
                 .is_err_and(|error| matches!(error, QueueError::Full { .. }))
         );
         assert!(subject.sync().is_ok());

@@ -8,10 +8,9 @@ use crate::Msa;
 use crate::clock::{now_ms, random};
 use crate::mail::header::{HeaderReader, MAX_HEADER};
 use crate::mail::report::{Kind, Report, Reporter, Returned, compose};
-use std::fs::File;
 use std::io::Read;
 use warren_control::Level;
-use warren_queue::{Content, Delivery, Envelope, MessageId, Origin, Queue, QueueError, Recipient};
+use warren_queue::{Content, ContentReader, Delivery, Envelope, MessageId, Origin, Queue, QueueError, Recipient};
 
 /// A delay is worth telling after four hours (RFC 3461 leaves it to us; users notice by then).
 const DELAY_MS: u64 = 4 * 3_600_000;
@@ -132,7 +131,7 @@ async fn send(msa: &Msa, queue: &Queue, about: &Envelope, kind: Kind, indexes: &
 /// Head, returned content, tail.
 fn copy(
     report: &Report,
-    original: Result<File, QueueError>,
+    original: Result<ContentReader, QueueError>,
     incoming: &mut warren_queue::Incoming,
 ) -> Result<(), QueueError> {
     incoming.write(&report.head)?;

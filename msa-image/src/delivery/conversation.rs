@@ -1,12 +1,12 @@
 //! One session with an MX: moves bytes between the client machine, the socket and the message's file, each step within
 //! its time.
 
-use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use warren_queue::ContentReader;
 use warren_smtp::Reply;
 use warren_smtp::client::{Client, ClientConfig, Envelope, Event, Failure, Step};
 
@@ -66,7 +66,7 @@ impl Conversation {
     }
 
     /// Sends one message.
-    pub async fn deliver(&mut self, envelope: Envelope, content: File) -> Delivered {
+    pub async fn deliver(&mut self, envelope: Envelope, content: ContentReader) -> Delivered {
         let mut result = Delivered { answers: vec![None; envelope.recipients.len()], ..Delivered::default() };
         let mut accepted = Vec::new();
         let mut content = Some(content);
@@ -102,7 +102,7 @@ impl Conversation {
         while !matches!(self.next().await, Event::Closed(_)) {}
     }
 
-    async fn send_content(&mut self, mut content: File, ending: &mut bool) {
+    async fn send_content(&mut self, mut content: ContentReader, ending: &mut bool) {
         let mut piece = vec![0; PIECE];
         loop {
             match content.read(&mut piece) {

@@ -9,7 +9,7 @@ use crate::Msa;
 use crate::clock::{now_ms, random};
 use std::net::IpAddr;
 use warren_control::Level;
-use warren_queue::{Delivery, Envelope, MessageId};
+use warren_queue::{ContentReader, Delivery, Envelope, MessageId};
 use warren_smtp::command::{BodyType, DsnReturn, MailParams, Notify, OriginalRecipient, RcptParams};
 use warren_smtp::{ForwardPath, Host, client};
 
@@ -103,7 +103,7 @@ impl Session<'_> {
     }
 
     /// The message as the client machine wants it. `None`: it could not be read; it waits for another time.
-    async fn prepare(&self, job: &Job) -> Option<(client::Envelope, std::fs::File)> {
+    async fn prepare(&self, job: &Job) -> Option<(client::Envelope, ContentReader)> {
         let envelope = self.msa.deliveries.board().envelope(&job.id)?;
         let opened = match self.msa.store.queue().await {
             Ok(queue) => queue.content(&job.id),

@@ -78,6 +78,7 @@ impl<'a> Session<'a> {
             self.msa.control.log(Level::Warn, format!("the queue is full with {} bytes", queue.used()));
             return Err(no_room());
         }
+        self.msa.store.prepare();
         self.transaction = Some(Transaction {
             own,
             login: self.client.login.clone(),

@@ -55,12 +55,31 @@ fn arrived(lab: &Lab) -> Vec<String> {
     subjects
 }
 
+/// As many files as Warren's own MSA makes ahead: so many messages need no inode, and no sync of a directory.
+const SPARES: usize = 8;
+
+/// Both roads refuse, once what was made ahead is used up; what was accepted until then arrives.
+fn both_refuse_in_the_end(lab: &Lab, node: &Node<'_>, reply: &str, subject: &str) -> Vec<String> {
+    let mut accepted = Vec::new();
+    while accepted.len() <= SPARES {
+        let subject = format!("{subject} {}", accepted.len());
+        if !submit(node, "dave@plain.example", &subject).accepted {
+            break;
+        }
+        arrives(lab, node, ("plain.example", "dave"), &subject);
+        accepted.push(subject);
+    }
+    both_refuse(node, &[reply], subject);
+    accepted
+}
+
 /// Messages in the only queue: of Warren's own MSA in `queue/`, of Postfix in folders of folders.
 fn messages(folder: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let count = |path: PathBuf| {
         let within = |name: &str| path.components().any(|part| part.as_os_str() == name);
-        let message = path.extension().is_some_and(|kind| kind == "msg")
+        let written = || path.metadata().is_ok_and(|file| file.len() > 0);
+        let message = path.extension().is_some_and(|kind| kind == "mail") && written()
             || ["incoming", "active", "deferred"].map(within).contains(&true);
         if path.is_dir() { messages(&path) } else { usize::from(message) }
     };
@@ -82,7 +101,8 @@ fn a_full_disk_refuses_and_recovers(image: &str) {
     // No inode is left, but space.
     let filler = volumes.join("filler");
     assert!(fill_with_files(&filler) > 10);
-    both_refuse(&node, &["452 4.3.1"], "no inodes");
+    let mut all = both_refuse_in_the_end(&lab, &node, "452 4.3.1", "no inodes");
+    assert!(image == "msa" || all.is_empty(), "{all:?}");
     std::fs::remove_dir_all(&filler).unwrap();
     assert!(submit(&node, "dave@plain.example", "b").accepted, "it does not recover");
 
@@ -99,7 +119,9 @@ fn a_full_disk_refuses_and_recovers(image: &str) {
     }
     arrives(&lab, &node, ("later.example", "gina"), "before");
     // Of what was refused nothing came, although what was sent after it did.
-    assert_eq!(arrived(&lab), ["a", "b", "c"]);
+    all.extend(["a", "b", "c"].map(String::from));
+    all.sort();
+    assert_eq!(arrived(&lab), all);
     node.stop();
 }
 
@@ -126,12 +148,16 @@ fn programs(node: &Node<'_>, image: &str) -> Vec<u32> {
 fn a_disk_that_cannot_sync_acknowledges_nothing(image: &str, rounds: [&str; 3]) {
     let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
     let node = Node::start(&lab, &setup(image));
+    let mut accepted: Vec<String> = ["a", "b", "c", "d"].map(String::from).into();
     for (calls, before) in rounds.into_iter().zip(["a", "b", "c"]) {
         let deferred = format!("{before}, deferred");
         let to = format!("{before}@later.example");
         assert!(submit(&node, &to, &deferred).accepted && submit(&node, "dave@plain.example", before).accepted);
         let all = programs(&node, image);
         let failing = Failing::of(&all, calls);
+        if (image, calls) == ("msa", "fsync") {
+            accepted.extend(both_refuse_in_the_end(&lab, &node, "451 4.3.0", calls));
+        }
         both_refuse(&node, &["451 4.3.0"], calls);
         both_refuse(&node, &["451 4.3.0"], calls);
         failing.end();
@@ -142,13 +168,14 @@ fn a_disk_that_cannot_sync_acknowledges_nothing(image: &str, rounds: [&str; 3]) 
     for subject in ["a", "b", "c", "d"] {
         arrives(&lab, &node, ("plain.example", "dave"), subject);
     }
-    assert_eq!(arrived(&lab), ["a", "b", "c", "d"]);
+    accepted.sort();
+    assert_eq!(arrived(&lab), accepted);
     node.stop();
 }
 
 #[test]
 fn warrens_own_msa_on_a_disk_that_cannot_sync() {
-    // Content and envelope are synced by the one call, directories by the other.
+    // Messages are synced by the one call, directories by the other.
     a_disk_that_cannot_sync_acknowledges_nothing("msa", ["fdatasync", "fsync", "fsync,fdatasync"]);
 }
 
