@@ -213,9 +213,9 @@ impl Mail {
         Place { at, sync_first: at < self.length }
     }
 
-    /// By how much the file grows with that.
-    pub(crate) fn growth(&self, place: &Place, envelope: usize) -> u64 {
-        (place.at + HEAD_LENGTH + envelope as u64).saturating_sub(self.length)
+    /// By how much the file has grown since it was read.
+    pub(crate) fn growth(&self, length: u64) -> u64 {
+        length.saturating_sub(self.length)
     }
 }
 

@@ -78,7 +78,7 @@ impl Queue {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Sets what the queue may hold: content, and a little for each message. Without this there is no limit.
+    /// Sets what the queue may hold: the files of messages, and a little for each. Without this there is no limit.
     pub fn allow(&self, bytes: u64) {
         self.inner.room.allow(bytes);
     }
@@ -180,13 +180,13 @@ impl Queue {
             file.sync_data().map_err(updating)?;
         }
         let record = record(mail.next_number(), &bytes);
-        if let Err(error) = file.write_all_at(&record, place.at).and_then(|()| file.sync_data()) {
+        let written = file.write_all_at(&record, place.at).and_then(|()| file.sync_data());
+        if written.is_err() {
             // Nobody must take for written what may not be.
             let _ = file.write_all_at(&[0; HEAD], place.at);
-            return Err(updating(error));
         }
-        self.inner.room.take_anyway(mail.growth(&place, bytes.len()));
-        Ok(())
+        self.inner.room.take_anyway(file.metadata().map_or(0, |now| mail.growth(now.len())));
+        written.map_err(updating)
     }
 
     /// Removes a message. Not synced: if the power fails now the message may be delivered once more, never lost.
@@ -222,14 +222,18 @@ impl Inner {
         // A clock set back may lead to ids that exist already: try the next serial.
         for _ in 0..1024 {
             let id = MessageId::make(now_ms, self.serial.fetch_add(1, Ordering::Relaxed));
-            if let Some(ours) = self.ours.lock().expect("no holder of this lock panics").as_mut() {
-                ours.insert(id.clone());
-            }
+            // Held while the file is made: a scan that comes upon it knows that it is ours, and that of an older message is not.
+            let mut ours = self.ours.lock().expect("no holder of this lock panics");
             if legacy::names(&id).iter().any(|name| self.path(name).exists()) {
                 continue;
             }
             match OpenOptions::new().write(true).create_new(true).open(self.path(&mail_name(&id))) {
-                Ok(file) => return Ok((id, file)),
+                Ok(file) => {
+                    if let Some(ours) = ours.as_mut() {
+                        ours.insert(id.clone());
+                    }
+                    return Ok((id, file));
+                }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(QueueError::of("making a message file", error)),
             }
@@ -299,8 +303,10 @@ mod tests {
     fn ids_survive_a_clock_set_back() {
         let volume = tempfile::tempdir().unwrap();
         let first = put(&Queue::open(volume.path()).unwrap(), 1_000, b"x");
-        let second = put(&Queue::open(volume.path()).unwrap(), 1_000, b"y");
+        let queue = Queue::open(volume.path()).unwrap();
+        let second = put(&queue, 1_000, b"y");
         assert_ne!(first.id, second.id);
+        assert_eq!(queue.scan().unwrap().messages, [first], "the older one is still found");
     }
 
     #[test]
