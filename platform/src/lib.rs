@@ -12,7 +12,7 @@
 //! * [`rates`]: how much mail tenants and accounts may send in an hour.
 //! * [`books`]: the configuration of the moment, replaced as a whole; [`plan`]: what replacing it would change;
 //!   [`readings`]: how replacing it went.
-//! * [`metrics`]: what scrapers are told.
+//! * [`metrics`]: what scrapers are told; [`nice`]: what goes first on a busy processor.
 //! * [`diary`]: what was logged of each tenant lately; [`suspended`]: who is shut out.
 //!
 //! It stores due times and hourly counts and nothing else; mail is never here.
@@ -25,6 +25,7 @@ pub mod diary;
 pub mod fleet;
 pub mod frontdoor;
 pub mod metrics;
+pub mod nice;
 pub mod plan;
 pub mod rates;
 pub mod readings;

@@ -50,6 +50,7 @@ fn program() {
             eprintln!("has names and control");
         }
         inherited.finish()?;
+        eprintln!("has nice {}", rustix::process::getpriority_process(None)?);
         warren_daemon::ready();
         while lifecycle.next().await == warren_daemon::Signal::Reload {
             eprintln!("reloads");
@@ -216,6 +217,14 @@ fn starts_reloads_restarts_and_stops() {
         }
     }
 
+    // Those that check passwords go first, and all of them before tenants; a restart below changes nothing in that.
+    for (name, nice) in [("platform", -20), ("resolver", -10), ("proxy", -10), ("receiver", -10), ("launcher", -10)] {
+        let line = format!("warren-{name}: has nice {nice}");
+        if !up.said.contains(&line) {
+            up.hear(&line);
+        }
+    }
+
     let second = node.command("up").output().unwrap();
     let told = String::from_utf8(second.stderr).unwrap();
     assert!(told.starts_with("warren: this node is up already: `warren up` is process "), "{told}");
@@ -232,7 +241,11 @@ fn starts_reloads_restarts_and_stops() {
 
     kill_process(node.pid_of("warren-proxy").unwrap(), Signal::KILL).unwrap();
     up.hear("warren-proxy: it ended (signal: 9 (SIGKILL)); starting it again in 0.1 s");
+    up.hear("warren-proxy: has nice -10");
     up.hear("warren-proxy: ready again, process ");
+    kill_process(node.pid_of("warren-platform").unwrap(), Signal::KILL).unwrap();
+    up.hear("warren-platform: has nice -20");
+    up.hear("warren-platform: ready again, process ");
 
     up.signal(Signal::TERM);
     let (status, rest) = up.end();

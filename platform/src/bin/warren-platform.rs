@@ -18,8 +18,9 @@ use warren_platform::{
     books::{Book, Books},
     diary::Diary,
     fleet::{self, Doors, Handle, Setup, policy::Policy},
-    frontdoor::{FrontDoor, Listener},
+    frontdoor::{FrontDoor, Listener, passwords::Verifier},
     metrics::{self, Asked},
+    nice,
     rates::Counts,
     readings::Readings,
     suspended::Suspended,
@@ -48,10 +49,14 @@ struct Sockets {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let diary = Diary::default();
-    warren_daemon::run_witnessed("warren-platform", Arc::new(diary.clone()), start(arguments, diary))
+    // Before all other threads: those that check passwords keep the priority that we were started with, and nobody else does.
+    let verifier = Verifier::start().context("starting the threads that check passwords");
+    let stepped_back = nice::step_back().context("leaving the priority to them");
+    let program = async { start(arguments, diary.clone(), stepped_back.and(verifier)?).await };
+    warren_daemon::run_witnessed("warren-platform", Arc::new(diary.clone()), program)
 }
 
-async fn start(arguments: Arguments, diary: Diary) -> anyhow::Result<()> {
+async fn start(arguments: Arguments, diary: Diary, verifier: Verifier) -> anyhow::Result<()> {
     let inherited = Inherited::adopt()?;
     let mut lifecycle = Lifecycle::start()?;
     let books = Arc::new(Books::open(&arguments.config).map_err(|problems| anyhow!("{problems}"))?);
@@ -64,7 +69,8 @@ async fn start(arguments: Arguments, diary: Diary) -> anyhow::Result<()> {
         let rates = Arc::clone(&rates);
         tokio::spawn(async move { rates.keep().await });
     }
-    let door = FrontDoor::new(Arc::clone(&books), tls, fleet.clone(), Arc::clone(&rates), lifecycle.draining());
+    let draining = lifecycle.draining();
+    let door = FrontDoor::new(Arc::clone(&books), tls, fleet.clone(), Arc::clone(&rates), draining, verifier);
     let sessions = {
         let door = Arc::clone(&door);
         Box::new(move || door.sessions())

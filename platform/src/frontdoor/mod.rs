@@ -115,6 +115,7 @@ impl<W: Wake> FrontDoor<W> {
         wake: W,
         rates: Arc<rates::Counts>,
         draining: Draining,
+        verifier: Verifier,
     ) -> Arc<FrontDoor<W>> {
         let limits = &books.current().node.limits;
         // Tenants that are awake have the other half: see `fleet::Policy::within`.
@@ -124,7 +125,7 @@ impl<W: Wake> FrontDoor<W> {
         Arc::new(FrontDoor {
             books,
             tls: RwLock::new(tls),
-            verifier: Verifier::new(),
+            verifier,
             rates,
             counts: Arc::default(),
             throttle: Mutex::default(),

@@ -1,7 +1,8 @@
 //! Whoever takes all there is, is held to its limits, and the others notice nothing.
 #![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -47,6 +48,41 @@ fn space(volumes: &Path) -> u64 {
     let output = Command::new("du").args(["-s", "-B1"]).arg(volumes).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// The threads of a process: their names and nice values.
+fn threads(pid: u32) -> Vec<(String, i32)> {
+    let all = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stat = |thread: PathBuf| fs::read_to_string(thread.join("stat")).unwrap();
+    all.map(|thread| {
+        let stat = stat(thread.unwrap().path());
+        let (name, rest) = stat.split_once('(').and_then(|(_, named)| named.rsplit_once(") ")).unwrap();
+        (name.to_owned(), rest.split(' ').nth(16).unwrap().parse().unwrap())
+    })
+    .collect()
+}
+
+#[test]
+fn checks_of_passwords_go_before_the_rest_of_the_node_and_that_before_tenants() {
+    let lab = Lab::start_with(&LabConfig::personas_only()).unwrap();
+    let node = Node::start(&lab, &Setup { idle: Duration::from_secs(60), ..Setup::default() });
+    let sent = node.submit(ALICE, ALICE, &["dave@plain.example"], 587, &note(ALICE, "priorities"));
+    assert!(sent.accepted, "{}", sent.text);
+
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let platform = threads(node.pids("warren-platform")[0]);
+    let rank = |name: &str| name.strip_prefix("password-").map(|rank| rank.parse::<usize>().unwrap());
+    assert_eq!(platform.iter().filter(|(name, _)| rank(name).is_some()).count(), processors, "{platform:?}");
+    for (name, nice) in &platform {
+        // The first half of the processors is theirs; the other half of the threads takes its turn with everybody.
+        let first = rank(name).is_some_and(|rank| rank < processors / 2);
+        assert_eq!(*nice, if first { -20 } else { -10 }, "{platform:?}");
+    }
+    // The proxy writes its records behind everybody, by threads of their own.
+    assert!(threads(node.pids("warren-proxy")[0]).contains(&("sessions-0".to_owned(), -10)));
+    let tenant = threads(node.pids("warren-msa")[0]);
+    assert!(tenant.iter().all(|(_, nice)| *nice == 0), "{tenant:?}");
+    node.stop();
 }
 
 #[test]

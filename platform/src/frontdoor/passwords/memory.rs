@@ -1,25 +1,13 @@
-//! What checks compute in: 19 MiB each, kept for a moment after a check.
+//! What a check computes in: 19 MiB, used again by the next one.
 //!
-//! ```text
-//!   check ──▶ take ──▶ compute ──▶ put back ──▶ the next check
-//!                                     └─ nobody for KEPT ──▶ the system's
-//! ```
 //! Memory that is fresh from the system comes page by page, and half of a check went into that: 27 ms of a processor instead of 14. What a check left
 //! behind says nothing that its hash does not say; but it lets guesses at that password be tried faster, for whoever can read it, so it is
-//! kept no longer than it is of use. There is never more of it than checks were made at a time.
-
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+//! kept no longer than it is of use (`desks`).
 
 use argon2::{
     Algorithm, Argon2, Block, Params, Version,
     password_hash::phc::{Output, PasswordHash},
 };
-
-/// So long without a check, and it goes back to the system.
-const KEPT: Duration = Duration::from_secs(2);
 
 /// Of a size that the C library maps by itself, always, and so unmaps when it is freed: above 32 MiB. It keeps what is smaller once it has freed
 /// something of that size. Pages that are never written take nothing.
@@ -60,83 +48,37 @@ impl Memory {
         &mut self.0[..count]
     }
 
-    /// Unusual costs get memory of their own, and keep none.
-    fn is_usual(&self) -> bool {
+    /// Whether it is worth to be kept: unusual costs keep none.
+    pub fn is_usual(&self) -> bool {
         self.0.capacity() <= BLOCKS
     }
-}
 
-/// Memory that no check computes in at present.
-#[derive(Default)]
-pub struct Kept(Mutex<Spare>);
-
-impl Kept {
-    /// What was used last, or none yet.
-    pub fn take(&self) -> Memory {
-        self.spare().take()
-    }
-
-    /// For the next check, if it comes soon. Called within a runtime.
-    pub fn put_back(self: &Arc<Self>, memory: Memory) {
-        if self.spare().put_back(memory, Instant::now()) {
-            let kept = Arc::clone(self);
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(KEPT).await;
-                    // Unmapping takes its time, so the lock is given back before.
-                    let (unused, over) = kept.spare().expire(Instant::now());
-                    drop(unused);
-                    if over {
-                        return;
-                    }
-                }
-            });
-        }
-    }
-
-    fn spare(&self) -> MutexGuard<'_, Spare> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Pure.
-#[derive(Default)]
-struct Spare {
-    /// With the time when it was put back, the last one behind the others.
-    free: Vec<(Memory, Instant)>,
-    /// Somebody calls `expire`.
-    looked_after: bool,
-}
-
-impl Spare {
-    fn take(&mut self) -> Memory {
-        self.free.pop().map(|(memory, _)| memory).unwrap_or_default()
-    }
-
-    /// Whether somebody must call `expire` from now on.
-    fn put_back(&mut self, memory: Memory, now: Instant) -> bool {
-        if memory.is_usual() {
-            self.free.push((memory, now));
-        }
-        let nobody = !self.looked_after && !self.free.is_empty();
-        self.looked_after |= nobody;
-        nobody
-    }
-
-    /// What nobody wanted for long, and whether nothing is left: then nobody has to call this until `put_back` says so.
-    fn expire(&mut self, now: Instant) -> (Vec<Memory>, bool) {
-        let unused = self.free.extract_if(.., |(_, since)| now.saturating_duration_since(*since) >= KEPT);
-        let unused = unused.map(|(memory, _)| memory).collect();
-        self.looked_after = !self.free.is_empty();
-        (unused, !self.looked_after)
+    /// Whether nothing was computed in it yet.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Claim, Party, Verifier};
     use super::*;
     use argon2::{PasswordHasher, PasswordVerifier};
+
+    impl Memory {
+        /// More than is kept.
+        pub const UNUSUAL: usize = BLOCKS + 1;
+
+        pub fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        /// Answers how much it was before.
+        pub fn use_blocks(&mut self, count: usize) -> usize {
+            let before = self.0.len();
+            self.blocks(count);
+            before
+        }
+    }
 
     fn hash_of(password: &[u8], memory_kib: u32, passes: u32, lanes: u32) -> String {
         let params = Params::new(memory_kib, passes, lanes, None).unwrap();
@@ -170,51 +112,5 @@ mod tests {
         }
         let without = text.rsplit_once('$').unwrap().0;
         assert!(!memory.matches(b"secret", &PasswordHash::new(without).unwrap()));
-    }
-
-    fn used(blocks: usize) -> Memory {
-        let mut memory = Memory::default();
-        memory.blocks(blocks);
-        memory
-    }
-
-    #[tokio::test]
-    async fn a_check_leaves_its_memory_to_the_next() {
-        let (verifier, text) = (Verifier::new(), hash_of(b"secret", 64, 1, 1));
-        let party = Party { tenant: None, network: std::net::IpAddr::from([192, 0, 2, 1]) };
-        for password in [&b"secret"[..], b"wrong", b"secret"] {
-            let claim = Claim { login: "alice@acme.example", hash: Some(&text), neighbour: None, party: &party };
-            verifier.verify(claim, password.to_vec().into(), Duration::ZERO).await.unwrap();
-            let spare = verifier.memory.spare();
-            assert_eq!((spare.free.len(), spare.looked_after), (1, true));
-        }
-    }
-
-    #[test]
-    fn the_next_check_takes_what_the_last_has_left() {
-        let (mut spare, now) = (Spare::default(), Instant::now());
-        assert_eq!(spare.take().0.len(), 0);
-        assert!(spare.put_back(used(8), now), "from now on somebody looks");
-        assert!(!spare.put_back(used(16), now), "one is enough");
-        assert_eq!((spare.take().0.len(), spare.take().0.len(), spare.take().0.len()), (16, 8, 0));
-    }
-
-    #[test]
-    fn what_nobody_wants_goes_back() {
-        let (mut spare, now) = (Spare::default(), Instant::now());
-        let moment = Duration::from_millis(1);
-        spare.put_back(used(8), now);
-        spare.put_back(used(16), now + moment);
-        assert!(matches!(spare.expire(now + KEPT - moment), (gone, false) if gone.is_empty()));
-        assert!(matches!(&*spare.expire(now + KEPT).0, [gone] if gone.0.len() == 8));
-        assert!(matches!(spare.expire(now + KEPT + moment), (gone, true) if gone.len() == 1));
-        assert!(spare.put_back(used(8), now), "and again");
-    }
-
-    #[test]
-    fn memory_of_an_unusual_size_is_not_kept() {
-        let (mut spare, now) = (Spare::default(), Instant::now());
-        assert!(!spare.put_back(used(BLOCKS + 1), now));
-        assert!(spare.free.is_empty());
     }
 }

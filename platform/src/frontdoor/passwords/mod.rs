@@ -1,16 +1,18 @@
 //! Verifying passwords without telling which logins exist.
 //!
-//! An argon2id hash costs tens of milliseconds and megabytes on purpose. It is computed off the async threads, as many at a time as
-//! there are processors, and no more may wait than `WAITING`; whose turn it is, `turns` says, and what it is computed in stands in `memory`. A login that does not exist is verified against
+//! An argon2id hash costs tens of milliseconds and megabytes on purpose. It is computed by threads of their own (`desks`), as many at a time as
+//! there are processors, and no more may wait than `WAITING`; whose turn it is, `turns` says. A login that does not exist is verified against
 //! a decoy: a hash with the cost of the hashes that do exist, so that neither the answer nor its time tells the two apart. What was
 //! right lately is `known` without computing it again.
 
+mod desks;
 mod known;
 mod memory;
 mod turns;
 
 use std::{
     collections::HashMap,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -23,8 +25,8 @@ use tokio::sync::oneshot;
 use warren_control::TenantName;
 use zeroize::Zeroizing;
 
+use desks::Desks;
 use known::{Key, Known, Proof};
-use memory::Kept;
 pub use turns::Party;
 use turns::{Entered, Turns};
 
@@ -42,7 +44,7 @@ pub type Password = Zeroizing<Vec<u8>>;
 pub struct Verifier {
     gate: Arc<Gate>,
     known: Arc<Mutex<Known>>,
-    memory: Arc<Kept>,
+    desks: Arc<Desks>,
     decoy: Arc<str>,
 }
 
@@ -76,8 +78,8 @@ pub enum Verified {
 pub struct TooBusy;
 
 impl Verifier {
-    /// As many at a time as the machine has processors.
-    pub fn new() -> Verifier {
+    /// As many at a time as the machine has processors. The threads that check are started now, with the nice value of this one.
+    pub fn start() -> io::Result<Verifier> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let decoy = Argon2::default()
             .hash_password(DECOY)
@@ -85,12 +87,12 @@ impl Verifier {
             .to_string();
         let mut key = Key::default();
         getrandom::fill(&mut *key).expect("the kernel has random bytes");
-        Verifier {
+        Ok(Verifier {
             gate: Arc::new(Gate::new(processors)),
             known: Arc::new(Mutex::new(Known::new(key))),
-            memory: Arc::default(),
+            desks: Arc::new(Desks::start(processors)?),
             decoy: decoy.into(),
-        }
+        })
     }
 
     /// Whether `password` is that of the claim. What was right is known for `remember`; with zero nothing is remembered, and what was, is
@@ -118,26 +120,16 @@ impl Verifier {
     /// The work, the same for every login: computes the hash of `password` with salt and cost of `hash`.
     async fn compare(&self, password: Password, hash: &str, party: &Party) -> Result<bool, TooBusy> {
         let place = Gate::enter(&self.gate, party).await?;
-        let (hash, kept) = (hash.to_owned(), Arc::clone(&self.memory));
-        let compared = tokio::task::spawn_blocking(move || {
-            let _place = place;
+        let hash = hash.to_owned();
+        let compared = self.desks.work(place, move |memory| {
             let Ok(hash) = PasswordHash::new(&hash) else { return false };
-            let mut memory = kept.take();
-            let right = memory.matches(&password, &hash);
-            kept.put_back(memory);
-            right
+            memory.matches(&password, &hash)
         });
-        compared.await.map_err(|_| TooBusy)
+        compared.await.ok_or(TooBusy)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Default for Verifier {
-    fn default() -> Verifier {
-        Verifier::new()
     }
 }
 
@@ -251,7 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn right_wrong_and_unknown() {
-        let verifier = Verifier::new();
+        let verifier = Verifier::start().unwrap();
         let hash = hash_of(b"secret");
         assert_eq!(verify(&verifier, b"secret", Some(&hash), LONG).await, Verified::Right);
         assert_eq!(verify(&verifier, b"Secret", Some(&hash), LONG).await, Verified::Wrong);
@@ -261,7 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_right_password_is_remembered_until_it_changes_or_that_is_switched_off() {
-        let verifier = Verifier::new();
+        let verifier = Verifier::start().unwrap();
         let (old, new) = (hash_of(b"secret"), hash_of(b"other"));
         for (password, hash, remember, wanted) in [
             (&b"wrong"[..], &old, LONG, Verified::Wrong),
@@ -287,7 +279,7 @@ mod tests {
     /// (its password matches), of the cost of a known one.
     #[tokio::test]
     async fn an_unknown_login_costs_as_much() {
-        let verifier = Verifier::new();
+        let verifier = Verifier::start().unwrap();
         let known = hash_of(b"secret");
         let cost = |hash: &str| {
             let hash = PasswordHash::new(hash).unwrap();

@@ -26,7 +26,7 @@ use warren_smtp::{
 };
 use warren_wire::{ClientTls, MaybeTls};
 
-use super::super::{FrontDoor, Listener, Wake};
+use super::super::{FrontDoor, Listener, Wake, passwords::Verifier};
 use crate::{
     books::Books,
     fleet::{ColdStart, Connection, Unavailable, words::Refusal},
@@ -159,7 +159,8 @@ impl Rig {
         let lifecycle = Lifecycle::start().unwrap();
         let fleet = Fleet::default();
         let books = Arc::new(Books::open(files.path()).unwrap());
-        let door = FrontDoor::new(books, tls, fleet.clone(), Arc::default(), lifecycle.draining());
+        let door =
+            FrontDoor::new(books, tls, fleet.clone(), Arc::default(), lifecycle.draining(), Verifier::start().unwrap());
         let mut addresses = Vec::new();
         for tls_first in [false, true] {
             let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();

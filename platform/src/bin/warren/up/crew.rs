@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use warren_config::Node;
+use warren_platform::nice;
 
 use super::prepare::Users;
 use super::sockets::{self, Sockets};
@@ -18,6 +19,8 @@ pub struct Program {
     pub executable: PathBuf,
     pub arguments: Vec<OsString>,
     pub owner: Owner,
+    /// What it is started with (`warren_platform::nice`).
+    pub nice: i32,
     /// Inherited sockets with their names, in the order of their numbers.
     pub sockets: Vec<(&'static str, OwnedFd)>,
     /// Whether SIGHUP makes it read the configuration again. The launcher reads none.
@@ -61,6 +64,7 @@ pub fn all(site: &Site, users: &Users, programs: &prepare::Programs) -> anyhow::
         executable: programs.path(name),
         arguments: vec!["--config".into(), site.config.clone().into()],
         owner,
+        nice: if name == PLATFORM { nice::CHECKS } else { nice::NODE },
         sockets,
         reloads: true,
         run: node.paths.run.clone(),
@@ -93,6 +97,7 @@ pub fn launcher(node: &Node, users: &Users, programs: &prepare::Programs, socket
         executable: programs.path(LAUNCHER),
         arguments: arguments.into_iter().flatten().collect(),
         owner: ROOT,
+        nice: nice::NODE,
         sockets: vec![("launcher", socket)],
         reloads: false,
         run: node.paths.run.clone(),

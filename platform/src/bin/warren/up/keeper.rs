@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use warren_daemon::{Backoff, Escaped};
 
 use super::crew::Program;
-use super::leftovers;
+use super::{leftovers, priority};
 
 /// Waits before restarts: soon, since clients are waiting; at most ten seconds, since whatever is broken may be mended
 /// at any time.
@@ -139,7 +139,8 @@ impl<'a> Life<'a> {
     fn begin(program: &'a Program) -> io::Result<Self> {
         let notify_path = program.run.join("notify").join(program.name);
         let notify = notify_socket(program, &notify_path)?;
-        let mut child = command(program, &notify_path)?.spawn()?;
+        let mut command = command(program, &notify_path)?;
+        let mut child = priority::start_with(program.nice, || command.spawn())?;
         let mut output = Vec::new();
         if let Some(out) = child.stdout.take() {
             output.push(tokio::spawn(pass_on(program.name, out)));

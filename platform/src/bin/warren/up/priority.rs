@@ -10,9 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use warren_launcher_api::DAEMONS_GROUP;
-
-/// For those that are started before there is the group, and where there is none.
-const NICE: i32 = -10;
+use warren_platform::nice::NODE;
 
 /// Where we are, and where we were.
 pub struct Priority {
@@ -20,9 +18,20 @@ pub struct Priority {
     before: PathBuf,
 }
 
-/// Raises our nice value, which children inherit.
+/// Raises our nice value, which children inherit: for those that are started before there is the group, and where there is none.
 pub fn be_first() -> Result<(), rustix::io::Errno> {
-    rustix::process::setpriority_process(None, NICE)
+    rustix::process::setpriority_process(None, NODE)
+}
+
+/// Starts a program with a nice value of its own, or with ours if it may not have that.
+pub fn start_with<T>(nice: i32, start: impl FnOnce() -> T) -> T {
+    let raised = nice != NODE && rustix::process::setpriority_process(None, nice).is_ok();
+    let started = start();
+    if raised {
+        // Less than one has is never refused.
+        let _ = rustix::process::setpriority_process(None, NODE);
+    }
+    started
 }
 
 impl Priority {
