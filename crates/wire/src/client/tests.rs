@@ -25,15 +25,25 @@ fn server(name: &str, versions: &[&'static rustls::SupportedProtocolVersion]) ->
 }
 
 async fn handshake(client: &ClientTls, server: &Server, name: Option<&str>) -> TlsFacts {
+    handshake_and(client, server, name, true).await
+}
+
+/// Nothing is read behind the handshake, and no ticket comes.
+async fn handshake_without_tickets(client: &ClientTls, server: &Server, name: Option<&str>) -> TlsFacts {
+    handshake_and(client, server, name, false).await
+}
+
+async fn handshake_and(client: &ClientTls, server: &Server, name: Option<&str>, read: bool) -> TlsFacts {
     let (near, far) = tokio::io::duplex(16_384);
     let accepted = MaybeTls::Plain(far).accept_tls(&server.config, LIMIT);
     let connected = async {
         let Secured { mut stream, facts, .. } =
             client.connect(MaybeTls::Plain(near), name, [192, 0, 2, 1].into(), LIMIT).await.unwrap();
         // TLS 1.3 tickets come with the first read.
-        let mut byte = [0];
-        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte).await.unwrap();
-        facts
+        if read {
+            tokio::io::AsyncReadExt::read_exact(&mut stream, &mut [0]).await.unwrap();
+        }
+        (facts, stream)
     };
     let serving = async {
         let mut stream = accepted.await.unwrap();
@@ -41,7 +51,8 @@ async fn handshake(client: &ClientTls, server: &Server, name: Option<&str>) -> T
         tokio::io::AsyncWriteExt::flush(&mut stream).await.unwrap();
         stream
     };
-    tokio::join!(connected, serving).0
+    let ((facts, _), _) = tokio::join!(connected, serving);
+    facts
 }
 
 #[tokio::test]
@@ -80,6 +91,46 @@ async fn sessions_are_resumed_and_judged_again() {
         assert!(!handshake(&client, &server, Some("mx.example")).await.resumed);
         let again = handshake(&client, &server, Some("mx.example")).await;
         assert!(again.resumed && !again.trusted && again.certificate.is_some());
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_begin_before_the_next_tickets_come_are_resumed_too() {
+    const AT_ONCE: usize = 20;
+    let server = server("mx.example", &[&rustls::version::TLS13]);
+    let client = ClientTls::with_roots(RootCertStore::empty());
+    for _ in 0..AT_ONCE {
+        // Takes one ticket, and brings two.
+        handshake(&client, &server, Some("mx.example")).await;
+    }
+    for _ in 0..AT_ONCE {
+        assert!(handshake_without_tickets(&client, &server, Some("mx.example")).await.resumed);
+    }
+    while client.memory.tickets() > 0 {
+        handshake_without_tickets(&client, &server, Some("mx.example")).await;
+    }
+    assert!(!handshake_without_tickets(&client, &server, Some("mx.example")).await.resumed, "each is good for one");
+}
+
+#[tokio::test]
+async fn no_server_fills_the_memory_with_tickets() {
+    let server = server("mx.example", &[&rustls::version::TLS13]);
+    let client = ClientTls::with_roots(RootCertStore::empty());
+    for _ in 0..tickets::MAX_TICKETS + 10 {
+        handshake(&client, &server, Some("mx.example")).await;
+    }
+    assert_eq!(client.memory.tickets(), tickets::MAX_TICKETS);
+}
+
+#[tokio::test]
+async fn a_server_without_a_preference_gets_the_cheapest_suite() {
+    for (version, suite) in [
+        (&rustls::version::TLS13, "TLS13_AES_128_GCM_SHA256"),
+        (&rustls::version::TLS12, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+    ] {
+        let server = server("mx.example", &[version]);
+        let client = ClientTls::with_roots(RootCertStore::empty());
+        assert_eq!(handshake(&client, &server, Some("mx.example")).await.cipher, suite);
     }
 }
 

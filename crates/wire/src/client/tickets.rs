@@ -3,7 +3,7 @@
 //! Kept by server name **and address**: hosts behind one name rarely share ticket keys, and a ticket that the host cannot read costs the resumption.
 //! Tenants share it. A ticket vouches for nothing but this proxy's earlier handshake, and a resumed session is judged by the same
 //! certificates as that one, so no tenant gains or loses trust by another's; what a server learns from a ticket, that two sessions come from the same
-//! node, its egress address tells already. Bounded in servers, in tickets of one server, and in what a ticket may hold on to.
+//! node, its egress address tells already. Bounded in servers, in tickets of one server and of all, and in what a ticket may hold on to.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -20,8 +20,11 @@ use super::facts::CertificateFacts;
 
 /// Most servers remembered.
 const MAX_SERVERS: usize = 2_048;
-/// Most TLS 1.3 tickets of one server: each is good for one session.
-const MAX_TICKETS: usize = 8;
+/// Most TLS 1.3 tickets of one server: each is good for one session, and many may begin before the next ticket comes.
+pub(super) const MAX_TICKETS: usize = 64;
+/// The same, once [`MANY_TICKETS`] are kept in all.
+const FEW_TICKETS: usize = 8;
+const MANY_TICKETS: usize = MAX_SERVERS * FEW_TICKETS;
 /// A ticket keeps the chain of its first handshake in memory. That of a server whose chain is longer is not kept.
 const MAX_CHAIN_BYTES: usize = 16 * 1024;
 /// How long a judgement of certificates holds. Within it the same chain is not judged again.
@@ -62,19 +65,51 @@ struct Book {
     servers: HashMap<Server, Known>,
     /// Counts uses: the least lately used makes room.
     clock: u64,
+    /// TLS 1.3 tickets of all servers.
+    tickets: usize,
 }
 
 impl Book {
     fn of(&mut self, server: &Server) -> &mut Known {
         if self.servers.len() >= MAX_SERVERS && !self.servers.contains_key(server) {
             let oldest = self.servers.iter().min_by_key(|(_, known)| known.used).map(|(server, _)| server.clone());
-            oldest.map(|oldest| self.servers.remove(&oldest));
+            if let Some(oldest) = oldest.and_then(|oldest| self.servers.remove(&oldest)) {
+                self.tickets -= oldest.tls13.len();
+            }
         }
         self.clock += 1;
         let known = self.servers.entry(server.clone()).or_default();
         known.used = self.clock;
         known
     }
+
+    fn keep(&mut self, server: &Server, ticket: Tls13ClientSessionValue) {
+        let most = most(self.tickets);
+        let known = self.of(server);
+        known.tls13.push_back(ticket);
+        let gone = known.tls13.len().saturating_sub(most);
+        known.tls13.drain(..gone);
+        self.tickets = self.tickets + 1 - gone;
+    }
+
+    fn take(&mut self, server: &Server) -> Option<Tls13ClientSessionValue> {
+        let ticket = self.servers.get_mut(server)?.tls13.pop_back()?;
+        self.tickets -= 1;
+        Some(ticket)
+    }
+
+    /// None of this server is kept.
+    fn drop_tickets(&mut self, server: &Server) {
+        let known = self.of(server);
+        known.tls12 = None;
+        let gone = std::mem::take(&mut known.tls13).len();
+        self.tickets -= gone;
+    }
+}
+
+/// How many tickets one server may have while there are so many of all. So there are never more than twice [`MANY_TICKETS`].
+fn most(all: usize) -> usize {
+    if all < MANY_TICKETS { MAX_TICKETS } else { FEW_TICKETS }
 }
 
 impl Memory {
@@ -88,6 +123,14 @@ impl Memory {
         let (at, judged) = book.servers.get_mut(server)?.judged.as_ref()?;
         let same = judged.chain.certificates() == sent;
         (same && now.saturating_duration_since(*at) < JUDGED_FOR).then(|| judged.clone())
+    }
+
+    /// TLS 1.3 tickets of all servers.
+    #[cfg(test)]
+    pub(super) fn tickets(&self) -> usize {
+        let book = self.book();
+        assert_eq!(book.tickets, book.servers.values().map(|known| known.tls13.len()).sum::<usize>());
+        book.tickets
     }
 
     /// Remembers a judgement.
@@ -119,10 +162,7 @@ impl Tickets {
     pub(super) fn weigh(&self, sent: &[CertificateDer<'_>]) {
         if size(sent) > MAX_CHAIN_BYTES {
             self.keep.store(false, Ordering::Relaxed);
-            self.with(|known| {
-                known.tls12 = None;
-                known.tls13.clear();
-            });
+            self.memory.book().drop_tickets(&self.server);
         }
     }
 
@@ -161,17 +201,12 @@ impl ClientSessionStore for Tickets {
 
     fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
         if self.keeps() {
-            self.with(|known| {
-                if known.tls13.len() == MAX_TICKETS {
-                    known.tls13.pop_front();
-                }
-                known.tls13.push_back(ticket);
-            });
+            self.memory.book().keep(&self.server, ticket);
         }
     }
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.memory.book().servers.get_mut(&self.server)?.tls13.pop_back()
+        self.memory.book().take(&self.server)
     }
 }
 
@@ -182,6 +217,12 @@ mod tests {
     fn tickets(memory: &Arc<Memory>, n: usize) -> Arc<Tickets> {
         let name = ServerName::try_from(format!("mx{n}.example")).unwrap();
         Tickets::new(Arc::clone(memory), Server { name, address: IpAddr::from([192, 0, 2, 1]) })
+    }
+
+    #[test]
+    fn where_there_are_many_each_server_keeps_few() {
+        assert_eq!([0, MANY_TICKETS - 1].map(most), [MAX_TICKETS; 2]);
+        assert_eq!(most(MANY_TICKETS), FEW_TICKETS);
     }
 
     #[test]
