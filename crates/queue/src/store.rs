@@ -410,6 +410,24 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_cannot_be_synced_takes_as_many_messages_as_there_are_spares() {
+        let volume = tempfile::tempdir().unwrap();
+        let mut queue = Queue::open(volume.path()).unwrap();
+        queue.make_spares(1_000).unwrap();
+        // What is no directory and no file cannot be synced (EINVAL).
+        let never = DirectorySync::new(File::open("/dev/null").unwrap());
+        Arc::get_mut(&mut queue.inner).unwrap().sync = never;
+        (0..2).for_each(|_| drop(put(&queue, 2_000, b"into a spare")));
+        assert!(queue.make_spares(2_000).is_err() && queue.is_short_of_spares());
+        let mut incoming = queue.begin(2_000).unwrap();
+        incoming.write(b"into a file of its own").unwrap();
+        assert!(incoming.commit(envelope::sample(2_000)).is_err());
+        drop(queue);
+        let scan = Queue::open(volume.path()).unwrap().scan().unwrap();
+        assert_eq!((scan.messages.len(), scan.swept, fs::read_dir(volume.path()).unwrap().count()), (2, 0, 3));
+    }
+
+    #[test]
     fn a_spare_that_is_gone_is_done_without() {
         let volume = tempfile::tempdir().unwrap();
         let queue = Queue::open(volume.path()).unwrap();
