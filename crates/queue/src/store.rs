@@ -27,7 +27,7 @@ pub(crate) struct Inner {
     pub(crate) directory: PathBuf,
     pub(crate) sync: DirectorySync,
     pub(crate) room: Room,
-    spares: Spares,
+    pub(crate) spares: Spares,
     serial: AtomicU64,
     /// Ids begun by this process before the scan ended, and spares; the scan must leave them alone. `None` afterwards.
     ours: Mutex<Option<HashSet<MessageId>>>,
@@ -116,38 +116,6 @@ impl Queue {
         Ok(Incoming::new(Arc::clone(&self.inner), id, file, Some(ticket)))
     }
 
-    /// Whether [`Self::make_spares`] has something to do.
-    #[must_use]
-    pub fn is_short_of_spares(&self) -> bool {
-        self.inner.spares.are_short()
-    }
-
-    /// Makes files ahead of need, so that messages that come need one sync and not two. To be called beside everything else, when the queue
-    /// [is short of them](Self::is_short_of_spares); a second call meanwhile returns at once.
-    ///
-    /// # Errors
-    /// When there are none, or fewer than there should be. Nothing else follows from that.
-    pub fn make_spares(&self, now_ms: u64) -> Result<(), QueueError> {
-        let Some(order) = self.inner.spares.order() else { return Ok(()) };
-        let (mut made, mut result) = (order.found, Ok(()));
-        for _ in 0..order.new {
-            match self.inner.make(now_ms) {
-                Ok((id, _)) => made.push(id),
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            }
-        }
-        if let Err(error) = self.inner.sync.sync() {
-            // A later success would say nothing about these names.
-            made.drain(..).for_each(|id| drop(fs::remove_file(self.inner.path(&mail_name(&id)))));
-            result = Err(error);
-        }
-        self.inner.spares.made(made);
-        result
-    }
-
     /// Opens a message's content.
     ///
     /// # Errors
@@ -218,7 +186,7 @@ impl Inner {
     }
 
     /// Makes a message's file, under a new id.
-    fn make(&self, now_ms: u64) -> Result<(MessageId, File), QueueError> {
+    pub(crate) fn make(&self, now_ms: u64) -> Result<(MessageId, File), QueueError> {
         // A clock set back may lead to ids that exist already: try the next serial.
         for _ in 0..1024 {
             let id = MessageId::make(now_ms, self.serial.fetch_add(1, Ordering::Relaxed));
@@ -387,68 +355,5 @@ mod tests {
         File::options().write(true).open(volume.path().join(mail_name(&message.id))).unwrap().set_len(70).unwrap();
         let error = queue.content(&message.id).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn spares_are_taken_and_outlive_the_process() {
-        let volume = tempfile::tempdir().unwrap();
-        let queue = Queue::open(volume.path()).unwrap();
-        assert!(queue.is_short_of_spares());
-        queue.make_spares(1_000).unwrap();
-        assert!(!queue.is_short_of_spares());
-        let first = put(&queue, 2_000, b"one");
-        assert!(first.id < MessageId::make(1_001, 0), "made before it came");
-        assert!(queue.is_short_of_spares());
-        drop(queue);
-        let queue = Queue::open(volume.path()).unwrap();
-        queue.make_spares(3_000).unwrap();
-        let scan = queue.scan().unwrap();
-        assert_eq!((scan.messages, scan.swept), (vec![first], 0));
-        let [second, third] = [b"two", b"tri"].map(|text| put(&queue, 4_000, text));
-        assert!(second.id < MessageId::make(1_001, 0) && third.id > MessageId::make(2_999, 0));
-        assert_eq!((read(&queue, &second.id), read(&queue, &third.id)), (b"two".to_vec(), b"tri".to_vec()));
-    }
-
-    #[test]
-    fn a_directory_that_cannot_be_synced_takes_as_many_messages_as_there_are_spares() {
-        let volume = tempfile::tempdir().unwrap();
-        let mut queue = Queue::open(volume.path()).unwrap();
-        queue.make_spares(1_000).unwrap();
-        // What is no directory and no file cannot be synced (EINVAL).
-        let never = DirectorySync::new(File::open("/dev/null").unwrap());
-        Arc::get_mut(&mut queue.inner).unwrap().sync = never;
-        (0..2).for_each(|_| drop(put(&queue, 2_000, b"into a spare")));
-        assert!(queue.make_spares(2_000).is_err() && queue.is_short_of_spares());
-        let mut incoming = queue.begin(2_000).unwrap();
-        incoming.write(b"into a file of its own").unwrap();
-        assert!(incoming.commit(envelope::sample(2_000)).is_err());
-        drop(queue);
-        let scan = Queue::open(volume.path()).unwrap().scan().unwrap();
-        assert_eq!((scan.messages.len(), scan.swept, fs::read_dir(volume.path()).unwrap().count()), (2, 0, 3));
-    }
-
-    #[test]
-    fn a_spare_that_is_gone_is_done_without() {
-        let volume = tempfile::tempdir().unwrap();
-        let queue = Queue::open(volume.path()).unwrap();
-        queue.make_spares(1_000).unwrap();
-        for entry in fs::read_dir(volume.path()).unwrap().flatten() {
-            fs::remove_file(entry.path()).unwrap();
-        }
-        put(&queue, 2_000, b"x");
-        drop(queue);
-        assert_eq!(Queue::open(volume.path()).unwrap().scan().unwrap().messages.len(), 1);
-    }
-
-    #[test]
-    fn without_room_for_files_there_are_no_spares_and_no_harm() {
-        let volume = tempfile::tempdir().unwrap();
-        let queue = Queue::open(&volume.path().join("queue")).unwrap();
-        fs::remove_dir_all(volume.path().join("queue")).unwrap();
-        assert!(queue.make_spares(1_000).is_err());
-        assert!(queue.is_short_of_spares() && queue.begin(1).is_err());
-        fs::create_dir(volume.path().join("queue")).unwrap();
-        queue.make_spares(1_000).unwrap();
-        put(&queue, 1_000, b"x");
     }
 }
