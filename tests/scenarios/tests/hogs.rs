@@ -116,8 +116,8 @@ fn hogs_are_held_and_their_neighbour_notices_nothing() {
             }
             let report = |most: u32, what: &str| {
                 node.wait_until(what, || {
-                    std::fs::read_dir(node.state_dir().join("volumes")).ok()?.flatten().find_map(|volume| {
-                        let got = std::fs::read_to_string(volume.path().join("report")).ok()?;
+                    fs::read_dir(node.state_dir().join("volumes")).ok()?.flatten().find_map(|volume| {
+                        let got = fs::read_to_string(volume.path().join("report")).ok()?;
                         got.parse::<u32>().ok().filter(|got| (1..most).contains(got))
                     })
                 })
