@@ -10,8 +10,8 @@ mod reading;
 use std::{net::IpAddr, time::SystemTime};
 
 use crate::{
-    About, Class, Dir, Event, Exchange, Gap, Message, Outcome, Recipient, Record, SessionEnd, SessionStart, TEXT_LIMIT,
-    Verdict,
+    About, Class, Dir, Event, Exchange, Gap, Mail, Message, Outcome, Recipient, Record, SessionEnd, SessionStart,
+    TEXT_LIMIT, Verdict,
     detect::EventKind,
     keeper::micros,
     record::{Dialled, Door, LegNews},
@@ -42,6 +42,7 @@ mod kind {
     pub(super) const EVENT: u8 = 11;
     pub(super) const END: u8 = 12;
     pub(super) const GAP: u8 = 13;
+    pub(super) const MAIL: u8 = 14;
 }
 
 /// Appends `record` to `sheet`.
@@ -53,6 +54,7 @@ pub(crate) fn write(sheet: &mut Vec<u8>, record: &Record<'_>) {
         Record::Exchange(exchange) => pen.exchange(exchange),
         Record::Message(message) => pen.message(message),
         Record::Recipient(recipient) => pen.recipient(recipient),
+        Record::Mail(mail) => pen.mail(mail),
         Record::Event(event) => pen.event(event),
         Record::End(end) => pen.end(*end),
         Record::Gap(gap) => pen.gap(gap),
@@ -141,6 +143,26 @@ impl Pen<'_> {
         self.option(*enhanced, Self::field);
         self.text(cut(text, TEXT_LIMIT));
         self.option(*reply_us, Self::number);
+    }
+
+    fn mail(&mut self, mail: &Mail<'_>) {
+        let Mail { n, leg, code, size, times, reverse_path, message_id, enhanced, text, recipients } = mail;
+        self.byte(kind::MAIL);
+        self.number((*n).into());
+        self.number((*leg).into());
+        self.number((*code).into());
+        self.number(*size);
+        for time in times {
+            self.option(*time, Self::number);
+        }
+        self.field(reverse_path);
+        self.option(*message_id, Self::field);
+        self.option(*enhanced, Self::field);
+        self.text(cut(text, TEXT_LIMIT));
+        self.list(recipients, |pen, (n, path)| {
+            pen.number((*n).into());
+            pen.field(path);
+        });
     }
 
     fn event(&mut self, event: &Event<'_>) {

@@ -45,7 +45,8 @@ pub use id::SessionId;
 pub use log::{SessionLog, Timed, Word};
 pub use reader::{Filter, Reader};
 pub use record::{
-    Dialled, Dir, Door, Event, Exchange, Gap, LegNews, Message, Outcome, Recipient, Record, SessionEnd, SessionStart,
+    Dialled, Dir, Door, Event, Exchange, Gap, LegNews, Mail, Message, Outcome, Recipient, Record, SessionEnd,
+    SessionStart,
 };
 pub use recorder::{Recorder, RecorderSettings, RecorderThread, Stats};
 pub use store::{SessionStore, StoreError};

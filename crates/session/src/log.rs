@@ -14,7 +14,7 @@ mod timing;
 use std::{borrow::Cow, sync::Arc};
 
 use crate::{
-    Dir, Event, Exchange, Message, Outcome, PolicyFacts, Recipient, Record, SessionEnd, SessionId, SessionStart,
+    Dir, Event, Exchange, Mail, Message, Outcome, PolicyFacts, Recipient, Record, SessionEnd, SessionId, SessionStart,
     TlsFacts,
     desk::Desk,
     detect::Finding,
@@ -161,6 +161,11 @@ impl SessionLog {
     /// Records a recipient; again when more is known of it.
     pub fn recipient(&mut self, recipient: Recipient<'_>) {
         self.write(&Record::Recipient(recipient));
+    }
+
+    /// Records a mail that was delivered, and its recipients; once.
+    pub fn mail(&mut self, mail: Mail<'_>) {
+        self.write(&Record::Mail(mail));
     }
 
     /// Records the end.

@@ -317,6 +317,13 @@ impl Reader {
         self.told(rows)
     }
 
+    /// Whether there is such a table: an older proxy's database lacks some.
+    async fn has(&mut self, table: &str) -> Result<bool, ReadError> {
+        let found = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?");
+        let found: Result<i64, _> = found.bind(table.to_owned()).fetch_one(&mut self.connection).await;
+        Ok(self.told(found)? > 0)
+    }
+
     fn told<T>(&self, result: Result<T, sqlx::Error>) -> Result<T, ReadError> {
         result.map_err(|source| ReadError::Database { path: self.path.clone(), source })
     }

@@ -25,6 +25,11 @@ pub(crate) fn said(said: &[u8]) -> Cow<'_, str> {
     Cow::Owned(cut(&text, TEXT_LIMIT).to_owned())
 }
 
+/// A text as the database holds it.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', NUL)) } else { Cow::Borrowed(text) }
+}
+
 /// At most `limit` bytes of `text`, cut between characters.
 pub(crate) fn cut(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]

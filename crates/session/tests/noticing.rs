@@ -90,6 +90,7 @@ async fn database_of_before(dir: &Path) -> SessionId {
         "INSERT INTO sessions VALUES (?1, 'acme', 7, 'cell', '198.51.100.10', 25, NULL, NULL, 1, 2, 'refused', 0)",
         "INSERT INTO exchanges VALUES (?1, 1, 1, 50, '<-', 'RCPT', 452, '4.2.2', '4.2.2 Mailbox full', 10)",
         "INSERT INTO exchanges VALUES (?1, 2, 1, 60, '<-', 'RCPT', 550, '5.1.1', '5.1.1 User unknown', 10)",
+        "INSERT INTO messages VALUES (?1, 1, 1, 'a@b.example', 9, NULL, 1, 2, 3, 4, 5, 'other', NULL, 250)",
         "INSERT INTO recipients VALUES (?1, 1, 1, 'x@b.example', 'other', NULL, 452, '4.2.2', '4.2.2 Mailbox full', 50)",
         "INSERT INTO recipients VALUES (?1, 1, 2, 'y@b.example', 'unknown_user', NULL, 550, '5.1.1', '5.1.1 User unknown', 60)",
     ] {
@@ -105,7 +106,8 @@ async fn a_database_of_before_is_read_and_brought_up_to_date() {
     let mut reader = Reader::open(&database(dir.path())).await.unwrap();
     assert!(reader.events(&Filter::default(), None).await.unwrap().is_empty());
     assert!(reader.event_counts(&Filter::default()).await.unwrap().is_empty());
-    assert_eq!(reader.load(&old.to_string()).await.unwrap().recipients.len(), 2);
+    let before = reader.load(&old.to_string()).await.unwrap();
+    assert_eq!((before.messages.len(), before.recipients.len(), before.exchanges.len()), (1, 2, 2));
     drop(reader);
 
     let new = SessionId::at(moment(9), 2);
@@ -115,13 +117,15 @@ async fn a_database_of_before_is_read_and_brought_up_to_date() {
     })
     .await;
     let mut reader = Reader::open(&database(dir.path())).await.unwrap();
-    assert_eq!(reader.load(&old.to_string()).await.unwrap().recipients.len(), 2);
+    assert_eq!(reader.load(&old.to_string()).await.unwrap(), before);
     assert_eq!(reader.events(&Filter::default(), None).await.unwrap()[0].session, new.to_string());
     let abouts: Vec<Option<String>> = sqlx::query_scalar("SELECT about FROM recipients ORDER BY session, n")
         .fetch_all(&mut open(dir.path()).await)
         .await
         .unwrap();
     assert_eq!(abouts, [None, None, Some("unclear".into())]);
+    let replay = reader.reclassify(&Filter::default()).await.unwrap();
+    assert_eq!((replay.recipients, replay.changes.len()), (2, 1), "as it was");
 }
 
 #[tokio::test]

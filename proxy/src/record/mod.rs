@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use warren_session::detect::Answer;
-use warren_session::{Class, Dialled, Dir, Message, Outcome, Recipient, SessionLog, Timed, TlsFacts, Verdict};
+use warren_session::{Class, Dialled, Dir, Mail, Message, Outcome, Recipient, SessionLog, Timed, TlsFacts, Verdict};
 use warren_smtp::command::Verb;
 use warren_smtp::mediator::{Ending, Flow, Topic};
 use warren_smtp::{ForwardPath, Reply};
@@ -413,6 +413,7 @@ impl SessionRecord {
     /// Records what became of a message and its accepted recipients; without a reply it was given up or lost.
     fn close(&mut self, at: Instant, mut open: Open, reply: Option<(&Reply, &str)>) {
         let at_us = self.micros(at);
+        let told = open.message.code.is_some();
         open.message.message_id = open.id.take();
         if let Some((reply, lines)) = reply {
             open.message.verdict = verdict(".", reply, lines);
@@ -423,6 +424,11 @@ impl SessionRecord {
         }
         let delivered = reply.is_some_and(|(reply, _)| reply.is_positive());
         let given = Given::by(reply, at_us);
+        // A refusal of MAIL was told, and what comes after it is told in the same way.
+        if let (true, false, Some((reply, lines))) = (delivered, told, reply) {
+            self.delivered(&open, reply, lines, &given);
+            return;
+        }
         for n in &open.accepted {
             tell(&mut self.log, self.watch.as_ref(), given.recipient(&open, *n, &open.message.verdict));
             if delivered {
@@ -435,6 +441,26 @@ impl SessionRecord {
             watch.counter().message(open.message.verdict.class);
         }
         self.log.message(&open.message);
+    }
+
+    /// Records a message that the MX took, with its recipients.
+    fn delivered(&mut self, open: &Open, reply: &Reply, lines: &str, given: &Given<'_>) {
+        let verdict = &open.message.verdict;
+        let (together, others) = open.accepted.split_at(open.accepted.len().min(Mail::RECIPIENTS));
+        let mut recipients = [(0, ""); Mail::RECIPIENTS];
+        for (recipient, n) in recipients.iter_mut().zip(together) {
+            *recipient = (*n, open.recipients.get(*n).unwrap_or_default());
+        }
+        let reply = (reply.code, given.enhanced(), lines);
+        self.log.mail(Mail::of(&open.message, reply, &recipients[..together.len()]));
+        for n in others {
+            self.log.recipient(given.recipient(open, *n, verdict));
+        }
+        self.tally.delivered += u32::try_from(open.accepted.len()).unwrap_or(u32::MAX);
+        if let Some(watch) = &self.watch {
+            open.accepted.iter().for_each(|_| watch.counter().recipient(verdict.class));
+            watch.counter().message(verdict.class);
+        }
     }
 
     fn content(&mut self, at: Instant, bytes: &[u8]) {

@@ -22,6 +22,11 @@ impl<'a> Given<'a> {
         Self { reply, enhanced, reply_us: reply.map(|_| at_us) }
     }
 
+    /// The enhanced status code of the reply.
+    pub(super) fn enhanced(&self) -> Option<&str> {
+        self.enhanced.as_deref()
+    }
+
     /// The record of recipient `n` of a message.
     pub(super) fn recipient<'b>(&'b self, open: &'b Open, n: u32, verdict: &'b Verdict) -> Recipient<'b> {
         Recipient {

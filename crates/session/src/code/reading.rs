@@ -10,7 +10,7 @@ use warren_launcher_api::{CellId, TenantName};
 
 use super::{LIST_LIMIT, kind};
 use crate::{
-    About, Class, Dir, Door, Event, Exchange, Gap, Message, Outcome, Recipient, Record, SessionEnd, SessionId,
+    About, Class, Dir, Door, Event, Exchange, Gap, Mail, Message, Outcome, Recipient, Record, SessionEnd, SessionId,
     SessionStart, Verdict,
     detect::EventKind,
     record::{Dialled, LegNews},
@@ -35,6 +35,7 @@ impl<'a> Eye<'a> {
             kind::EXCHANGE => Record::Exchange(self.exchange()?),
             kind::MESSAGE => Record::Message(Cow::Owned(self.message()?)),
             kind::RECIPIENT => Record::Recipient(self.recipient()?),
+            kind::MAIL => Record::Mail(self.mail()?),
             kind::EVENT => Record::Event(self.event()?),
             kind::END => Record::End(SessionEnd {
                 at_us: self.number()?,
@@ -121,6 +122,21 @@ impl<'a> Eye<'a> {
             enhanced: self.option(Self::text)?,
             text: self.text()?,
             reply_us: self.option(Self::number)?,
+        })
+    }
+
+    fn mail(&mut self) -> Option<Mail<'a>> {
+        Some(Mail {
+            n: self.small()?,
+            leg: self.small()?,
+            code: self.small()?,
+            size: self.number()?,
+            times: [self.time_in()?, self.time_in()?, self.time_in()?, self.time_in()?, self.time_in()?],
+            reverse_path: self.text()?,
+            message_id: self.option(Self::text)?,
+            enhanced: self.option(Self::text)?,
+            text: self.text()?,
+            recipients: Cow::Owned(self.list(|eye| Some((eye.small()?, eye.text()?)))?),
         })
     }
 
@@ -218,6 +234,11 @@ impl<'a> Eye<'a> {
             6 => Some(<[u8; 16]>::try_from(self.bytes(16)?).ok()?.into()),
             _ => None,
         }
+    }
+
+    /// Within the session.
+    fn time_in(&mut self) -> Option<Option<u64>> {
+        self.option(Self::number)
     }
 
     fn time(&mut self) -> Option<SystemTime> {

@@ -44,7 +44,7 @@ fn parts() -> impl Strategy<Value = Parts> {
         select(&EventKind::ALL),
         (select(&Class::ALL), select(&About::ALL)),
         any::<IpAddr>(),
-        0_u8..13,
+        0_u8..14,
     );
     (simple, listed).prop_map(
         |((numbers, times, texts, options, list, flags), (door, dir, outcome, event, verdict, address, what))| Parts {
@@ -198,6 +198,18 @@ impl Parts {
                 evidence: self.text(2),
             }),
             11 => Record::End(SessionEnd { at_us: first, outcome: self.outcome, bytes: second }),
+            12 => Record::Mail(Mail {
+                n: first as u32,
+                leg,
+                code: self.small(4),
+                size: second,
+                times: [0, 1, 2, 3, 4].map(|n| self.times[n]),
+                reverse_path: self.text(0),
+                message_id: self.options[0].as_deref(),
+                enhanced: self.options[1].as_deref(),
+                text: self.text(1),
+                recipients: (1..).zip(self.list.iter().map(String::as_str)).collect::<Vec<_>>().into(),
+            }),
             _ => Record::Gap(Gap {
                 from_us: first.cast_signed(),
                 until_us: second.cast_signed(),

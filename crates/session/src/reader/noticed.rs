@@ -108,8 +108,6 @@ impl Reader {
 
     /// A database that an older proxy made has none until a newer one opens it.
     async fn has_events(&mut self) -> Result<bool, ReadError> {
-        let found = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'events'");
-        let found: Result<i64, _> = found.fetch_one(&mut self.connection).await;
-        Ok(self.told(found)? > 0)
+        self.has("events").await
     }
 }

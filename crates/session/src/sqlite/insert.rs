@@ -2,7 +2,7 @@
 
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, query_builder::Separated};
 
-use super::rows::{Key, LegRow, Rows, SaidRow, SessionRow};
+use super::rows::{Key, LegRow, MailsRow, Rows, SaidRow, SessionRow};
 use crate::{Event, Gap, Message, Recipient, SessionEnd, keeper::micros, record::Dialled};
 
 /// Rows of one statement. Few sizes: a statement of a size that was seen before is prepared already. 256 rows of 16 columns are far below SQLite's limit of
@@ -26,6 +26,7 @@ impl Rows<'_> {
             leg_news(to, leg).await?;
         }
         insert(to, SAID, &self.said, said).await?;
+        insert(to, MAILS, &self.mails, mails).await?;
         insert(to, MESSAGES, &self.messages, |row, (key, record)| message(row, key, record)).await?;
         insert(to, RECIPIENTS, &self.recipients, |row, (key, record)| recipient(row, key, record)).await?;
         insert(to, EVENTS, &self.events, |row, (key, record)| event(row, key, record)).await?;
@@ -151,8 +152,14 @@ fn said(row: &mut Row<'_>, SaidRow { key, seq, lines }: &SaidRow) {
     row.push_bind(Key::clone(key)).push_bind(i64::from(*seq)).push_bind(lines.as_str());
 }
 
+const MAILS: Statement = ("INSERT OR IGNORE INTO mails (session, n, facts) ", "");
+
+fn mails(row: &mut Row<'_>, MailsRow { key, n, facts }: &MailsRow) {
+    row.push_bind(Key::clone(key)).push_bind(i64::from(*n)).push_bind(facts.as_str());
+}
+
 const MESSAGES: Statement = (
-    "INSERT OR REPLACE INTO messages (session, n, leg, reverse_path, size, message_id, mail_us, data_us, content_us, sent_us, \
+    "INSERT OR REPLACE INTO each_message (session, n, leg, reverse_path, size, message_id, mail_us, data_us, content_us, sent_us, \
      reply_us, class, list, code, about, rule) ",
     "",
 );
@@ -177,7 +184,7 @@ fn message(row: &mut Row<'_>, key: &Key, message: &Message) {
 }
 
 const RECIPIENTS: Statement = (
-    "INSERT OR REPLACE INTO recipients (session, message, n, forward_path, class, list, code, enhanced, text, reply_us, about, rule) ",
+    "INSERT OR REPLACE INTO each_recipient (session, message, n, forward_path, class, list, code, enhanced, text, reply_us, about, rule) ",
     "",
 );
 

@@ -9,10 +9,11 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Bundle, Event, Exchange, Gap, Message, PolicyFacts, Recipient, Record, SessionEnd, SessionId, SessionStart,
+    Bundle, Event, Exchange, Gap, Mail, Message, PolicyFacts, Recipient, Record, SessionEnd, SessionId, SessionStart,
     TlsFacts,
     log::enhanced,
     record::{Dialled, LegNews},
+    text::shown,
 };
 
 /// An id as it stands in the tables, shared by all rows that name it.
@@ -26,6 +27,7 @@ pub(super) struct Rows<'a> {
     pub(super) ends: Vec<(Key, SessionEnd)>,
     pub(super) legs: Vec<LegRow<'a>>,
     pub(super) said: Vec<SaidRow>,
+    pub(super) mails: Vec<MailsRow>,
     pub(super) messages: Vec<(Key, Cow<'a, Message>)>,
     pub(super) recipients: Vec<(Key, Recipient<'a>)>,
     pub(super) events: Vec<(Key, Event<'a>)>,
@@ -61,13 +63,22 @@ pub(super) struct SaidRow {
     pub(super) lines: String,
 }
 
+/// Mails that were delivered, of one frame.
+pub(super) struct MailsRow {
+    pub(super) key: Key,
+    /// The first.
+    pub(super) n: u32,
+    /// JSON: an array for each.
+    pub(super) facts: String,
+}
+
 impl<'a> Rows<'a> {
     pub(super) fn of(bundle: &'a Bundle) -> Self {
         let mut rows = Self::default();
         let (mut begun, mut legs) = (HashMap::new(), HashMap::new());
         for frame in bundle.frames() {
             let (id, key) = (frame.session(), Key::from(frame.session().to_string()));
-            let mut said = Said::default();
+            let (mut said, mut mails) = (Said::default(), Mails::default());
             for record in frame.records() {
                 let key = Key::clone(&key);
                 match record {
@@ -84,6 +95,7 @@ impl<'a> Rows<'a> {
                     }
                     Record::Message(message) => rows.messages.push((key, message)),
                     Record::Recipient(recipient) => rows.recipients.push((key, recipient)),
+                    Record::Mail(mail) => mails.add(&mail),
                     Record::Event(event) => rows.events.push((key, event)),
                     Record::End(end) => match begun.get(&id) {
                         Some(place) => rows.sessions[*place].end = Some(end),
@@ -93,6 +105,7 @@ impl<'a> Rows<'a> {
                 }
             }
             rows.said.extend(said.row(&key));
+            rows.mails.extend(mails.row(&key));
         }
         rows
     }
@@ -171,5 +184,40 @@ impl Said {
         self.json.push(b']');
         let lines = String::from_utf8(self.json).expect("JSON is UTF-8");
         (self.count > 0).then(|| SaidRow { key: Key::clone(key), seq: self.first, lines })
+    }
+}
+
+/// A row of mails, as it grows.
+#[derive(Default)]
+struct Mails {
+    first: Option<u32>,
+    json: Vec<u8>,
+}
+
+impl Mails {
+    fn add(&mut self, mail: &Mail<'_>) {
+        self.json.push(if self.first.is_none() { b'[' } else { b',' });
+        self.first.get_or_insert(mail.n);
+        let Mail { n, leg, code, size, times, reverse_path, message_id, enhanced, text, recipients } = mail;
+        let [mail_us, data_us, content_us, sent_us, reply_us] = times;
+        let (path, id, text) = (shown(reverse_path), message_id.map(shown), shown(text));
+        let to = Taken(recipients);
+        let facts = (n, leg, code, size, mail_us, data_us, content_us, sent_us, reply_us, path, id, enhanced, text, to);
+        facts.serialize(&mut serde_json::Serializer::new(&mut self.json)).expect("texts and numbers are JSON");
+    }
+
+    fn row(mut self, key: &Key) -> Option<MailsRow> {
+        self.json.push(b']');
+        let facts = String::from_utf8(self.json).expect("JSON is UTF-8");
+        self.first.map(|n| MailsRow { key: Key::clone(key), n, facts })
+    }
+}
+
+/// Recipients by their numbers.
+struct Taken<'a>(&'a [(u32, &'a str)]);
+
+impl Serialize for Taken<'_> {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0.iter().map(|(n, path)| (n, shown(path))))
     }
 }

@@ -6,13 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use std::borrow::Cow;
 use tokio::sync::watch;
 use warren_launcher_api::{CellId, TenantName};
 
 use warren_session::{
-    Class, Dialled, Dir, Door, Exchange, Message, Outcome, Recipient, Record, Recorder, RecorderSettings, SessionEnd,
-    SessionId, SessionLog, SessionStart, Stats, TlsFacts, Verdict,
+    Dialled, Dir, Door, Exchange, Mail, Message, Outcome, Record, Recorder, RecorderSettings, SessionEnd, SessionId,
+    SessionLog, SessionStart, Stats, TlsFacts,
 };
 
 /// Longer than anything here takes.
@@ -91,19 +90,9 @@ pub fn tell(recorder: &Recorder, id: SessionId, tenant: &str) {
     let mut message = Message::begun(1, 1, "alice@acme.example".into(), 6_400);
     message.size = 5_123;
     message.message_id = Some("<1@acme.example>".into());
-    message.verdict = Verdict::of(Class::Delivered);
-    message.code = Some(250);
-    log.message(&message);
-    log.recipient(Recipient {
-        message: 1,
-        n: 1,
-        forward_path: "bob@postfix.example",
-        verdict: Cow::Owned(Verdict::of(Class::Delivered)),
-        code: Some(250),
-        enhanced: Some("2.0.0"),
-        text: "2.0.0 Ok: queued as 4Xq8k01xwz",
-        reply_us: Some(1_019_000),
-    });
+    message.reply_us = Some(1_019_000);
+    let reply = (250, Some("2.0.0"), "2.0.0 Ok: queued as 4Xq8k01xwz");
+    log.mail(Mail::of(&message, reply, &[(1, "bob@postfix.example")]));
     log.end(1_020_000, Outcome::Delivered, 5_123);
 }
 
