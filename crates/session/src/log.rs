@@ -20,7 +20,7 @@ use crate::{
     detect::Finding,
     record::{Dialled, LegNews},
     sheet::Sheet,
-    text::said,
+    text::{bounded, said},
 };
 use timing::Timing;
 pub use timing::Word;
@@ -111,7 +111,7 @@ impl SessionLog {
 
     /// Records what happened between what was said.
     pub fn note(&mut self, leg: u16, at_us: u64, text: &str) {
-        let text = said(text.as_bytes());
+        let text = bounded(text);
         self.exchange(Exchange {
             seq: 0,
             leg,
@@ -128,7 +128,7 @@ impl SessionLog {
     /// took.
     pub fn reply(&mut self, leg: u16, at_us: u64, dir: Dir, code: u16, lines: &str) -> Option<Timed> {
         let (verb, took_us) = self.timing(leg, dir).answered(at_us);
-        let text = if &*verb == "AUTH" && code == 334 { "[redacted]".into() } else { said(lines.as_bytes()) };
+        let text = if &*verb == "AUTH" && code == 334 { "[redacted]".into() } else { bounded(lines) };
         let took_us = dir.from_mx().then_some(took_us);
         self.exchange(Exchange { seq: 0, leg, at_us, dir, verb: &verb, code: Some(code), text: &text, took_us });
         took_us.map(|took_us| Timed { verb, took_us })
@@ -238,14 +238,17 @@ fn redacted(verb: &str, line: &[u8]) -> Option<String> {
 /// The enhanced status code (RFC 2034) in front of a reply's text.
 #[must_use]
 pub fn enhanced(text: &str) -> Option<&str> {
-    let word = text.split([' ', '\n']).next()?;
-    let mut parts = word.split('.');
-    let class = parts.next()?;
-    let number =
-        |part: Option<&str>| part.is_some_and(|p| (1..=3).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit()));
-    let well_formed =
-        matches!(class, "2" | "4" | "5") && number(parts.next()) && number(parts.next()) && parts.next().is_none();
-    well_formed.then_some(word)
+    let [b'2' | b'4' | b'5', b'.', rest @ ..] = text.as_bytes() else { return None };
+    let (subject, rest) = number(rest)?;
+    let (detail, rest) = number(rest.strip_prefix(b".")?)?;
+    let end = 2 + subject + 1 + detail;
+    matches!(rest.first(), None | Some(b' ' | b'\n')).then(|| &text[..end])
+}
+
+/// How many digits of a number there are, one to three, and what is behind them.
+fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (1..=3).contains(&digits).then(|| (digits, &bytes[digits..]))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The store of a single node: one SQLite file in WAL mode, written by one process, read by any.
 
 mod insert;
+mod json;
 mod rows;
 
 use std::{

@@ -11,23 +11,33 @@ const NUL: &str = "\u{2400}";
 /// [`TEXT_LIMIT`] bytes. Bytes that are not UTF-8 become U+FFFD, NUL becomes U+2400.
 pub(crate) fn said(said: &[u8]) -> Cow<'_, str> {
     let head = &said[..said.len().min(TEXT_LIMIT)];
-    // A character cut in two by the limit is left out, not made into U+FFFD.
-    let head = match std::str::from_utf8(head) {
-        Err(error) if said.len() > TEXT_LIMIT && error.error_len().is_none() => &head[..error.valid_up_to()],
-        _ => head,
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => Cow::Borrowed(text),
+        // A character cut in two by the limit is left out, not made into U+FFFD.
+        Err(error) if said.len() > TEXT_LIMIT && error.error_len().is_none() => {
+            String::from_utf8_lossy(&head[..error.valid_up_to()])
+        }
+        Err(_) => String::from_utf8_lossy(head),
     };
-    let text = String::from_utf8_lossy(head);
-    if !head.contains(&0) && text.len() <= TEXT_LIMIT {
-        return text;
+    match text {
+        Cow::Borrowed(text) => shown(text),
+        Cow::Owned(text) => Cow::Owned(cut(&shown(&text), TEXT_LIMIT).to_owned()),
+    }
+}
+
+/// The same of text, which needs no look at whether it is.
+pub(crate) fn bounded(text: &str) -> Cow<'_, str> {
+    shown(cut(text, TEXT_LIMIT))
+}
+
+/// A text of no more than [`TEXT_LIMIT`] bytes without NUL, and no longer than that.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    if !text.as_bytes().contains(&0) {
+        return Cow::Borrowed(text);
     }
     // What stands for a byte is longer than it.
     let text = text.replace('\0', NUL);
     Cow::Owned(cut(&text, TEXT_LIMIT).to_owned())
-}
-
-/// A text as the database holds it.
-pub(crate) fn shown(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { Cow::Owned(text.replace('\0', NUL)) } else { Cow::Borrowed(text) }
 }
 
 /// At most `limit` bytes of `text`, cut between characters.

@@ -17,6 +17,10 @@ impl Observer for SessionRecord {
             Event::Mail(path) => {
                 self.messages += 1;
                 let message = Message::begun(self.messages, self.leg_number(), path.to_text(), self.micros(at));
+                // One is the rule, and the queue goes with it.
+                if self.open.is_empty() {
+                    self.open.reserve_exact(1);
+                }
                 self.open.push_back(Open {
                     message,
                     recipients: Paths::default(),

@@ -26,7 +26,7 @@ use crate::message_id::MessageId;
 use moving::Aside;
 use paths::Paths;
 pub(crate) use words::verdict;
-use words::{Given, dir};
+use words::{Given, dir, lines};
 
 /// Most recipients remembered of a message that is not begun.
 const MAX_EARLY: usize = 1_000;
@@ -288,7 +288,7 @@ impl SessionRecord {
     }
 
     fn reply(&mut self, at: Instant, flow: Flow, topic: Topic, reply: &Reply) {
-        let lines = reply.coded_lines();
+        let lines = lines(reply);
         let at_us = self.micros(at);
         let repeated = std::mem::take(&mut self.repeated);
         let way = if repeated { Dir::AnsweredByProxy } else { dir(flow) };

@@ -48,6 +48,14 @@ pub(crate) fn verdict(verb: &str, reply: &Reply, lines: &str) -> Verdict {
     classify(&Said { verb, code: reply.code, enhanced: enhanced.as_deref(), text: lines })
 }
 
+/// [`Reply::coded_lines`], which many replies simply are.
+pub(super) fn lines(reply: &Reply) -> Cow<'_, str> {
+    match (&reply.lines[..], reply.enhanced) {
+        ([line], None) => Cow::Borrowed(line),
+        _ => Cow::Owned(reply.coded_lines()),
+    }
+}
+
 pub(super) fn dir(flow: Flow) -> Dir {
     match flow {
         Flow::CommandPassed => Dir::CommandPassed,

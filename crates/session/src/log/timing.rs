@@ -17,6 +17,16 @@ pub struct Word {
 }
 
 impl Word {
+    /// One in upper case, no longer than any that is kept.
+    const fn usual(verb: &str) -> Self {
+        let (verb, mut letters, mut n) = (verb.as_bytes(), [0; VERB_LIMIT], 0);
+        while n < verb.len() {
+            letters[n] = verb[n];
+            n += 1;
+        }
+        Self { length: n as u8, letters }
+    }
+
     /// The verb of a command line; what is not ASCII shows as `?`.
     #[must_use]
     pub fn of(line: &[u8]) -> Self {
@@ -44,10 +54,23 @@ impl fmt::Debug for Word {
     }
 }
 
-/// Verbs that sessions consist of; the end of data among them.
-const USUAL: [&str; 15] = [
-    ".", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "QUIT", "NOOP", "EHLO", "HELO", "STARTTLS", "AUTH", "VRFY", "LHLO",
-    "XCLIENT",
+/// Verbs that sessions consist of; the end of data among them, and those of every mail first.
+const USUAL: [Word; 15] = [
+    Word::usual("."),
+    Word::usual("MAIL"),
+    Word::usual("RCPT"),
+    Word::usual("DATA"),
+    Word::usual("BDAT"),
+    Word::usual("RSET"),
+    Word::usual("QUIT"),
+    Word::usual("NOOP"),
+    Word::usual("EHLO"),
+    Word::usual("HELO"),
+    Word::usual("STARTTLS"),
+    Word::usual("AUTH"),
+    Word::usual("VRFY"),
+    Word::usual("LHLO"),
+    Word::usual("XCLIENT"),
 ];
 
 /// A command in flight: its verb by its place among the usual ones, and when it was sent. A session that waits keeps room for some.
@@ -57,8 +80,8 @@ pub(super) struct Sent(u64);
 impl Sent {
     const ODD: u64 = 0xff;
 
-    fn new(verb: &str, at_us: u64) -> Self {
-        let place = USUAL.iter().position(|usual| *usual == verb).map_or(Self::ODD, |place| place as u64);
+    fn new(verb: &Word, at_us: u64) -> Self {
+        let place = USUAL.iter().position(|usual| usual == verb).map_or(Self::ODD, |place| place as u64);
         // Two thousand years fit.
         Self(at_us << 8 | place)
     }
@@ -70,7 +93,7 @@ impl Sent {
     /// `None`: an unusual one.
     fn verb(self) -> Option<Word> {
         let place = usize::try_from(self.0 & Self::ODD).ok()?;
-        USUAL.get(place).map(|usual| Word::of(usual.as_bytes()))
+        USUAL.get(place).copied()
     }
 }
 

@@ -14,23 +14,24 @@ type Row<'q> = Separated<'q, Sqlite, &'static str>;
 
 impl Rows<'_> {
     /// Writes all of them.
-    pub(super) async fn insert(&self, to: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        insert(to, SESSIONS, &self.sessions, session).await?;
+    pub(super) async fn insert(mut self, to: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        insert(to, SESSIONS, &mut self.sessions, session).await?;
         for (key, end) in &self.ends {
             ended(to, key, end).await?;
         }
-        let (begun, known): (Vec<_>, Vec<_>) =
+        let (mut begun, known): (Vec<_>, Vec<_>) =
             self.legs.iter().map(|leg| (leg, leg.dialled)).partition(|(_, dialled)| dialled.is_some());
-        insert(to, LEGS, &begun, |row, (leg, dialled)| leg_begun(row, leg, dialled.as_ref())).await?;
+        insert(to, LEGS, &mut begun, |row, (leg, dialled)| leg_begun(row, leg, dialled.as_ref())).await?;
         for (leg, _) in known {
             leg_news(to, leg).await?;
         }
-        insert(to, SAID, &self.said, said).await?;
-        insert(to, MAILS, &self.mails, mails).await?;
-        insert(to, MESSAGES, &self.messages, |row, (key, record)| message(row, key, record)).await?;
-        insert(to, RECIPIENTS, &self.recipients, |row, (key, record)| recipient(row, key, record)).await?;
-        insert(to, EVENTS, &self.events, |row, (key, record)| event(row, key, record)).await?;
-        insert(to, GAPS, &self.gaps, gap).await
+        // These texts are long: they are handed on, not copied.
+        insert(to, SAID, &mut self.said, said).await?;
+        insert(to, MAILS, &mut self.mails, mails).await?;
+        insert(to, MESSAGES, &mut self.messages, |row, (key, record)| message(row, key, record)).await?;
+        insert(to, RECIPIENTS, &mut self.recipients, |row, (key, record)| recipient(row, key, record)).await?;
+        insert(to, EVENTS, &mut self.events, |row, (key, record)| event(row, key, record)).await?;
+        insert(to, GAPS, &mut self.gaps, gap).await
     }
 }
 
@@ -40,11 +41,11 @@ type Statement = (&'static str, &'static str);
 async fn insert<T>(
     to: &mut SqliteConnection,
     (before, behind): Statement,
-    mut rows: &[T],
-    bind: impl Fn(&mut Row<'_>, &T),
+    mut rows: &mut [T],
+    bind: impl Fn(&mut Row<'_>, &mut T),
 ) -> Result<(), sqlx::Error> {
     while let Some(count) = PIECES.into_iter().find(|count| *count <= rows.len()) {
-        let (piece, rest) = rows.split_at(count);
+        let (piece, rest) = rows.split_at_mut(count);
         let mut insert = Insert::new(before);
         insert.push_values(piece, |mut row, record| bind(&mut row, record));
         insert.push(behind);
@@ -61,7 +62,7 @@ const SESSIONS: Statement = (
      bytes = coalesce(excluded.bytes, bytes)",
 );
 
-fn session(row: &mut Row<'_>, SessionRow { key, start, end }: &SessionRow<'_>) {
+fn session(row: &mut Row<'_>, SessionRow { key, start, end }: &mut SessionRow<'_>) {
     let started_us = micros(start.at);
     row.push_bind(Key::clone(key))
         .push_bind(start.tenant.as_str())
@@ -148,14 +149,14 @@ async fn leg_news(to: &mut SqliteConnection, leg: &LegRow<'_>) -> Result<(), sql
 
 const SAID: Statement = ("INSERT OR IGNORE INTO said (session, seq, lines) ", "");
 
-fn said(row: &mut Row<'_>, SaidRow { key, seq, lines }: &SaidRow) {
-    row.push_bind(Key::clone(key)).push_bind(i64::from(*seq)).push_bind(lines.as_str());
+fn said(row: &mut Row<'_>, SaidRow { key, seq, lines }: &mut SaidRow) {
+    row.push_bind(Key::clone(key)).push_bind(i64::from(*seq)).push_bind(std::mem::take(lines));
 }
 
 const MAILS: Statement = ("INSERT OR IGNORE INTO mails (session, n, facts) ", "");
 
-fn mails(row: &mut Row<'_>, MailsRow { key, n, facts }: &MailsRow) {
-    row.push_bind(Key::clone(key)).push_bind(i64::from(*n)).push_bind(facts.as_str());
+fn mails(row: &mut Row<'_>, MailsRow { key, n, facts }: &mut MailsRow) {
+    row.push_bind(Key::clone(key)).push_bind(i64::from(*n)).push_bind(std::mem::take(facts));
 }
 
 const MESSAGES: Statement = (
@@ -222,7 +223,7 @@ fn event(row: &mut Row<'_>, key: &Key, event: &Event<'_>) {
 
 const GAPS: Statement = ("INSERT OR IGNORE INTO gaps (from_us, until_us, records, reason) ", "");
 
-fn gap(row: &mut Row<'_>, gap: &Gap) {
+fn gap(row: &mut Row<'_>, gap: &mut Gap) {
     row.push_bind(gap.from_us).push_bind(gap.until_us).push_bind(signed(gap.records)).push_bind(gap.reason.as_str());
 }
 

@@ -6,14 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use serde::Serialize;
-
+use super::json::{self, Json};
 use crate::{
     Bundle, Event, Exchange, Gap, Mail, Message, PolicyFacts, Recipient, Record, SessionEnd, SessionId, SessionStart,
     TlsFacts,
     log::enhanced,
     record::{Dialled, LegNews},
-    text::shown,
 };
 
 /// An id as it stands in the tables, shared by all rows that name it.
@@ -76,30 +74,30 @@ impl<'a> Rows<'a> {
     pub(super) fn of(bundle: &'a Bundle) -> Self {
         let mut rows = Self::default();
         let (mut begun, mut legs) = (HashMap::new(), HashMap::new());
+        let (mut said, mut mails) = (Said::default(), Mails::default());
         for frame in bundle.frames() {
             let (id, key) = (frame.session(), Key::from(frame.session().to_string()));
-            let (mut said, mut mails) = (Said::default(), Mails::default());
             for record in frame.records() {
-                let key = Key::clone(&key);
+                let own = || Key::clone(&key);
                 match record {
                     Record::Start(start) => {
                         begun.insert(id, rows.sessions.len());
-                        rows.sessions.push(SessionRow { key, start, end: None });
+                        rows.sessions.push(SessionRow { key: own(), start, end: None });
                     }
-                    Record::Leg(n, news) => rows.leg(&mut legs, id, key, n, news),
+                    Record::Leg(n, news) => rows.leg(&mut legs, id, own(), n, news),
                     Record::Exchange(exchange) => {
                         if said.is_over(&exchange) {
-                            rows.said.extend(std::mem::take(&mut said).row(&key));
+                            rows.said.extend(said.row(&key));
                         }
                         said.add(&exchange);
                     }
-                    Record::Message(message) => rows.messages.push((key, message)),
-                    Record::Recipient(recipient) => rows.recipients.push((key, recipient)),
+                    Record::Message(message) => rows.messages.push((own(), message)),
+                    Record::Recipient(recipient) => rows.recipients.push((own(), recipient)),
                     Record::Mail(mail) => mails.add(&mail),
-                    Record::Event(event) => rows.events.push((key, event)),
+                    Record::Event(event) => rows.events.push((own(), event)),
                     Record::End(end) => match begun.get(&id) {
                         Some(place) => rows.sessions[*place].end = Some(end),
-                        None => rows.ends.push((key, end)),
+                        None => rows.ends.push((own(), end)),
                     },
                     Record::Gap(gap) => rows.gaps.push(gap),
                 }
@@ -149,12 +147,12 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A row of what was said, as it grows.
+/// A row of what was said, as it grows. The next one grows in the same place.
 #[derive(Default)]
 struct Said {
     first: u32,
     count: u32,
-    json: Vec<u8>,
+    json: String,
 }
 
 impl Said {
@@ -168,56 +166,49 @@ impl Said {
         if self.count == 0 {
             self.first = seq;
         }
-        self.json.push(if self.count == 0 { b'[' } else { b',' });
-        let to = &mut serde_json::Serializer::new(&mut self.json);
+        let to = &mut Json::next(&mut self.json);
+        to.number(leg.into()).number(at_us).text(dir.notation()).text(verb).text(text);
         // What would be NULL at the end is left out.
-        let written = match (code, took_us) {
-            (None, None) => (leg, at_us, dir.notation(), verb, text).serialize(to),
-            (Some(_), None) => (leg, at_us, dir.notation(), verb, text, code, enhanced(text)).serialize(to),
-            _ => (leg, at_us, dir.notation(), verb, text, code, enhanced(text), took_us).serialize(to),
-        };
-        written.expect("texts and numbers are JSON");
+        if let Some(code) = code {
+            to.number(code.into()).option(enhanced(text), Json::text);
+            if let Some(took_us) = took_us {
+                to.number(took_us);
+            }
+        }
+        to.end();
         self.count += 1;
     }
 
-    fn row(mut self, key: &Key) -> Option<SaidRow> {
-        self.json.push(b']');
-        let lines = String::from_utf8(self.json).expect("JSON is UTF-8");
-        (self.count > 0).then(|| SaidRow { key: Key::clone(key), seq: self.first, lines })
+    fn row(&mut self, key: &Key) -> Option<SaidRow> {
+        if std::mem::take(&mut self.count) == 0 {
+            return None;
+        }
+        Some(SaidRow { key: Key::clone(key), seq: self.first, lines: json::taken(&mut self.json) })
     }
 }
 
-/// A row of mails, as it grows.
+/// A row of mails, as it grows; the next one in the same place.
 #[derive(Default)]
 struct Mails {
     first: Option<u32>,
-    json: Vec<u8>,
+    json: String,
 }
 
 impl Mails {
     fn add(&mut self, mail: &Mail<'_>) {
-        self.json.push(if self.first.is_none() { b'[' } else { b',' });
         self.first.get_or_insert(mail.n);
         let Mail { n, leg, code, size, times, reverse_path, message_id, enhanced, text, recipients } = mail;
-        let [mail_us, data_us, content_us, sent_us, reply_us] = times;
-        let (path, id, text) = (shown(reverse_path), message_id.map(shown), shown(text));
-        let to = Taken(recipients);
-        let facts = (n, leg, code, size, mail_us, data_us, content_us, sent_us, reply_us, path, id, enhanced, text, to);
-        facts.serialize(&mut serde_json::Serializer::new(&mut self.json)).expect("texts and numbers are JSON");
+        let to = &mut Json::next(&mut self.json);
+        to.number((*n).into()).number((*leg).into()).number((*code).into()).number(*size);
+        for time in times {
+            to.option(*time, Json::number);
+        }
+        to.text(reverse_path).option(*message_id, Json::text).option(*enhanced, Json::text).text(text);
+        to.object(recipients.iter().copied()).end();
     }
 
-    fn row(mut self, key: &Key) -> Option<MailsRow> {
-        self.json.push(b']');
-        let facts = String::from_utf8(self.json).expect("JSON is UTF-8");
-        self.first.map(|n| MailsRow { key: Key::clone(key), n, facts })
-    }
-}
-
-/// Recipients by their numbers.
-struct Taken<'a>(&'a [(u32, &'a str)]);
-
-impl Serialize for Taken<'_> {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_map(self.0.iter().map(|(n, path)| (n, shown(path))))
+    fn row(&mut self, key: &Key) -> Option<MailsRow> {
+        let n = self.first.take()?;
+        Some(MailsRow { key: Key::clone(key), n, facts: json::taken(&mut self.json) })
     }
 }
