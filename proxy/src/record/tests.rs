@@ -2,13 +2,17 @@
 
 use std::time::SystemTime;
 
-use warren_session::{Door, Recorder, SessionId, SessionStart};
+use warren_session::{Door, Reader, Recorder, RecorderSettings, SessionId, SessionStart, recorder::database};
 use warren_smtp::ReversePath;
 use warren_smtp::mediator::{Event, Observer};
 
 use super::*;
 
 fn record() -> SessionRecord {
+    recorded_by(&Recorder::off().0)
+}
+
+fn recorded_by(recorder: &Recorder) -> SessionRecord {
     let start = SessionStart {
         id: SessionId::new(),
         tenant: "acme".parse().unwrap(),
@@ -19,7 +23,7 @@ fn record() -> SessionRecord {
         mx_operator: None,
         at: SystemTime::now(),
     };
-    SessionRecord::new(Recorder::off().0.session(start), Instant::now())
+    SessionRecord::new(recorder.session(start), Instant::now())
 }
 
 impl SessionRecord {
@@ -37,8 +41,12 @@ impl SessionRecord {
     }
 
     fn rcpt(&mut self) {
-        self.says(Flow::CommandPassed, Verb::Rcpt, "RCPT TO:<c@d.example>");
-        self.hears(Event::Rcpt(&"c@d.example".parse::<ForwardPath>().unwrap()));
+        self.rcpt_to("c@d.example");
+    }
+
+    fn rcpt_to(&mut self, path: &str) {
+        self.says(Flow::CommandPassed, Verb::Rcpt, &format!("RCPT TO:<{path}>"));
+        self.hears(Event::Rcpt(&path.parse::<ForwardPath>().unwrap()));
     }
 
     fn replied(&mut self, verb: Verb, code: u16) {
@@ -98,4 +106,45 @@ fn a_mail_that_is_said_again_is_of_its_own_message_whatever_is_pipelined_behind_
     record.says(Flow::CommandSent, Verb::Rcpt, "RCPT TO:<c@d.example>");
     record.replied(Verb::Rcpt, 250);
     assert_eq!(record.open[0].accepted, [1]);
+}
+
+#[tokio::test]
+async fn a_message_to_many_is_recorded_with_all_of_them() {
+    let long = Duration::from_secs(30);
+    let folder = tempfile::tempdir().unwrap();
+    // However busy the disk is: what the spool file holds is not read here.
+    let settings = RecorderSettings { patience: long, ..RecorderSettings::new(folder.path()) };
+    let (recorder, thread) = Recorder::in_directory(folder.path(), settings).unwrap();
+    let mut record = recorded_by(&recorder);
+    record.mail();
+    record.replied(Verb::Mail, 250);
+    for n in 1..=40 {
+        record.rcpt_to(&format!("{n}@d.example"));
+        record.replied(Verb::Rcpt, if n == 7 { 550 } else { 250 });
+    }
+    record.says(Flow::CommandPassed, Verb::Data, "DATA");
+    record.replied(Verb::Data, 354);
+    record.hears(Event::Content(b"Message-ID: <1@b.example>\r\n\r\n.\r\n"));
+    record.hears(Event::ContentEnd);
+    record.hears(Event::Command { flow: Flow::CommandPassed, topic: Topic::EndOfData, line: b"." });
+    let taken = Reply::new(250, (2, 6, 0), "taken");
+    record.hears(Event::Reply { flow: Flow::ReplyPassed, topic: Topic::EndOfData, reply: &taken });
+    let id = record.id().to_string();
+    assert_eq!((record.tally.delivered, record.tally.failed), (39, 1));
+    record.finish();
+    recorder.flush().await;
+    thread.finish(long).await;
+
+    let recorded = Reader::open(&database(folder.path())).await.unwrap().load(&id).await.unwrap();
+    let [message] = &recorded.messages[..] else { panic!("{:?}", recorded.messages) };
+    let facts = (message.class.as_str(), message.code, message.size, message.message_id.as_deref());
+    assert_eq!(facts, ("delivered", Some(250), 32, Some("<1@b.example>")));
+    assert_eq!(recorded.recipients.len(), 40);
+    for (n, recipient) in (1..).zip(&recorded.recipients) {
+        assert_eq!(
+            (recipient.class == "delivered", recipient.text.as_str()),
+            if n == 7 { (false, "so") } else { (true, "2.6.0 taken") }
+        );
+        assert_eq!(recipient.forward_path, format!("{n}@d.example"));
+    }
 }
