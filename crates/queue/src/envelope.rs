@@ -208,6 +208,16 @@ impl Envelope {
         Ok(bytes)
     }
 
+    /// Whether it is this message's, of whatever format.
+    pub(crate) fn belongs_to(id: &MessageId, bytes: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        struct Owner<'a> {
+            #[serde(borrow)]
+            id: std::borrow::Cow<'a, str>,
+        }
+        serde_json::from_slice::<Owner<'_>>(bytes).is_ok_and(|owner| owner.id == id.as_str())
+    }
+
     /// Reads an envelope; the error says what is wrong with it.
     pub(crate) fn decode(id: &MessageId, bytes: &[u8]) -> Result<Self, String> {
         let envelope: Self = serde_json::from_slice(bytes).map_err(|error| format!("not an envelope: {error}"))?;

@@ -49,9 +49,29 @@ impl QueueError {
     }
 }
 
+/// Whether it is this process that lacks something for a moment, descriptors above all: nothing is said about the file.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    const EINTR: i32 = 4;
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(EINTR | ENOMEM | ENFILE | EMFILE))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::Unreadable;
+
+    #[test]
+    fn what_this_process_lacks_says_nothing_about_a_file() {
+        for (number, lacks) in [(24, true), (23, true), (12, true), (4, true), (5, false), (13, false), (2, false)] {
+            let error = io::Error::from_raw_os_error(number);
+            let unreadable = Unreadable::because("it cannot be opened", &error);
+            assert_eq!(unreadable == Unreadable::NotNow(number), lacks, "{unreadable:?}");
+            assert_eq!(matches!(unreadable, Unreadable::Corrupt(_)), !lacks, "{unreadable:?}");
+        }
+    }
 
     #[test]
     fn no_room_is_told_apart() {

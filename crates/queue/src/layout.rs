@@ -13,6 +13,7 @@
 //! - A later envelope never overwrites the one that holds, nor, until that one is on stable storage, any other. It goes in front of it if
 //!   there is room, else behind, so that all of them together take at most three times what the largest takes.
 
+use crate::error::is_shortage;
 use crate::{Envelope, MessageId};
 use crc32fast::Hasher;
 use std::fs::File;
@@ -96,11 +97,12 @@ pub(crate) fn first_envelope(content: u64) -> u64 {
     (HEAD_LENGTH + content).next_multiple_of(HEAD_LENGTH)
 }
 
-/// The length of a file's content, if it has a head.
-pub(crate) fn content_length(file: &File) -> io::Result<u64> {
+/// The length of a file's content and its checksum, if it has a head.
+pub(crate) fn content_head(file: &File) -> io::Result<(u64, u32)> {
     let mut line = [0; HEAD];
     file.read_exact_at(&mut line, 0)?;
-    Head::decode(Kind::Content, &line).map(|head| head.length).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let head = Head::decode(Kind::Content, &line).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((head.length, head.checksum))
 }
 
 /// Why a file is no message.
@@ -112,6 +114,17 @@ pub(crate) enum Unreadable {
     Removed,
     /// It may have been one: what is wrong with it.
     Corrupt(String),
+    /// This process lacks what it takes to look, by the system's number: nothing is known of it.
+    NotNow(i32),
+}
+
+impl Unreadable {
+    pub(crate) fn because(doing: &str, error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(number) if is_shortage(error) => Self::NotNow(number),
+            _ => Self::Corrupt(format!("{doing}: {error}")),
+        }
+    }
 }
 
 /// A message's file as it was found.
@@ -140,7 +153,7 @@ pub(crate) struct Place {
 impl Mail {
     /// Reads all but the content.
     pub(crate) fn read(id: &MessageId, file: &File) -> Result<Self, Unreadable> {
-        let corrupt = |error: io::Error| Unreadable::Corrupt(format!("it cannot be read: {error}"));
+        let corrupt = |error: io::Error| Unreadable::because("it cannot be read", &error);
         let found = file.metadata().map_err(corrupt)?;
         if !found.is_file() {
             return Err(Unreadable::Corrupt("it is no file".to_owned()));
@@ -189,7 +202,7 @@ impl Mail {
         while at < end {
             let length = usize::try_from(end - at).map_or(PIECE, |left| left.min(PIECE));
             file.read_exact_at(&mut piece[..length], at)
-                .map_err(|error| Unreadable::Corrupt(format!("its content cannot be read: {error}")))?;
+                .map_err(|error| Unreadable::because("its content cannot be read", &error))?;
             hasher.update(&piece[..length]);
             at += length as u64;
         }
@@ -231,15 +244,13 @@ fn last_whole(id: &MessageId, bytes: &[u8]) -> Result<(u64, Head, Envelope), Str
         }
     }
     whole.sort_by_key(|(_, head, _)| std::cmp::Reverse(head.number));
-    let mut why = "its envelope is damaged".to_owned();
-    for (at, head, body) in whole {
-        match Envelope::decode(id, body) {
-            Ok(envelope) => return Ok((at as u64, head, envelope)),
-            // Another file's, left on the disk where this one has not been written yet.
-            Err(error) => why = error,
-        }
-    }
-    Err(why)
+    // Another file's may be left on the disk where this one has not been written yet. Of its own the last one holds, or none: one that is not
+    // understood may tell of deliveries.
+    let (at, head, body) = whole
+        .into_iter()
+        .find(|(_, _, body)| Envelope::belongs_to(id, body))
+        .ok_or_else(|| "its envelope is damaged".to_owned())?;
+    Envelope::decode(id, body).map(|envelope| (at as u64, head, envelope))
 }
 
 #[cfg(test)]

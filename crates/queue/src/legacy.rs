@@ -47,7 +47,7 @@ pub(crate) fn take_in(
 }
 
 fn load(queue: &Inner, id: &MessageId, has_content: bool) -> Result<Envelope, Unreadable> {
-    let corrupt = |doing: &str, error: io::Error| Unreadable::Corrupt(format!("{doing}: {error}"));
+    let corrupt = |doing: &str, error: io::Error| Unreadable::because(doing, &error);
     let mut bytes = Vec::new();
     File::open(queue.path(&envelope_name(id)))
         .and_then(|file| file.take(Envelope::LIMIT as u64 + 1).read_to_end(&mut bytes))

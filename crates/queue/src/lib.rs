@@ -20,7 +20,9 @@
 //! - Time is an argument: unix milliseconds of the wall clock, since due times outlive the process.
 //!
 //! What cannot be told apart is a message of which a loss of power left only parts before it was accepted, and one that the disk damaged
-//! later: both go to `corrupt/`, and neither is delivered.
+//! later: both go to `corrupt/`, and neither is delivered. Nor can a file that the disk took back to zeros be told from one that was never finished (it is swept),
+//! or a damaged later envelope from one that a loss of power cut short (the one before it holds, and recipients may get the message again). Records share
+//! sectors with older ones: the disk is taken to write a sector as a whole or not at all.
 //!
 //! Messages of the version before, `ID.msg` with `ID.env` beside it, are delivered as they are (`legacy.rs`). That version does not see these.
 //!

@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 /// What the directory held when the process started.
 #[derive(Debug, Default)]
 pub struct Scan {
-    /// Every whole message, oldest first, except those that this process accepted itself. They are on stable storage.
+    /// Every whole message, oldest first, except those that this process accepted itself.
     pub messages: Vec<Envelope>,
     /// What could not be read and was put aside.
     pub quarantined: Vec<Quarantined>,
@@ -35,7 +35,7 @@ impl Queue {
     /// Once per process; messages may be accepted and removed meanwhile.
     ///
     /// # Errors
-    /// Only when the directory itself cannot be read.
+    /// When the directory itself cannot be read, or this process lacks descriptors or memory to look into it. It may be called again then.
     pub fn scan(&self) -> Result<Scan, QueueError> {
         let mut found: BTreeMap<MessageId, Vec<String>> = BTreeMap::new();
         let mut scan = Scan::default();
@@ -50,7 +50,7 @@ impl Queue {
         let mut unsynced = false;
         for (id, names) in found {
             if !self.inner.is_ours(&id) {
-                unsynced |= take_in(&self.inner, &id, &names, &mut scan);
+                unsynced |= take_in(&self.inner, &id, &names, &mut scan)?;
             }
         }
         if unsynced {
@@ -64,16 +64,16 @@ impl Queue {
 }
 
 /// Takes in what has this id. Whether its name may not be on stable storage yet.
-fn take_in(queue: &Inner, id: &MessageId, names: &[String], scan: &mut Scan) -> bool {
+fn take_in(queue: &Inner, id: &MessageId, names: &[String], scan: &mut Scan) -> Result<bool, QueueError> {
     let name = mail_name(id);
     let (result, files, new) = if names.contains(&name) {
         match read(queue, id) {
-            None => return false,
+            None => return Ok(false),
             Some(Ok((envelope, new))) => (Ok(envelope), vec![name], new),
             Some(Err(why)) => (Err(why), vec![name], false),
         }
     } else {
-        let Some(result) = legacy::take_in(queue, id, names, &mut scan.swept) else { return false };
+        let Some(result) = legacy::take_in(queue, id, names, &mut scan.swept) else { return Ok(false) };
         (result, legacy::names(id).to_vec(), false)
     };
     match result {
@@ -84,8 +84,9 @@ fn take_in(queue: &Inner, id: &MessageId, names: &[String], scan: &mut Scan) -> 
             quarantine(queue, &files);
             scan.quarantined.push(Quarantined { id: id.clone(), why });
         }
+        Err(unreadable @ Unreadable::NotNow(_)) => return Err(QueueError::of("reading a message", unreadable.into())),
     }
-    new
+    Ok(new)
 }
 
 /// Reads a message's file. `None`: it is gone. With the envelope, whether it is the one that it came with.
@@ -93,14 +94,12 @@ fn read(queue: &Inner, id: &MessageId) -> Option<Result<(Envelope, bool), Unread
     let file = match File::open(queue.path(&mail_name(id))) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return None,
-        Err(error) => return Some(Err(Unreadable::Corrupt(format!("it cannot be opened: {error}")))),
+        Err(error) => return Some(Err(Unreadable::because("it cannot be opened", &error))),
     };
     let whole = Mail::read(id, &file).and_then(|mail| {
         if mail.is_new() {
+            // Its process may have been killed before it was synced. Nobody was told then that it is here, and what is noted of its deliveries is synced with it.
             mail.verify(&file)?;
-            // Its process may have been killed before it was synced. From here on it is tried, so it must not get lost; if it cannot be
-            // synced it is tried all the same.
-            let _ = file.sync_data();
         }
         Ok((mail.is_new(), mail.envelope))
     });
@@ -119,6 +118,7 @@ fn quarantine(queue: &Inner, files: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::{HEAD, record};
     use crate::store::MAIL;
     use crate::{Incoming, envelope};
 
@@ -153,6 +153,23 @@ mod tests {
         assert!(volume.path().join("someone.elses").exists());
         let again = Queue::open(volume.path()).unwrap().scan().unwrap();
         assert_eq!((again.messages.len(), again.quarantined.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_later_envelope_that_is_not_understood_is_not_passed_over() {
+        let volume = tempfile::tempdir().unwrap();
+        let queue = Queue::open(volume.path()).unwrap();
+        let mut message = put(&queue, 1, b"content");
+        let path = volume.path().join(mail_name(&message.id));
+        let mut bytes = fs::read(&path).unwrap();
+        message.version = Envelope::VERSION + 1;
+        bytes.resize(bytes.len().next_multiple_of(HEAD), 0);
+        bytes.extend(record(1, &message.encode().unwrap()));
+        fs::write(&path, bytes).unwrap();
+        drop(queue);
+        let scan = Queue::open(volume.path()).unwrap().scan().unwrap();
+        assert_eq!((scan.messages.len(), scan.quarantined.len()), (0, 1));
+        assert!(scan.quarantined[0].why.contains("format 2"), "{}", scan.quarantined[0].why);
     }
 
     #[test]

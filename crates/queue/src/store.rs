@@ -1,6 +1,7 @@
 //! The queue directory: open, begin, read, update, remove.
 
 use crate::content::ContentReader;
+use crate::error::is_shortage;
 use crate::incoming::Incoming;
 use crate::layout::{HEAD, Mail, Unreadable, record};
 use crate::legacy;
@@ -103,12 +104,12 @@ impl Queue {
         while let Some(id) = self.inner.spares.take() {
             match OpenOptions::new().write(true).open(self.inner.path(&mail_name(&id))) {
                 Ok(file) => return Ok(Incoming::new(Arc::clone(&self.inner), id, file, None)),
-                // Somebody has tidied up.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => {
+                Err(error) if is_shortage(&error) => {
                     self.inner.spares.put_back(id);
                     return Err(QueueError::of("opening a message file", error));
                 }
+                // Somebody has tidied up; or whatever is wrong with it, it is no reason to take no message.
+                Err(_) => {}
             }
         }
         let (id, file) = self.inner.make(now_ms)?;
@@ -123,7 +124,7 @@ impl Queue {
     pub fn content(&self, id: &MessageId) -> Result<ContentReader, QueueError> {
         let content = match File::open(self.inner.path(&mail_name(id))) {
             Err(error) if error.kind() == ErrorKind::NotFound => legacy::content(&self.inner, id),
-            opened => opened.and_then(ContentReader::within),
+            opened => opened.and_then(|file| ContentReader::within(id, file)),
         };
         content.map_err(|error| QueueError::of("opening a message", error))
     }
@@ -173,6 +174,7 @@ impl Queue {
 impl From<Unreadable> for io::Error {
     fn from(unreadable: Unreadable) -> Self {
         let why = match unreadable {
+            Unreadable::NotNow(number) => return Self::from_raw_os_error(number),
             Unreadable::Corrupt(why) => why,
             Unreadable::Unfinished | Unreadable::Removed => "it is no message".to_owned(),
         };
@@ -275,6 +277,21 @@ mod tests {
         let second = put(&queue, 1_000, b"y");
         assert_ne!(first.id, second.id);
         assert_eq!(queue.scan().unwrap().messages, [first], "the older one is still found");
+    }
+
+    #[test]
+    fn a_spare_that_cannot_be_used_is_no_reason_to_take_no_message() {
+        let volume = tempfile::tempdir().unwrap();
+        let queue = Queue::open(volume.path()).unwrap();
+        queue.make_spares(1).unwrap();
+        for entry in fs::read_dir(volume.path()).unwrap().flatten() {
+            if entry.path().extension().is_some_and(|end| end == MAIL) {
+                fs::remove_file(entry.path()).unwrap();
+                fs::create_dir(entry.path()).unwrap();
+            }
+        }
+        let message = put(&queue, 1, b"x");
+        assert_eq!(read(&queue, &message.id), b"x");
     }
 
     #[test]

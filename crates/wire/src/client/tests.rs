@@ -123,6 +123,15 @@ async fn no_server_fills_the_memory_with_tickets() {
 }
 
 #[tokio::test]
+async fn a_server_that_sends_many_tickets_at_once_is_not_believed() {
+    let mut server = server("mx.example", &[&rustls::version::TLS13]);
+    Arc::get_mut(&mut server.config).unwrap().send_tls13_tickets = 10;
+    let client = ClientTls::with_roots(RootCertStore::empty());
+    handshake(&client, &server, Some("mx.example")).await;
+    assert_eq!(client.memory.tickets(), tickets::MAX_SENT);
+}
+
+#[tokio::test]
 async fn a_server_without_a_preference_gets_the_cheapest_suite() {
     for (version, suite) in [
         (&rustls::version::TLS13, "TLS13_AES_128_GCM_SHA256"),

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,11 @@ const MAX_SERVERS: usize = 2_048;
 /// Most TLS 1.3 tickets of one server: each is good for one session, and many may begin before the next ticket comes.
 pub(super) const MAX_TICKETS: usize = 64;
 /// The same, once [`MANY_TICKETS`] are kept in all.
-const FEW_TICKETS: usize = 8;
-const MANY_TICKETS: usize = MAX_SERVERS * FEW_TICKETS;
+const FEW_TICKETS: usize = 1;
+/// How long one is cannot be seen, only that a handshake message has at most 64 KiB; those of the world have a few hundred bytes.
+const MANY_TICKETS: usize = 2_048;
+/// Most tickets kept of one connection. Servers send one or two.
+pub(super) const MAX_SENT: usize = 4;
 /// A ticket keeps the chain of its first handshake in memory. That of a server whose chain is longer is not kept.
 const MAX_CHAIN_BYTES: usize = 16 * 1024;
 /// How long a judgement of certificates holds. Within it the same chain is not judged again.
@@ -107,7 +110,7 @@ impl Book {
     }
 }
 
-/// How many tickets one server may have while there are so many of all. So there are never more than twice [`MANY_TICKETS`].
+/// How many tickets one server may have while there are so many of all. So there are never more than these and one for each of [`MAX_SERVERS`].
 fn most(all: usize) -> usize {
     if all < MANY_TICKETS { MAX_TICKETS } else { FEW_TICKETS }
 }
@@ -150,18 +153,19 @@ fn size(certificates: &[CertificateDer<'_>]) -> usize {
 pub(super) struct Tickets {
     memory: Arc<Memory>,
     server: Server,
-    keep: AtomicBool,
+    /// So many more are kept.
+    room: AtomicUsize,
 }
 
 impl Tickets {
     pub(super) fn new(memory: Arc<Memory>, server: Server) -> Arc<Self> {
-        Arc::new(Self { memory, server, keep: AtomicBool::new(true) })
+        Arc::new(Self { memory, server, room: AtomicUsize::new(MAX_SENT) })
     }
 
     /// After the handshake: tickets that would hold on to a chain that is too large are not kept, neither those that came nor those that come.
     pub(super) fn weigh(&self, sent: &[CertificateDer<'_>]) {
         if size(sent) > MAX_CHAIN_BYTES {
-            self.keep.store(false, Ordering::Relaxed);
+            self.room.store(0, Ordering::Relaxed);
             self.memory.book().drop_tickets(&self.server);
         }
     }
@@ -170,8 +174,9 @@ impl Tickets {
         change(self.memory.book().of(&self.server))
     }
 
+    /// Whether one more is kept.
     fn keeps(&self) -> bool {
-        self.keep.load(Ordering::Relaxed)
+        self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(1)).is_ok()
     }
 }
 
