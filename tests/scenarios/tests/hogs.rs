@@ -144,8 +144,8 @@ fn hogs_are_held_and_their_neighbour_notices_nothing() {
         beside[p50].as_secs_f64() / quiet[p50].as_secs_f64(),
         beside[p99].as_secs_f64() / quiet[p99].as_secs_f64(),
     );
-    // Waiting for a hog to finish would take for ever. Programs that are not optimised take two seconds here, most of them for hogs that start anew.
-    let bound = quiet[p50] * 4 + Duration::from_secs(6);
+    // Waiting for a hog to finish would take for ever, for its container's end and start seconds. Noise of a busy machine stays below.
+    let bound = quiet[p50] * 4 + Duration::from_secs(2);
     assert!(beside[p50] < bound, "quiet {quiet:?}, beside hogs {beside:?}");
     // Two fillers wrote as fast as the disk goes. What they hold is a small multiple of their limits.
     let held = space(&node.state_dir().join("volumes"));
