@@ -31,26 +31,33 @@ impl ContentReader {
         let left = file.metadata()?.len();
         Ok(Self { file, left, checksum: None })
     }
+
+    /// At its end, each time that it is asked: an error must not be followed by an end that passes for a good one.
+    fn verdict(&self) -> io::Result<()> {
+        match &self.checksum {
+            Some((hasher, whole)) if self.left == 0 && hasher.clone().finalize() != *whole => {
+                Err(io::Error::new(ErrorKind::InvalidData, "the content is not what came in"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Read for ContentReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
         if most == 0 {
-            return Ok(0);
+            return self.verdict().map(|()| 0);
         }
         let read = self.file.read(&mut buffer[..most])?;
         if read == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         self.left -= read as u64;
-        if let Some((hasher, whole)) = &mut self.checksum {
+        if let Some((hasher, _)) = &mut self.checksum {
             hasher.update(&buffer[..read]);
-            if self.left == 0 && hasher.clone().finalize() != *whole {
-                return Err(io::Error::new(ErrorKind::InvalidData, "the content is not what came in"));
-            }
         }
-        Ok(read)
+        self.verdict().map(|()| read)
     }
 }
 
@@ -79,5 +86,10 @@ mod tests {
         file[4_096..8_192].fill(0);
         fs::write(&path, file).unwrap();
         assert_eq!(read().unwrap_err().kind(), ErrorKind::InvalidData);
+        let mut content = queue.content(&message.id).unwrap();
+        let mut all = vec![0; 9_000];
+        for _ in 0..3 {
+            assert_eq!(content.read(&mut all).unwrap_err().kind(), ErrorKind::InvalidData, "not an end either");
+        }
     }
 }

@@ -135,23 +135,18 @@ fn copy(
     incoming: &mut warren_queue::Incoming,
 ) -> Result<(), QueueError> {
     incoming.write(&report.head)?;
-    // A message that cannot be read is reported without it.
+    // A message that cannot be read is reported without it, or with what of it can be: its sender must learn what became of it.
     if let Ok(mut original) = original {
-        let reading = |source| QueueError::Io { doing: "reading a message to return it", source };
         match report.returned {
             Returned::Message => {
                 let mut piece = vec![0; 64 * 1024];
-                loop {
-                    let length = original.read(&mut piece).map_err(reading)?;
-                    if length == 0 {
-                        break;
-                    }
+                while let Ok(length @ 1..) = original.read(&mut piece) {
                     incoming.write(&piece[..length])?;
                 }
             }
             Returned::Headers => {
                 let mut start = Vec::new();
-                original.take(MAX_HEADER as u64 + 4_096).read_to_end(&mut start).map_err(reading)?;
+                let _ = original.take(MAX_HEADER as u64 + 4_096).read_to_end(&mut start);
                 let mut reader = HeaderReader::default();
                 if let Ok(Some(split)) = reader.push(&start) {
                     incoming.write(&split.header.bytes())?;
@@ -185,6 +180,28 @@ mod tests {
 
     fn to(delivery: Delivery, notify: Option<Notify>) -> Recipient {
         Recipient { delivery, notify, attempts: 1, ..Recipient::new("bob@x.example", 0) }
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_whole_is_reported_all_the_same() {
+        let volume = tempfile::tempdir().unwrap();
+        let queue = Queue::open(volume.path()).unwrap();
+        let mut incoming = queue.begin(1).unwrap();
+        incoming.write(b"Subject: lost\r\n\r\nbody\r\n").unwrap();
+        let message = incoming.commit(envelope(vec![to(Delivery::Failed, None)])).unwrap();
+        let path = volume.path().join(format!("{}.mail", message.id));
+        let text = String::from_utf8(std::fs::read(&path).unwrap()).unwrap();
+        std::fs::write(&path, text.replace("body", "b\0dy")).unwrap();
+        for returned in [Returned::Message, Returned::Headers] {
+            let (head, tail) = (b"head\r\n".to_vec(), b"tail\r\n".to_vec());
+            let report = Report { head, returned, tail, eight_bit: false, smtputf8: false };
+            let mut incoming = queue.begin(2).unwrap();
+            copy(&report, queue.content(&message.id), &mut incoming).unwrap();
+            let told = incoming.commit(envelope(vec![to(Delivery::Pending, None)])).unwrap();
+            let mut bytes = String::new();
+            queue.content(&told.id).unwrap().read_to_string(&mut bytes).unwrap();
+            assert!(bytes.starts_with("head\r\n") && bytes.ends_with("tail\r\n"), "{bytes}");
+        }
     }
 
     #[test]
