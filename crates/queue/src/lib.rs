@@ -48,6 +48,8 @@ mod schedule;
 mod spares;
 mod store;
 mod sync;
+#[cfg(test)]
+mod testing;
 
 pub use content::ContentReader;
 pub use due::{NEXT_DUE_FILE, NextDue};

@@ -120,13 +120,8 @@ mod tests {
     use super::*;
     use crate::layout::{HEAD, record};
     use crate::store::MAIL;
+    use crate::testing::put;
     use crate::{Incoming, envelope};
-
-    fn put(queue: &Queue, now_ms: u64, text: &[u8]) -> Envelope {
-        let mut incoming = queue.begin(now_ms).unwrap();
-        incoming.write(text).unwrap();
-        incoming.commit(Envelope { arrived_ms: now_ms, ..envelope::sample(now_ms) }).unwrap()
-    }
 
     #[test]
     fn damage_is_put_aside_and_told() {

@@ -129,23 +129,11 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope;
     use crate::sync::DirectorySync;
-    use crate::{Envelope, envelope};
+    use crate::testing::{put, read};
     use std::fs::File;
-    use std::io::Read;
     use std::sync::Arc;
-
-    fn put(queue: &Queue, now_ms: u64, text: &[u8]) -> Envelope {
-        let mut incoming = queue.begin(now_ms).unwrap();
-        incoming.write(text).unwrap();
-        incoming.commit(envelope::sample(now_ms)).unwrap()
-    }
-
-    fn read(queue: &Queue, id: &MessageId) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        queue.content(id).unwrap().read_to_end(&mut bytes).unwrap();
-        bytes
-    }
 
     fn id(number: u64) -> MessageId {
         MessageId::make(1, number)

@@ -192,14 +192,15 @@ impl Inner {
         // A clock set back may lead to ids that exist already: try the next serial.
         for _ in 0..1024 {
             let id = MessageId::make(now_ms, self.serial.fetch_add(1, Ordering::Relaxed));
-            // Held while the file is made: a scan that comes upon it knows that it is ours, and that of an older message is not.
-            let mut ours = self.ours.lock().expect("no holder of this lock panics");
+            // Held while the file is made, until there has been a scan: one that comes upon it knows that it is ours, and that of an older message is not.
+            let ours = self.ours.lock().expect("no holder of this lock panics");
+            let mut ours = ours.is_some().then_some(ours);
             if legacy::names(&id).iter().any(|name| self.path(name).exists()) {
                 continue;
             }
             match OpenOptions::new().write(true).create_new(true).open(self.path(&mail_name(&id))) {
                 Ok(file) => {
-                    if let Some(ours) = ours.as_mut() {
+                    if let Some(ours) = ours.as_mut().and_then(|ours| ours.as_mut()) {
                         ours.insert(id.clone());
                     }
                     return Ok((id, file));
@@ -236,20 +237,9 @@ fn make_directory(directory: &Path) -> Result<(), QueueError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Attempt, Delivery, envelope};
+    use crate::testing::{put, read};
+    use crate::{Attempt, Delivery};
     use std::io::Read;
-
-    fn put(queue: &Queue, now_ms: u64, text: &[u8]) -> Envelope {
-        let mut incoming = queue.begin(now_ms).unwrap();
-        incoming.write(text).unwrap();
-        incoming.commit(envelope::sample(now_ms)).unwrap()
-    }
-
-    fn read(queue: &Queue, id: &MessageId) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        queue.content(id).unwrap().read_to_end(&mut bytes).unwrap();
-        bytes
-    }
 
     #[test]
     fn what_was_committed_is_there_after_reopening() {
