@@ -92,13 +92,15 @@ pub struct RcptParams {
     pub other: Vec<Param>,
 }
 
-/// Splits `KEY=value KEY …` and refuses what stands twice.
+/// Splits `KEY=value KEY …` and refuses what stands twice, and tabs: they are no part of a value (RFC 5321 §4.1.2, `esmtp-value`),
+/// and one at a line's end would be lost.
 fn split(text: &str) -> Result<Vec<(String, Option<&str>)>, CommandError> {
     let mut params: Vec<(String, Option<&str>)> = Vec::new();
     for word in text.split(' ').filter(|word| !word.is_empty()) {
         let (keyword, value) = word.split_once('=').map_or((word, None), |(k, v)| (k, Some(v)));
         let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-        if keyword.is_empty() || !keyword.bytes().all(legal) || value == Some("") || params.len() == MAX_PARAMS {
+        let blank = value.is_some_and(|value| value.is_empty() || value.contains('\t'));
+        if keyword.is_empty() || !keyword.bytes().all(legal) || blank || params.len() == MAX_PARAMS {
             return Err(CommandError::Syntax("KEYWORD=value behind the address"));
         }
         let keyword = keyword.to_ascii_uppercase();

@@ -54,6 +54,7 @@ fn refusals_carry_the_right_reply() {
         (b"MAIL FROM:<a@x.example> SIZE=x", 501),
         (b"MAIL FROM:<a@x.example> SIZE=1 SIZE=2", 501),
         (b"MAIL FROM:<a@x.example> SIZE=", 501),
+        (b"MAIL FROM:<a@x.example> X=1\t SIZE=1", 501),
         (b"MAIL FROM:<a@x.example> ENVID=a+0D+0AX:", 501),
         (b"MAIL FROM:<a@x.example> AUTH=a+0Ab", 501),
         (b"MAIL FROM:<@r.example:a@x.example>", 553),
