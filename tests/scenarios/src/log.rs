@@ -1,6 +1,7 @@
 //! What a running node says.
 
 use std::io::{BufRead, BufReader, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,15 @@ use std::time::{Duration, Instant};
 pub(crate) struct Log {
     lines: Mutex<Vec<String>>,
     changed: Condvar,
+    /// Streams that have not ended.
+    open: AtomicUsize,
 }
 
 impl Log {
     /// Takes in a stream to its end, beside the caller.
     pub fn collect(self: &Arc<Self>, stream: impl Read + Send + 'static) {
         let log = Arc::clone(self);
+        self.open.fetch_add(1, Ordering::SeqCst);
         std::thread::spawn(move || {
             let mut stream = BufReader::new(stream);
             let mut line = Vec::new();
@@ -27,6 +31,10 @@ impl Log {
                 log.changed.notify_all();
                 line.clear();
             }
+            // Under the lock, or whoever looks just now would miss it.
+            let _lines = log.lines();
+            log.open.fetch_sub(1, Ordering::SeqCst);
+            log.changed.notify_all();
         });
     }
 
@@ -38,6 +46,14 @@ impl Log {
     /// All of it so far.
     pub fn text(&self) -> String {
         self.lines().join("\n")
+    }
+
+    /// All of it, once everybody has ended who could say more.
+    pub fn whole(&self, patience: Duration) -> String {
+        let wait = self.changed.wait_timeout_while(self.lines(), patience, |_| self.open.load(Ordering::SeqCst) > 0);
+        let (lines, waited) = wait.unwrap_or_else(PoisonError::into_inner);
+        assert!(!waited.timed_out(), "somebody still holds the node's log:\n{}", lines.join("\n"));
+        lines.join("\n")
     }
 
     /// The first line that contains this, now or as soon as it is said.

@@ -182,6 +182,11 @@ impl<'lab> Node<'lab> {
         self.log.text()
     }
 
+    /// What the node said, once all its programs have ended.
+    pub fn whole_log(&self) -> String {
+        self.log.whole(PATIENCE)
+    }
+
     /// Waits until the question is answered with something.
     pub fn wait_until<T>(&self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;

@@ -35,7 +35,7 @@ fn an_ordinary_life_of_a_node_raises_no_alarm() {
     let log = node.log();
     signal(node.pid(), rustix::process::Signal::TERM);
     assert!(node.wait_for_end().success());
-    let whole = node.log();
+    let whole = node.whole_log();
     let alarms: Vec<&str> = whole
         .lines()
         .skip(log.lines().count())
