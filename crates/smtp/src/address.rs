@@ -74,7 +74,8 @@ impl Domain {
 }
 
 /// ASCII as hosts are named in practice; beyond it everything but the characters that look like
-/// separators, blanks or nothing at all (fullwidth forms, ideographic full stops, bidi marks).
+/// separators, blanks or nothing at all (fullwidth forms, ideographic full stops, bidi marks), and
+/// the Kelvin sign, whose small letter is ASCII: such a name would equal one that it is not.
 fn domain_char(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -82,7 +83,8 @@ fn domain_char(c: char) -> bool {
     !invisible(c)
         && !matches!(
             c,
-            '\u{3002}' | '\u{ff00}'..='\u{ffef}' | '\u{2024}' | '\u{2025}' | '\u{2026}' | '\u{fe52}' | '\u{fe6b}'
+            '\u{212a}' | '\u{3002}' | '\u{ff00}'
+                ..='\u{ffef}' | '\u{2024}' | '\u{2025}' | '\u{2026}' | '\u{fe52}' | '\u{fe6b}'
         )
 }
 

@@ -49,6 +49,7 @@ fn illegal_forms_are_refused() {
         "u\u{ff20}y.example",
         "u@x。example",
         "u@x．example",
+        "u@\u{212a}elvin.example",
         "<u@x.example>",
         "u@x/y",
         "u@$(id).example",
@@ -90,6 +91,14 @@ proptest! {
     fn shown_text_parses_to_the_same_value(local in "[ -~äλ]{0,40}", domain in "[a-z]{1,9}(\\.[a-z]{2,9}){1,3}") {
         let mailbox = Mailbox::new(&local, domain.parse().unwrap()).unwrap();
         prop_assert_eq!(mailbox.to_string().parse::<Mailbox>().unwrap(), mailbox);
+    }
+
+    #[test]
+    fn domains_are_equal_as_they_are_ordered(one in "[aAkK\u{212a}\u{e5}\u{c5}\u{212b}i\u{130}\u{131}]{1,2}\\.x", other in "[aAkK\u{212a}\u{e5}\u{c5}\u{212b}i\u{130}\u{131}]{1,2}\\.x") {
+        if let (Ok(one), Ok(other)) = (Domain::new(&one), Domain::new(&other)) {
+            prop_assert_eq!(one == other, other == one);
+            prop_assert_eq!(one == other, one.cmp(&other).is_eq());
+        }
     }
 
     #[test]

@@ -315,7 +315,7 @@ impl ReplyParser {
             self.code = code;
             self.lines.push(text);
             if !more {
-                return Ok(Some(self.finish()));
+                return self.finish().map(Some);
             }
         }
         if self.start > 0 {
@@ -341,9 +341,14 @@ impl ReplyParser {
         dropped
     }
 
-    fn finish(&mut self) -> Reply {
+    fn finish(&mut self) -> Result<Reply, ReplyError> {
         let mut lines = std::mem::take(&mut self.lines);
         self.size = 0;
+        // What was escaped is longer than it came, and whoever it is passed on to has bounds as well.
+        let written: usize = lines.iter().map(|line| line.len() + WRITTEN_BESIDES).sum();
+        if written > MAX_REPLY_BYTES {
+            return Err(ReplyError::TooLong);
+        }
         let first = lines.iter().map(|line| leading_code(line)).reduce(|a, b| if a == b { a } else { None });
         let enhanced = first.flatten().filter(|code| u16::from(code.class) == self.code / 100);
         if enhanced.is_some() {
@@ -351,7 +356,7 @@ impl ReplyParser {
                 line.drain(..line.find(' ').map_or(line.len(), |at| at + 1));
             }
         }
-        Reply { code: self.code, enhanced, lines }
+        Ok(Reply { code: self.code, enhanced, lines })
     }
 }
 
@@ -440,6 +445,8 @@ mod tests {
         assert_eq!(parse(&[&endless]), Err(ReplyError::TooLong));
         let long = format!("250-{}\r\n", "x".repeat(4_000)).repeat(20);
         assert_eq!(parse(&[long.as_bytes()]), Err(ReplyError::TooLong));
+        let escapes = [b"250-".to_vec(), vec![0x1b; 119], b"\r\n".to_vec()].concat().repeat(200);
+        assert_eq!(parse(&[&escapes, b"250 ok\r\n"]), Err(ReplyError::TooLong), "longer than it came");
     }
 
     #[test]

@@ -32,8 +32,17 @@ pub(super) fn command(line: &[u8]) -> Result<Command, CommandError> {
         Verb::StartTls => alone(rest, Command::StartTls),
         Verb::Auth => auth(rest),
         Verb::Xclient => Xclient::parse(rest).map(Command::Xclient),
-        Verb::Unknown => Ok(Command::Unknown(word.chars().take(MAX_WORD).collect::<String>().to_uppercase())),
+        Verb::Unknown => unknown(word),
     }
+}
+
+/// Upper case in ASCII only: beyond it there are letters that become ASCII, and a verb that nobody knows (`ſtarttls`) would read as one that all know. So would one of which a tab
+/// is cut off.
+fn unknown(word: &str) -> Result<Command, CommandError> {
+    if word.contains('\t') {
+        return Err(CommandError::Characters);
+    }
+    Ok(Command::Unknown(word[..word.floor_char_boundary(MAX_WORD)].to_ascii_uppercase()))
 }
 
 fn alone(rest: &str, command: Command) -> Result<Command, CommandError> {

@@ -73,6 +73,7 @@ fn refusals_carry_the_right_reply() {
         (b"XCLIENT ADDR=x", 501),
         (b"XCLIENT HELO=a+0Db", 501),
         (b"NOOP \x1b[2J", 500),
+        (b"BDAT\t1", 500),
         (b"NOOP \xff", 500),
     ] {
         assert_eq!(code(line), expected, "{}", String::from_utf8_lossy(line));
@@ -88,6 +89,15 @@ fn xclient_announces_only_what_the_server_knows() {
     };
     assert_eq!(all.login.as_deref(), Some("a@b"));
     assert_eq!(all.limited_to(&["ADDR".into()]).to_string(), " NAME=[UNAVAILABLE] ADDR=192.0.2.1");
+}
+
+#[test]
+fn an_unknown_verb_is_written_as_no_known_one() {
+    for line in ["\u{17f}tarttls", "\u{fb06}arttls", "ma\u{131}l from:<>", &"x".repeat(999)] {
+        let command = parse(line).unwrap();
+        assert!(matches!(command, Command::Unknown(_)), "{command:?}");
+        assert_eq!(parse(&command.to_string()), Ok(command));
+    }
 }
 
 #[test]
