@@ -3,11 +3,13 @@
 //! Not synced: it outlives a killed process, not a power cut. A frame torn by a kill is skipped when read, and so is whatever else is no frame. Once all
 //! is read the file is emptied; until then what was read stays in it and would be read again after a restart, which the
 //! store takes without harm. A store that is behind for hours never comes to that: then what waits is moved to the front, over what was read.
+//!
+//! A file that somebody deletes is noticed at the next append, and made anew with all that waits.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::PathBuf,
 };
 
@@ -31,6 +33,8 @@ pub struct Spool {
     read: u64,
     /// What was moved out of the file so far: frames that are on their way to the store are known by their place before that.
     gone: u64,
+    /// It was deleted and cannot be made anew: it is gone with this process, or once nothing waits in it.
+    doomed: bool,
 }
 
 /// Why records could not be spooled.
@@ -72,7 +76,7 @@ impl Spool {
     #[must_use]
     pub fn new(path: PathBuf, limit: u64) -> Self {
         let size = std::fs::metadata(&path).map(|meta| meta.len()).unwrap_or(0);
-        Self { path, file: None, limit, size, read: 0, gone: 0 }
+        Self { path, file: None, limit, size, read: 0, gone: 0, doomed: false }
     }
 
     /// Whether nothing waits.
@@ -83,6 +87,7 @@ impl Spool {
 
     /// Appends `frames` with one write, all or none.
     pub fn append(&mut self, frames: &[u8]) -> Result<(), SpoolError> {
+        self.make_anew_if_deleted();
         if self.is_worth_moving(frames.len() as u64)
             && let Err(error) = self.move_to_front()
         {
@@ -101,8 +106,10 @@ impl Spool {
             Err(source) => {
                 // A disk that filled up in the middle: take back the half. Should that fail too, it will be skipped.
                 let _ = file.set_len(size);
-                // It may have been replaced meanwhile; the next attempt looks.
-                self.file = None;
+                // It may have been replaced meanwhile; the next attempt looks. What waits in one without a name is nowhere else.
+                if !self.doomed {
+                    self.file = None;
+                }
                 Err(self.error("append to", source))
             }
         }
@@ -131,7 +138,12 @@ impl Spool {
         self.read = loaded.end.saturating_sub(self.gone);
         if self.is_empty() {
             match self.file().map(|file| file.set_len(0)) {
-                Ok(Ok(())) => (self.size, self.read) = (0, 0),
+                Ok(Ok(())) => {
+                    (self.size, self.read) = (0, 0);
+                    if std::mem::take(&mut self.doomed) {
+                        self.file = None;
+                    }
+                }
                 Ok(Err(error)) => {
                     tracing::warn!(path = %self.path.display(), %error, "loaded session records stay in the spool file")
                 }
@@ -149,19 +161,37 @@ impl Spool {
     fn move_to_front(&mut self) -> Result<(), SpoolError> {
         let (read, waits) = (self.read, self.size.saturating_sub(self.read));
         let file = self.file()?;
-        let moved = (|| {
-            let (mut piece, mut at) = (vec![0; PIECE], 0);
-            while at < waits {
-                let length = usize::try_from(waits - at).unwrap_or(PIECE).min(PIECE);
-                file.read_exact_at(&mut piece[..length], read + at)?;
-                file.write_all_at(&piece[..length], at)?;
-                at += length as u64;
-            }
-            file.set_len(waits)
-        })();
+        let moved = copy(file, read, waits, file).and_then(|()| file.set_len(waits));
         moved.map_err(|source| self.error("make room in", source))?;
         (self.size, self.read, self.gone) = (waits, 0, self.gone + read);
         Ok(())
+    }
+
+    /// Makes a file in the place of one that has no name any more, with what waits in that.
+    fn make_anew_if_deleted(&mut self) {
+        let (read, waits) = (self.read, self.size.saturating_sub(self.read));
+        let has_no_name = |file: &mut File| file.metadata().is_ok_and(|found| found.nlink() == 0);
+        if self.doomed {
+            return;
+        }
+        let Some(deleted) = self.file.take_if(has_no_name) else { return };
+        let made = match self.file() {
+            Ok(file) => copy(&deleted, read, waits, file)
+                .and_then(|()| file.set_len(waits))
+                .inspect_err(|_| _ = file.set_len(0))
+                .map_err(|source| self.error("make anew", source)),
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(()) => {
+                (self.size, self.read, self.gone) = (waits, 0, self.gone + read);
+                tracing::warn!(path = %self.path.display(), "the spool file was deleted, and is there again");
+            }
+            Err(error) => {
+                (self.file, self.doomed) = (Some(deleted), true);
+                tracing::error!(%error, "the spool file was deleted: what waits in it is lost if this process ends now");
+            }
+        }
     }
 
     fn file(&mut self) -> Result<&mut File, SpoolError> {
@@ -177,6 +207,18 @@ impl Spool {
     fn error(&self, action: &'static str, source: io::Error) -> SpoolError {
         SpoolError::Io { path: self.path.clone(), action, source }
     }
+}
+
+/// Copies so many bytes from there on to the beginning of `to`, which may be the same file.
+fn copy(from: &File, mut at: u64, length: u64, to: &File) -> io::Result<()> {
+    let (mut piece, mut copied) = (vec![0; PIECE], 0);
+    while copied < length {
+        let next = usize::try_from(length - copied).unwrap_or(PIECE).min(PIECE);
+        from.read_exact_at(&mut piece[..next], at)?;
+        to.write_all_at(&piece[..next], copied)?;
+        (at, copied) = (at + next as u64, copied + next as u64);
+    }
+    Ok(())
 }
 
 /// The frames at the beginning of `buffer`, of some `bytes`, and what is between them. What goes on behind its end is left to the next read, unless
@@ -294,6 +336,45 @@ mod tests {
         all.extend(drain(&mut spool, 1).0);
         assert_eq!(all, (0..1_000).collect::<Vec<_>>());
         assert!(spool.is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_deleted_is_made_anew_with_what_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("spool");
+        let mut spool = Spool::new(path.clone(), 1 << 20);
+        (0..3).for_each(|n| spool.append(frame(n).bytes()).unwrap());
+        let loaded = spool.next(1).unwrap();
+        spool.done(&loaded);
+        // Some are on their way to the store.
+        let under_way = spool.next(1).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        spool.append(frame(3).bytes()).unwrap();
+        assert_eq!(told(&under_way.bundle), [1]);
+        spool.done(&under_way);
+        drop(spool);
+        // The next process finds them: those that were loaded may come again.
+        let mut next = Spool::new(path.clone(), 1 << 20);
+        assert_eq!(drain(&mut next, 1), (vec![1, 2, 3], 0));
+        // With nothing in it, too.
+        std::fs::remove_file(&path).unwrap();
+        next.append(frame(4).bytes()).unwrap();
+        assert_eq!(drain(&mut Spool::new(path, 1 << 20), 1), (vec![4], 0));
+    }
+
+    #[test]
+    fn what_waits_in_a_deleted_file_that_cannot_be_made_anew_is_loaded_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("spool");
+        let mut spool = Spool::new(path.clone(), 1 << 20);
+        spool.append(frame(0).bytes()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        spool.append(frame(1).bytes()).unwrap();
+        assert_eq!(drain(&mut spool, 1), (vec![0, 1], 0));
+        std::fs::remove_dir(&path).unwrap();
+        spool.append(frame(2).bytes()).unwrap();
+        assert_eq!(drain(&mut Spool::new(path, 1 << 20), 1), (vec![2], 0));
     }
 
     #[test]
