@@ -83,11 +83,18 @@ impl Asker {
     }
 
     async fn answer(&self, question: &Question) -> (Vec<u8>, Outcome) {
-        let failed = || answer(question, &Found::Failed);
         if !self.affords(&plain(&question.query.name)) {
             return (refused(question), Outcome::Refused);
         }
-        let Ok(_place) = self.shared.questions.try_acquire() else { return (failed(), Outcome::Dropped) };
+        let dropped = || (answer(question, &Found::Failed), Outcome::Dropped);
+        let Some(mut place) = self.shared.questions.place(self.cell) else { return dropped() };
+        tokio::select! {
+            answered = self.look_up(question) => answered,
+            () = place.lost() => dropped(),
+        }
+    }
+
+    async fn look_up(&self, question: &Question) -> (Vec<u8>, Outcome) {
         let upstream = self.shared.upstream.load_full();
         let kind = question.query.query_type;
         let looked_up = upstream.find(&question.query.name, kind).await;
@@ -100,7 +107,7 @@ impl Asker {
         let insists = notes.iter().any(insists);
         if !self.tell(notes).await && insists {
             // Dialled without them, the MX could be anybody. The MSA asks again.
-            return (failed(), Outcome::Failed);
+            return (answer(question, &Found::Failed), Outcome::Failed);
         }
         let outcome = match &found {
             Found::Records(_) => Outcome::Records,

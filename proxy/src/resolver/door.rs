@@ -28,6 +28,7 @@ use super::{
     Notes, Upstream,
     answer::Transport,
     asker::Asker,
+    shares::Questions,
     counts::{Counts, Outcome},
     sts::Policies,
 };
@@ -38,7 +39,7 @@ pub const MAX_QUESTIONS: usize = 64;
 const DATAGRAMS_PER_SECOND: u32 = 500;
 /// Connections of one cell.
 pub const MAX_CONNECTIONS: usize = 8;
-/// Questions of all cells. Each takes some kilobytes and perhaps a socket towards a nameserver.
+/// Questions of all cells, who share them fairly. Each takes some kilobytes and perhaps a socket towards a nameserver.
 const MAX_QUESTIONS_OF_ALL: usize = 4096;
 /// Questions on one connection.
 const MAX_PER_CONNECTION: usize = 100;
@@ -65,7 +66,7 @@ pub struct Shared {
     pub(super) counts: Arc<Counts>,
     /// Whether what a cell says by asking is bounded.
     pub(super) thrifty: bool,
-    pub(super) questions: Semaphore,
+    pub(super) questions: Questions,
     pub(super) prefetches: Arc<Semaphore>,
     /// Descriptors for doors and connections.
     pub(super) room: Arc<Room>,
@@ -82,7 +83,7 @@ impl Shared {
             notes,
             policies,
             thrifty: true,
-            questions: Semaphore::new(MAX_QUESTIONS_OF_ALL),
+            questions: Questions::new(MAX_QUESTIONS_OF_ALL),
             prefetches: Arc::new(Semaphore::new(MAX_PREFETCHES)),
             room: Arc::new(Room::new(left_for_cells(warren_daemon::descriptors()), 1)),
             accepting: Accepting::default(),

@@ -71,6 +71,13 @@ impl Doors {
         shared.room = Arc::new(crate::places::Room::new(descriptors, 1));
     }
 
+    /// With so many places for questions of all cells.
+    #[cfg(test)]
+    pub(super) fn of_few_questions(&mut self, places: usize) {
+        let shared = Arc::get_mut(&mut self.shared).expect("no door is open");
+        shared.questions = super::shares::Questions::new(places);
+    }
+
     /// A handle to change what all doors ask.
     #[must_use]
     pub fn asking(&self) -> Asking {

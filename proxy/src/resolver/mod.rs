@@ -22,7 +22,7 @@
 //! - [`answer`]: messages in, messages out; pure. - [`upstream`]: asking, with cache, deadlines and validation. - [`watch`]: what nameservers are good for.
 //! - [`memory`]: which domain a host serves, per cell; pure. - [`thrift`]: how much a cell can say by asking; pure. - [`notes`]: telling the proxy.
 //! - [`tlsa`]: records of DANE. - [`sts`]: policies of MTA-STS.
-//! - [`door`]: one cell's sockets. - `asker`: what is asked at them. - [`doors`]: all of them. - [`launcher`]: where they come from.
+//! - [`door`]: one cell's sockets. - `asker`: what is asked at them. - `shares`: how many questions at a time, by whom; pure. - [`doors`]: all of them. - [`launcher`]: where they come from.
 //! - [`counts`]: what was asked and what came of it. - [`metrics`]: telling it.
 
 pub mod answer;
@@ -34,6 +34,7 @@ pub mod launcher;
 pub mod memory;
 pub mod metrics;
 pub mod notes;
+mod shares;
 pub mod sts;
 pub mod thrift;
 pub mod tlsa;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use hickory_proto::{op::ResponseCode, rr::RecordType};
+use hickory_proto::{
+    op::{Message, ResponseCode},
+    rr::RecordType,
+};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpStream, UdpSocket},
@@ -37,6 +40,33 @@ async fn a_flood_in_one_cell_leaves_the_others_alone() {
     let asked = question("bare.example.", RecordType::A, None);
     idle.clear();
     assert_eq!(timeout(LONG, ask_tcp(&mut last, &asked)).await.unwrap().answers.len(), 1);
+}
+
+#[tokio::test]
+async fn who_has_all_places_gives_one_up_for_a_neighbour() {
+    let mut world = World::new(authority().await).await;
+    world.doors.close(CELL).await;
+    world.doors.of_few_questions(8);
+    let ((hog, hog_udp, hog_tcp), (neighbour, udp, tcp)) = (sockets(None), sockets(None));
+    world.doors.open(CELL, hog_udp, hog_tcp).await.unwrap();
+    world.doors.open(CellId(8), udp, tcp).await.unwrap();
+    let flood = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let silent = question("silent.example.", RecordType::MX, None).to_vec().unwrap();
+    for _ in 0..9 {
+        flood.send_to(&silent, hog).await.unwrap();
+    }
+    // One of them finds no place: the others have all there are.
+    let mut buffer = [0; 512];
+    let failed = async |buffer: &mut [u8]| {
+        let length = timeout(Duration::from_secs(2), flood.recv(buffer)).await.expect("at once").unwrap();
+        Message::from_vec(&buffer[..length]).unwrap().metadata.response_code
+    };
+    assert_eq!(failed(&mut buffer).await, ResponseCode::ServFail);
+    let answer = ask(neighbour, &question("bare.example.", RecordType::A, None)).await;
+    assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, 1));
+    assert_eq!(failed(&mut buffer).await, ResponseCode::ServFail, "that one gave up its place");
+    let dropped = [("type", "MX"), ("outcome", "dropped")];
+    assert_eq!(world.told().await.value("warren_resolver_questions_total", &dropped), Some(2.0));
 }
 
 #[tokio::test]
