@@ -14,7 +14,7 @@ use warren_msa::life::{DRAIN, Parts, Sockets, run};
 use warren_msa::pid1;
 use warren_msa::store::VOLUME;
 
-/// SIGXFSZ: writing beyond RLIMIT_FSIZE. Caught, the write fails instead of the process, and the sender hears 452.
+/// SIGXFSZ: writing beyond RLIMIT_FSIZE. Caught, the write fails instead of the process.
 const SIGXFSZ: i32 = 25;
 /// Disk work runs on these threads; more would only queue up at the disk.
 const DISK_THREADS: usize = 4;

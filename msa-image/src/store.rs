@@ -10,6 +10,7 @@
 //! before the last word is said the store is closed: no permit is out then, and none is given any more.
 
 use crate::clock::now_ms;
+use rustix::process::{Resource, getrlimit};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,8 @@ pub const VOLUME: &str = "/var/spool/warren";
 #[derive(Debug)]
 pub struct Store {
     volume: PathBuf,
+    /// What one file may have.
+    file_limit: u64,
     queue: OnceCell<Queue>,
     due: Arc<NextDue>,
     closed: Arc<AtomicBool>,
@@ -39,7 +42,8 @@ impl Store {
     #[must_use]
     pub fn new(volume: PathBuf) -> Self {
         let due = Arc::new(NextDue::new(&volume));
-        Self { volume, queue: OnceCell::new(), due, closed: Arc::default(), permits: RwLock::new(()) }
+        let file_limit = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+        Self { volume, file_limit, queue: OnceCell::new(), due, closed: Arc::default(), permits: RwLock::new(()) }
     }
 
     /// The queue, opened if it is not yet.
@@ -47,8 +51,9 @@ impl Store {
     /// # Errors
     /// When the volume cannot be written.
     pub async fn queue(&self) -> Result<&Queue, QueueError> {
-        let directory = self.volume.join("queue");
-        self.queue.get_or_try_init(|| blocking(move || Queue::open(&directory))).await
+        let (directory, file_limit) = (self.volume.join("queue"), self.file_limit);
+        let open = move || Queue::open(&directory).inspect(|queue| queue.allow_file(file_limit));
+        self.queue.get_or_try_init(|| blocking(open)).await
     }
 
     /// A message may come (again): makes what it will need, beside everything else. Nobody waits for it, and nobody relies on it.

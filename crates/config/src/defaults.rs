@@ -65,6 +65,9 @@ pub const REMEMBER_PASSWORDS: Duration = Duration::from_secs(5 * 60);
 /// `[limits] message_size`: large providers take 25 MB of attachments, which base64 and headers make 35 MB; a margin on
 /// top.
 pub const MESSAGE_SIZE: u64 = 50 << 20;
+/// A message and what is noted about its recipients are one file: so much of `file_size` a message is not to have. RFC 5321 §4.5.3.1.8 wants a hundred recipients to be taken with
+/// any message; with long addresses and long replies, three times over as the queue writes them, they come to this.
+pub const FILE_BESIDES: u64 = 640 << 10;
 /// `[limits] recipients` of one transaction: RFC 5321 wants at least 100; mailing programs split at some hundreds.
 pub const RECIPIENTS: u32 = 500;
 /// `[limits] hops`: Received fields that count as a loop. RFC 5321 section 6.3: at least 100.

@@ -23,6 +23,7 @@ pub mod egress;
 mod egress_file;
 mod folder;
 mod forwards;
+mod message_size;
 mod node;
 mod node_file;
 mod places;

@@ -11,6 +11,7 @@ use warren_launcher_api::Limits as ContainerLimits;
 use crate::checker::{Checker, Text};
 use crate::defaults;
 use crate::egress_file::{EgressFile, egress};
+use crate::message_size::message_size;
 use crate::node::{
     CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Metrics, Node, Paths, Proxy, Rates, Resolver, Retry,
     Submission, TlsPolicy, Users,
@@ -293,8 +294,17 @@ fn certificate(check: &mut Checker, raw: &TlsFile) -> Option<CertificateFiles> {
 }
 
 fn limits(check: &mut Checker, raw: &LimitsFile) -> Limits {
+    let container = ContainerFile {
+        memory: &raw.memory,
+        pids: &raw.pids,
+        cpu_weight: &raw.cpu_weight,
+        file_size: &raw.file_size,
+        open_files: &raw.open_files,
+        volume_size: &raw.volume_size,
+    }
+    .check(check, &ContainerLimits::default());
     Limits {
-        message_size: size(check, raw.message_size.as_ref(), defaults::MESSAGE_SIZE, 64 << 10, 1 << 30),
+        message_size: message_size(check, &raw.message_size, defaults::MESSAGE_SIZE, 1 << 30, &container),
         recipients: check.number(raw.recipients.as_ref(), defaults::RECIPIENTS, 100..=10_000),
         hops: check.number(raw.hops.as_ref(), defaults::HOPS, 10..=1_000),
         connections: check.number(raw.connections.as_ref(), defaults::CONNECTIONS, 1..=100_000),
@@ -318,15 +328,7 @@ fn limits(check: &mut Checker, raw: &LimitsFile) -> Limits {
                 account_recipients: defaults::ACCOUNT_RECIPIENTS_PER_HOUR,
             },
         ),
-        container: ContainerFile {
-            memory: &raw.memory,
-            pids: &raw.pids,
-            cpu_weight: &raw.cpu_weight,
-            file_size: &raw.file_size,
-            open_files: &raw.open_files,
-            volume_size: &raw.volume_size,
-        }
-        .check(check, &ContainerLimits::default()),
+        container,
     }
 }
 

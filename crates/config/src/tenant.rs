@@ -11,8 +11,9 @@ use crate::accounts::{Account, Accounts, PasswordHash};
 use crate::checker::{Checker, Text};
 use crate::defaults;
 use crate::forwards::{Forwards, Gathered};
+use crate::message_size::message_size;
 use crate::node::{Node, Rates};
-use crate::node_file::{ContainerFile, RatesFile, size};
+use crate::node_file::{ContainerFile, RatesFile};
 use crate::problem::Problems;
 use crate::values::{parse_address, parse_domain, parse_duration, parse_local};
 
@@ -105,19 +106,23 @@ pub(crate) fn tenant(mut check: Checker, raw: &TenantFile, name: TenantName, nod
         check.problem(raw.domains.span(), "a tenant without a domain, expected at least one");
     }
     let limits = &raw.limits;
+    let container = ContainerFile {
+        memory: &limits.memory,
+        pids: &limits.pids,
+        cpu_weight: &limits.cpu_weight,
+        file_size: &limits.file_size,
+        open_files: &limits.open_files,
+        volume_size: &limits.volume_size,
+    }
+    .check(&mut check, &node.limits.container);
+    // The front door promises the node's size before it knows the tenant.
+    let most = node.limits.message_size;
     let tenant = Tenant {
         name,
         accounts: accounts(&mut check, raw, &domains),
         image: raw.image.as_ref().and_then(|raw| check.value(raw, ImageName::new)).unwrap_or_else(default_image),
         idle: check.value_or(raw.idle.as_ref(), node.fleet.idle, parse_duration),
-        // The front door promises the node's size before it knows the tenant.
-        message_size: size(
-            &mut check,
-            limits.message_size.as_ref(),
-            node.limits.message_size,
-            64 << 10,
-            node.limits.message_size,
-        ),
+        message_size: message_size(&mut check, &limits.message_size, most, most, &container),
         recipients: check.number(limits.recipients.as_ref(), node.limits.recipients, 1..=10_000),
         rates: RatesFile {
             messages: &limits.messages_per_hour,
@@ -126,15 +131,7 @@ pub(crate) fn tenant(mut check: Checker, raw: &TenantFile, name: TenantName, nod
             account_recipients: &limits.account_recipients_per_hour,
         }
         .check(&mut check, &node.limits.rates),
-        container: ContainerFile {
-            memory: &limits.memory,
-            pids: &limits.pids,
-            cpu_weight: &limits.cpu_weight,
-            file_size: &limits.file_size,
-            open_files: &limits.open_files,
-            volume_size: &limits.volume_size,
-        }
-        .check(&mut check, &node.limits.container),
+        container,
         forwards: forwards(&mut check, raw, &domains),
         domains,
     };

@@ -191,6 +191,42 @@ fn a_tenant_may_have_limits_of_its_own() {
 }
 
 #[test]
+fn a_message_and_what_is_noted_about_it_fit_into_a_file() {
+    let beside = "a message's file also holds what is noted about its recipients, 640K";
+    assert_eq!(
+        node_error(&format!("{NODE}[limits]\nmessage_size = \"31M\"\nfile_size = \"31M\"\n")),
+        format!(
+            "warren.toml:5:16: message_size \"31M\" is too near the file_size of 31744K, expected at most 31104K: {beside}"
+        )
+    );
+    assert_eq!(
+        node_error(&format!("{NODE}[limits]\nmessage_size = \"1G\"\n")),
+        format!(
+            "warren.toml:5:16: message_size \"1G\" is too near the file_size of 262144K, expected at most 261504K: {beside}"
+        )
+    );
+    let tenant = |limits: &str| format!("domains = [\"acme.example\"]\n[limits]\n{limits}");
+    assert_eq!(
+        tenants_error(&[("tenants/acme.toml", &tenant("file_size = \"2M\"\nmessage_size = \"1409K\"\n"))]),
+        format!(
+            "tenants/acme.toml:4:16: message_size \"1409K\" is too near the file_size of 2048K, expected at most 1408K: {beside}"
+        )
+    );
+    // What is not written is what fits.
+    for (limits, kib) in [
+        ("file_size = \"2M\"\nmessage_size = \"1408K\"", 1_408),
+        ("file_size = \"2M\"", 1_408),
+        ("file_size = \"1M\"", 384),
+        ("file_size = \"60M\"", 50 << 10),
+    ] {
+        let directory = load(&[("tenants/acme.toml", &tenant(limits))]);
+        assert_eq!(directory.tenant(&TenantName::new("acme").unwrap()).unwrap().message_size, kib << 10, "{limits}");
+    }
+    let small = directory(&[("warren.toml", &format!("{NODE}[limits]\nfile_size = \"20M\"\n"))]);
+    assert_eq!(Node::load(small.path()).unwrap().limits.message_size, (20 << 20) - (640 << 10));
+}
+
+#[test]
 fn a_broken_node_is_told_where_and_what() {
     assert_eq!(node_error("hostname = \n"), "warren.toml:1:12: string values must be quoted, expected literal string");
     assert_eq!(node_error("[egress]\naddresses = []\n"), "warren.toml:1:1: missing field `hostname`");

@@ -117,17 +117,50 @@ pub enum Delivery {
 pub struct Attempt {
     /// When (unix milliseconds).
     pub at_ms: u64,
-    /// The MX that spoke, if one did.
+    /// The MX that spoke, if one did. What is noted of it is cut at 255 bytes, as it is written.
     pub host: Option<String>,
-    /// Enhanced status code, such as `4.4.1`.
+    /// Enhanced status code, such as `4.4.1`. Likewise at 16.
     pub status: String,
-    /// The reply's text, or what happened here; one line, bounded by whoever made it.
+    /// The reply's text, or what happened here; one line. Likewise at 512.
     pub text: String,
     /// The text is the next hop's reply, not ours.
     pub from_peer: bool,
 }
 
+impl Attempt {
+    const HOST: usize = 255;
+    const STATUS: usize = 16;
+    const TEXT: usize = 512;
+
+    /// With nothing longer than is noted.
+    fn bounded(mut self) -> Self {
+        self.host.iter_mut().for_each(|host| cut(host, Self::HOST));
+        cut(&mut self.status, Self::STATUS);
+        cut(&mut self.text, Self::TEXT);
+        self
+    }
+}
+
+/// Cuts a text whose JSON is longer than that.
+fn cut(text: &mut String, most: usize) {
+    let mut length = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        length += match c {
+            '"' | '\\' => 2,
+            '\0'..='\x1f' => 6,
+            other => other.len_utf8(),
+        };
+        length > most
+    });
+    if let Some((end, _)) = end {
+        text.truncate(end);
+    }
+}
+
 impl Recipient {
+    /// By how much one grows at most, from when it is new: what is noted of attempts, and names and digits.
+    const GROWTH: usize = Attempt::HOST + Attempt::STATUS + Attempt::TEXT + 128;
+
     /// A recipient that has not been tried yet and is due at once.
     #[must_use]
     pub fn new(path: impl Into<String>, due_ms: u64) -> Self {
@@ -185,7 +218,7 @@ impl Envelope {
             Next::At(due) => recipient.due_ms = due,
             Next::Expired => recipient.delivery = Delivery::Failed,
         }
-        recipient.last = Some(attempt);
+        recipient.last = Some(attempt.bounded());
         next
     }
 
@@ -194,7 +227,7 @@ impl Envelope {
         let recipient = &mut self.recipients[index];
         recipient.attempts = recipient.attempts.saturating_add(1);
         recipient.delivery = delivery;
-        recipient.last = Some(attempt);
+        recipient.last = Some(attempt.bounded());
     }
 
     /// The envelope as it is written.
@@ -206,6 +239,11 @@ impl Envelope {
             return Err(QueueError::EnvelopeTooLarge { bytes: bytes.len(), limit: Self::LIMIT });
         }
         Ok(bytes)
+    }
+
+    /// What a new envelope, so long now, comes to at most once all its recipients have been tried.
+    pub(crate) fn longest(&self, encoded: usize) -> usize {
+        encoded + self.recipients.len() * Recipient::GROWTH
     }
 
     /// Whether it is this message's, of whatever format.
@@ -303,6 +341,29 @@ mod tests {
             envelope.recipients[0].path = path;
             envelope.recipients[0].last = Some(Attempt { text: reply, ..attempt(9) });
             prop_assert_eq!(Envelope::decode(&envelope.id, &envelope.encode().unwrap()), Ok(envelope.clone()));
+        }
+
+        #[test]
+        fn whatever_is_noted_stays_within_what_was_foreseen(
+            texts in proptest::collection::vec(("(?s).{0,300}|[\\x00-\\x1f\"\\\\]{0,600}|.{500,700}", any::<bool>(), any::<u64>()), 1..8),
+            recipients in 1..4_usize,
+        ) {
+            let mut envelope = sample(5);
+            envelope.recipients = (0..recipients).map(|n| Recipient::new(format!("{n}@postfix.example"), 0)).collect();
+            let longest = envelope.longest(envelope.encode().unwrap().len());
+            for (n, (text, settles, at_ms)) in texts.into_iter().enumerate() {
+                let said = Attempt { at_ms, host: Some(text.clone()), status: text.clone(), text, from_peer: settles };
+                let index = n % recipients;
+                // As often as can be, and as late.
+                envelope.recipients[index].attempts = u32::MAX;
+                if settles {
+                    envelope.settle(index, Delivery::Delivered, said);
+                } else {
+                    let never = Retry { expire_ms: u64::MAX, max_ms: u64::MAX, first_ms: u64::MAX, ..Retry::default() };
+                    envelope.defer(index, said, &never);
+                }
+                prop_assert!(envelope.encode().unwrap().len() <= longest);
+            }
         }
 
         #[test]

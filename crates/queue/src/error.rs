@@ -3,15 +3,23 @@
 use std::io;
 use thiserror::Error;
 
-/// A failure of the queue. Every variant is temporary for the sender: nothing was accepted.
+/// A failure of the queue: nothing was accepted. Every variant but [`TooLarge`](Self::TooLarge) is temporary for the sender.
 #[derive(Debug, Error)]
 pub enum QueueError {
-    /// No room: disk, quota, inodes or the file size limit. Answer `452 4.3.1`.
+    /// No room: disk, quota or inodes. Answer `452 4.3.1`.
     #[error("no room while {doing}: {source}")]
     Full {
         /// What was being tried.
         doing: &'static str,
         /// What the system said.
+        source: io::Error,
+    },
+    /// No file may be as large as this message's would be. Answer `552 5.3.4`.
+    #[error("larger than a file may be, while {doing}: {source}")]
+    TooLarge {
+        /// What was being tried.
+        doing: &'static str,
+        /// What the system said, or would have said.
         source: io::Error,
     },
     /// Another process owns the queue directory.
@@ -20,12 +28,13 @@ pub enum QueueError {
         /// The directory whose lock is held.
         directory: String,
     },
-    /// The envelope is larger than the queue would read back. Refuse the transaction (`452 4.5.3`).
-    #[error("an envelope of {bytes} bytes is over the limit of {limit}")]
+    /// The envelope may come to more than the queue would read back, or than fits into a file beside this content, and with fewer recipients
+    /// would not. Refuse the transaction (`452 4.5.3`).
+    #[error("an envelope of up to {bytes} bytes is over the limit of {limit}")]
     EnvelopeTooLarge {
-        /// What it came to.
+        /// What it may come to, with what is noted of attempts.
         bytes: usize,
-        /// [`crate::Envelope::LIMIT`].
+        /// [`crate::Envelope::LIMIT`], or what there is room for.
         limit: usize,
     },
     /// Anything else, a read-only or failing disk above all. Answer `451 4.3.0`.
@@ -43,7 +52,8 @@ impl QueueError {
     pub(crate) fn of(doing: &'static str, source: io::Error) -> Self {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         match source.kind() {
-            StorageFull | QuotaExceeded | FileTooLarge => Self::Full { doing, source },
+            StorageFull | QuotaExceeded => Self::Full { doing, source },
+            FileTooLarge => Self::TooLarge { doing, source },
             _ => Self::Io { doing, source },
         }
     }
@@ -75,9 +85,10 @@ mod tests {
 
     #[test]
     fn no_room_is_told_apart() {
-        for (number, full) in [(28, true), (122, true), (27, true), (5, false), (30, false)] {
+        for (number, full) in [(28, true), (122, true), (27, false), (5, false), (30, false)] {
             let error = QueueError::of("testing", io::Error::from_raw_os_error(number));
             assert_eq!(matches!(error, QueueError::Full { .. }), full, "errno {number}");
+            assert_eq!(matches!(error, QueueError::TooLarge { .. }), number == 27, "errno {number}");
         }
     }
 }

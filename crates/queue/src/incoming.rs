@@ -84,7 +84,7 @@ impl Incoming {
         self.length
     }
 
-    /// Lets it in even if the queue is full: a report, which comes in the place of what it reports on.
+    /// Lets it in even if the queue is full, or the file may get longer than a file may be: a report, which comes in the place of what it reports on.
     pub fn come_in_anyway(&mut self) {
         self.anyway = true;
     }
@@ -92,7 +92,7 @@ impl Incoming {
     /// Adds to the content.
     ///
     /// # Errors
-    /// When the queue is full or the disk does not take it; the message is then lost and must be refused.
+    /// When the queue is full, the message larger than a file may be, or the disk does not take it; the message is then lost and must be refused.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), QueueError> {
         let written = self.take(bytes);
         self.broken |= written.is_err();
@@ -100,8 +100,11 @@ impl Incoming {
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), QueueError> {
-        self.hold(bytes.len() as u64)?;
         let before = self.length;
+        if !self.anyway {
+            self.queue.room.may_hold(before + bytes.len() as u64)?;
+        }
+        self.hold(bytes.len() as u64)?;
         self.length += bytes.len() as u64;
         self.checksum.update(bytes);
         if self.buffer.len() + bytes.len() < BUFFER {
@@ -150,7 +153,11 @@ impl Incoming {
         envelope.version = Envelope::VERSION;
         envelope.id = self.id.clone();
         envelope.content.bytes = self.length;
-        let record = record(0, &envelope.encode()?);
+        let encoded = envelope.encode()?;
+        if !self.anyway {
+            self.queue.room.may_hold_all(self.length, &envelope, encoded.len())?;
+        }
+        let record = record(0, &encoded);
         self.hold(first_envelope(self.length) + record.len() as u64 - self.length)?;
         for step in COMMIT {
             self.perform(step, &record)?;
@@ -194,7 +201,7 @@ impl Drop for Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Queue, envelope};
+    use crate::{Attempt, Delivery, Queue, Recipient, Retry, envelope};
     use proptest::prelude::*;
     use std::io::Read;
     use std::path::Path;
@@ -243,6 +250,80 @@ mod tests {
         let written = incoming.write(&[b'x'; 2 * BUFFER]);
         assert!(matches!(written, Err(QueueError::Full { .. })), "{written:?}");
         assert!(incoming.commit(envelope::sample(1)).is_err(), "a message with a hole is never committed");
+    }
+
+    /// Puts a message of so many bytes to so many recipients.
+    fn put(queue: &Queue, content: usize, recipients: usize) -> Result<Envelope, QueueError> {
+        let mut envelope = envelope::sample(1);
+        let name = "x".repeat(253 - "0000@.example".len());
+        envelope.recipients = (0..recipients).map(|n| Recipient::new(format!("{n:04}@{name}.example"), 1)).collect();
+        let mut incoming = queue.begin(1)?;
+        incoming.write(&vec![b'x'; content])?;
+        incoming.commit(envelope)
+    }
+
+    #[test]
+    fn what_a_file_holds_leaves_room_for_all_that_will_be_noted() {
+        const FILE: usize = 1 << 20;
+        let volume = tempfile::tempdir().unwrap();
+        let queue = Queue::open(volume.path()).unwrap();
+        queue.allow_file(FILE as u64);
+        let mut refused = 0;
+        for content in (FILE - 100_000..FILE + 100_000).step_by(997) {
+            let mut envelope = match put(&queue, content, 20) {
+                Ok(envelope) => envelope,
+                // With fewer recipients it would fit, at first.
+                Err(QueueError::EnvelopeTooLarge { .. }) if refused < 100 => {
+                    refused += 1;
+                    continue;
+                }
+                Err(QueueError::TooLarge { .. }) if refused > 10 => {
+                    refused += 1;
+                    continue;
+                }
+                Err(error) => panic!("{content}: {error}"),
+            };
+            assert_eq!(refused, 0, "{content}");
+            let path = volume.path().join(mail_name(&envelope.id));
+            for n in 0..60 {
+                let text = ["ä\"".repeat(400), "short".to_owned()][n % 2].clone();
+                let said = Attempt { at_ms: 9, host: Some(text.clone()), status: text.clone(), text, from_peer: true };
+                match n {
+                    0..30 => drop(envelope.defer(n % 20, said, &Retry::default())),
+                    _ => envelope.settle(n % 20, Delivery::Delivered, said),
+                }
+                queue.update(&envelope).unwrap();
+                let length = fs::metadata(&path).unwrap().len();
+                assert!(length <= FILE as u64, "{content}, {n}: {length}");
+            }
+            queue.remove(&envelope.id).unwrap();
+        }
+        assert!(refused > 100);
+        // A report comes in the place of what it reports on.
+        let mut report = queue.begin(1).unwrap();
+        report.come_in_anyway();
+        report.write(&[b'x'; FILE - 10_000]).unwrap();
+        assert!(report.commit(envelope::sample(1)).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_noted_is_not_taken() {
+        let volume = tempfile::tempdir().unwrap();
+        let queue = Queue::open(volume.path()).unwrap();
+        // As such it would be read back; with what MXs say of them it would not.
+        let taken = put(&queue, 100, 9_000);
+        assert!(matches!(taken, Err(QueueError::EnvelopeTooLarge { .. })), "{taken:?}");
+        assert_eq!((names(volume.path()), queue.used()), (vec![], 0));
+    }
+
+    #[test]
+    fn a_hundred_recipients_take_what_the_configuration_leaves_for_them() {
+        // `FILE_BESIDES` of warren-config.
+        const BESIDES: usize = 640 << 10;
+        let volume = tempfile::tempdir().unwrap();
+        let queue = Queue::open(volume.path()).unwrap();
+        queue.allow_file((BESIDES + 1_000_000) as u64);
+        assert!(put(&queue, 1_000_000, 100).is_ok());
     }
 
     #[test]

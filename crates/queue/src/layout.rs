@@ -24,7 +24,7 @@ use std::os::unix::fs::FileExt;
 pub(crate) const HEAD: usize = 64;
 const HEAD_LENGTH: u64 = HEAD as u64;
 /// What all envelopes of a file take at most.
-const ENVELOPES: u64 = 3 * (Envelope::LIMIT as u64 + 2 * HEAD_LENGTH);
+const ENVELOPES: u64 = envelopes(Envelope::LIMIT as u64);
 const PIECE: usize = 64 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,22 @@ pub(crate) fn record(number: u32, envelope: &[u8]) -> Vec<u8> {
 /// Where the first envelope goes behind content of this length.
 pub(crate) fn first_envelope(content: u64) -> u64 {
     (HEAD_LENGTH + content).next_multiple_of(HEAD_LENGTH)
+}
+
+/// What all envelopes of a file take at most, if none is longer than that.
+const fn envelopes(longest: u64) -> u64 {
+    3 * (longest + 2 * HEAD_LENGTH)
+}
+
+/// How long a file with this content gets at most, if no envelope is longer than that.
+pub(crate) fn longest_file(content: u64, envelope: usize) -> u64 {
+    first_envelope(content).saturating_add(envelopes(envelope as u64))
+}
+
+/// The longest envelope for which there is room beside this content, in a file of at most `limit` bytes.
+pub(crate) fn room_for_envelope(content: u64, limit: u64) -> usize {
+    let each = limit.saturating_sub(first_envelope(content)) / 3;
+    usize::try_from(each.saturating_sub(2 * HEAD_LENGTH)).unwrap_or(usize::MAX)
 }
 
 /// The length of a file's content and its checksum, if it has a head.

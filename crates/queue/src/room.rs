@@ -3,9 +3,13 @@
 //! Every message counts with the length of its file and [`OVERHEAD`], from its first byte until it is removed; spares, which are empty,
 //! do not. Mail from outside is refused before it would pass the limit; the reports that a message leads to are not, as they come in its
 //! place, nor is what is noted about attempts.
+//!
+//! A message's file may be limited, too (RLIMIT_FSIZE). A message comes in only if everything that will be noted about its recipients finds room behind it: what
+//! cannot be noted of a delivery is delivered again.
 
+use crate::layout::{longest_file, room_for_envelope};
 use crate::store::MAIL;
-use crate::{MessageId, QueueError};
+use crate::{Envelope, MessageId, QueueError};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -19,6 +23,8 @@ pub(crate) const OVERHEAD: u64 = 8 * 1024;
 pub(crate) struct Room {
     used: AtomicU64,
     limit: AtomicU64,
+    /// What one file may have.
+    file: AtomicU64,
 }
 
 impl Room {
@@ -38,7 +44,8 @@ impl Room {
                 _ => used += held(metadata.len()),
             }
         }
-        Ok((Self { used: AtomicU64::new(used), limit: AtomicU64::new(u64::MAX) }, spares))
+        let [limit, file] = [u64::MAX; 2].map(AtomicU64::new);
+        Ok((Self { used: AtomicU64::new(used), limit, file }, spares))
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -61,6 +68,31 @@ impl Room {
             Ok(_) => Ok(()),
             Err(_) => Err(QueueError::of("keeping within the queue's limit", ErrorKind::QuotaExceeded.into())),
         }
+    }
+
+    pub(crate) fn allow_file(&self, bytes: u64) {
+        self.file.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a file may hold so much content.
+    pub(crate) fn may_hold(&self, content: u64) -> Result<(), QueueError> {
+        self.room_in_file(content, 0).map(|_| ())
+    }
+
+    /// Whether a file may hold this content with an envelope, so long now, and all that will be noted in it.
+    pub(crate) fn may_hold_all(&self, content: u64, envelope: &Envelope, encoded: usize) -> Result<(), QueueError> {
+        let (bytes, recipients) = (envelope.longest(encoded), envelope.recipients.len().max(1));
+        let limit = self.room_in_file(content, bytes / recipients)?.min(Envelope::LIMIT);
+        if bytes > limit { Err(QueueError::EnvelopeTooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
+    /// The longest envelope that a file has room for beside content, if that is no shorter than `least`.
+    fn room_in_file(&self, content: u64, least: usize) -> Result<usize, QueueError> {
+        let file = self.file.load(Ordering::Relaxed);
+        if longest_file(content, least) > file {
+            return Err(QueueError::of("keeping within what a file may hold", ErrorKind::FileTooLarge.into()));
+        }
+        Ok(room_for_envelope(content, file))
     }
 
     /// Takes room whether there is or not.

@@ -84,6 +84,12 @@ impl Queue {
         self.inner.room.allow(bytes);
     }
 
+    /// Sets what one file may hold: [`u64::MAX`] without this. A message is refused if it and all that will be noted about its recipients do not fit;
+    /// reports are not.
+    pub fn allow_file(&self, bytes: u64) {
+        self.inner.room.allow_file(bytes);
+    }
+
     /// What the queue holds, in the same measure.
     #[must_use]
     pub fn used(&self) -> u64 {

@@ -185,6 +185,7 @@ impl<'a> Session<'a> {
         self.msa.control.log(Level::Error, error.to_string());
         match error {
             QueueError::Full { .. } => no_room(),
+            QueueError::TooLarge { .. } => Reply::new(552, (5, 3, 4), "message too large"),
             QueueError::EnvelopeTooLarge { .. } => Reply::new(452, (4, 5, 3), "too many recipients"),
             _ => Reply::new(451, (4, 3, 0), "the queue cannot be written at present"),
         }
