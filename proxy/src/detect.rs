@@ -98,6 +98,16 @@ impl Watch {
         self.noticed(findings)
     }
 
+    /// The connection of another session goes on, from `egress`; it took so long to make.
+    pub fn taken_over(&mut self, egress: IpAddr, took: Option<Duration>) {
+        self.watch.taken_over(egress, took);
+    }
+
+    /// How long the present connection took to make, if that says anything.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.watch.rtt()
+    }
+
     /// The connection that was tried is of no use, and the session goes on on the one before, from `egress`.
     pub fn back(&mut self, egress: IpAddr, now: Instant) -> Noticed {
         let findings = self.watch.back(&self.detector.senses, egress, now);

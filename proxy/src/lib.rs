@@ -24,6 +24,7 @@
 //! | [`detect`] | tarpits, throttles, listings |
 //! | [`counts`], [`metrics`] | what sessions came to, counted; what scrapers are told |
 //! | [`dial`], [`own`] | connecting; this host's addresses |
+//! | `kept` | connections between two sessions |
 //! | [`names`] | which MX name an address stands for |
 //! | [`places`] | how many sessions at once |
 //! | [`record`], [`message_id`] | the session's record |
@@ -43,6 +44,7 @@ pub mod egress;
 pub mod egress_store;
 pub mod giving_back;
 mod holder;
+mod kept;
 pub mod launcher;
 pub mod message_id;
 pub mod metrics;

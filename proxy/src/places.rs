@@ -22,6 +22,8 @@ use warren_daemon::Spells;
 const DESCRIPTORS_OF_A_SESSION: usize = 2;
 /// What the process has open besides: databases, log, control connections, one poll for each thread, a connection that is being refused.
 const OWN_DESCRIPTORS: usize = 128;
+/// The part of all that is left for connections that wait for their next session.
+const KEPT: usize = 32;
 /// The part of all that is left for second connections to an MX, which a session has while it fails over. Who finds none stays where it is.
 const FAILOVERS: usize = 32;
 
@@ -51,10 +53,15 @@ pub struct Ticket {
     _seat: Seat,
 }
 
+/// How many connections may wait for their next session.
+pub(crate) fn kept(descriptors: usize) -> usize {
+    descriptors / KEPT
+}
+
 impl Places {
     /// For tenants that may have so many sessions, in a process that may have so many descriptors.
     pub(crate) fn new(per_tenant: u32, descriptors: usize) -> Self {
-        let own = (OWN_DESCRIPTORS + descriptors / FAILOVERS).min(descriptors / 2);
+        let own = (OWN_DESCRIPTORS + descriptors / FAILOVERS + kept(descriptors)).min(descriptors / 2);
         let per_tenant = usize::try_from(per_tenant.max(1)).unwrap_or(usize::MAX);
         Self { per_tenant, room: Arc::new(Room::new(descriptors - own, DESCRIPTORS_OF_A_SESSION)) }
     }
@@ -231,7 +238,7 @@ mod tests {
         let crowded = crowd(&large);
         assert!(large.try_enter().is_some_and(|place| large.admit(place).is_none()), "it has more than its part");
         let few = crowd(&small);
-        assert_eq!((crowded.len(), few.len()), (138, 22), "of 183 places");
+        assert_eq!((crowded.len(), few.len()), (132, 21), "of 175 places");
         let before = crowded.len();
         drop((crowded, few));
         assert_eq!(crowd(&large).len(), before);

@@ -23,9 +23,10 @@ use warren_wire::ClientTls;
 use crate::departures::Departures;
 use crate::detect::Detector;
 use crate::egress::{Policy, Rules};
+use crate::kept::Keeper;
 use crate::names::{MAX_NOTE, Name, Names, Note};
 use crate::own::{OwnAddresses, OwnLegs};
-use crate::places::Places;
+use crate::places::{self, Places};
 use crate::settings::Settings;
 use crate::standalone::Entrance;
 use crate::tls::StsFound;
@@ -46,6 +47,7 @@ pub struct Proxy {
     recorder: Recorder,
     tls_reports: Reporter,
     places: Places,
+    keeper: Keeper,
     accepting: Accepting,
     own_legs: OwnLegs,
     entrance: ArcSwapOption<Entrance>,
@@ -87,6 +89,7 @@ impl Proxy {
             recorder: parts.recorder,
             tls_reports: parts.tls_reports,
             places: Places::new(limits.per_tenant, warren_daemon::descriptors()),
+            keeper: Keeper::new(places::kept(warren_daemon::descriptors())),
             accepting: Accepting::default(),
             own_legs: OwnLegs::default(),
             entrance: ArcSwapOption::empty(),
@@ -151,6 +154,16 @@ impl Proxy {
 
     pub(crate) fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// Connections between two sessions.
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    /// Leaves connections that were kept and that nobody took over in time, for ever.
+    pub async fn keep_time(&self) {
+        self.keeper.keep_time().await;
     }
 
     /// What doors do that cannot accept.
@@ -231,6 +244,7 @@ impl Proxy {
         if tokio::time::timeout(patience, self.departures.all_gone()).await.is_err() {
             tracing::warn!("sessions were still going on; their mail is tried again by its MSA");
         }
+        self.keeper.close().await;
     }
 
     /// Resolves when sessions are told to end from now on. Thousands of sessions wait for it: it is as small as such a thing can be.

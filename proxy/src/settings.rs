@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use warren_config::{Node, egress as written};
+use warren_config::{Node, Reuse, egress as written};
 use warren_smtp::mediator::Deadlines;
 
 use crate::egress::{self, Budget, EgressAddr, Operator};
@@ -26,6 +26,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long MXs and MSAs are waited for.
     pub deadlines: Arc<Deadlines>,
+    /// Which connections wait for their next session.
+    pub reuse: Reuse,
     /// What is asked of an MX's TLS, by recipient domain.
     pub tls_rules: Rules,
 }
@@ -50,6 +52,7 @@ impl Settings {
             max_wait: node.egress.max_wait,
             connect_timeout: node.proxy.connect_timeout,
             deadlines: Arc::new(node.proxy.timeouts),
+            reuse: node.proxy.reuse,
             tls_rules: Rules::of(node),
         }
     }

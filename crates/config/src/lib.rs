@@ -40,8 +40,8 @@ pub use directory::{Changes, Directory, Login, Recipient};
 pub use egress::Egress;
 pub use folder::Folder;
 pub use node::{
-    CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, Resolver, Retry, Submission,
-    TlsPolicy, Users,
+    CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Node, Paths, Proxy, Rates, Resolver, Retry, Reuse,
+    Submission, TlsPolicy, Users,
 };
 pub use problem::{Problem, Problems};
 pub use standalone::{RedirectMode, Standalone, StandaloneTls};

@@ -193,6 +193,15 @@ pub struct Paths {
     pub images: PathBuf,
 }
 
+/// `[proxy.reuse]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reuse {
+    /// How long a connection waits for its next session; zero: none does.
+    pub idle: Duration,
+    /// A connection that has carried so many messages does not wait for another session.
+    pub messages: u32,
+}
+
 /// `[proxy]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxy {
@@ -200,6 +209,8 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// How long MXs and MSAs are waited for.
     pub timeouts: Deadlines,
+    /// Which connections to MXs wait for their tenant's next session.
+    pub reuse: Reuse,
     /// What is asked of an MX's TLS where no rule says otherwise.
     pub tls: TlsPolicy,
     /// What is asked by recipient domain, first match first.

@@ -14,7 +14,7 @@ use crate::egress_file::{EgressFile, egress};
 use crate::message_size::message_size;
 use crate::node::{
     CertificateFiles, Cgroup, Dnssec, Fleet, Limits, Listen, Metrics, Node, Paths, Proxy, Rates, Resolver, Retry,
-    Submission, TlsPolicy, Users,
+    Reuse, Submission, TlsPolicy, Users,
 };
 use crate::problem::Problems;
 use crate::standalone::StandaloneFile;
@@ -162,6 +162,8 @@ struct ProxyFile {
     connect_timeout: Value,
     #[serde(default)]
     timeouts: TimeoutsFile,
+    #[serde(default)]
+    reuse: ReuseFile,
     tls: Option<Spanned<TlsPolicy>>,
     #[serde(default)]
     tls_rules: Vec<TlsRuleFile>,
@@ -169,6 +171,13 @@ struct ProxyFile {
     keep_sessions: Value,
     record: Option<bool>,
     standalone: Option<StandaloneFile>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct ReuseFile {
+    idle: Value,
+    messages: Number,
 }
 
 /// Reads and checks the file.
@@ -426,12 +435,20 @@ fn proxy(check: &mut Checker, raw: ProxyFile, resolver: &ResolverFile) -> Proxy 
             defaults::CONNECT_TIMEOUT,
         ),
         timeouts: raw.timeouts.check(check),
+        reuse: reuse(check, &raw.reuse),
         tls: raw.tls.map_or(TlsPolicy::Opportunistic, Spanned::into_inner),
         tls_rules: tls_rules(check, &raw.tls_rules),
         ca_file: raw.ca_file.as_ref().and_then(|raw| check.value(raw, parse_path)),
         keep_sessions: check.value_or(raw.keep_sessions.as_ref(), Some(defaults::KEEP_SESSIONS), parse_keep),
         record: raw.record.unwrap_or(defaults::RECORD),
         standalone,
+    }
+}
+
+fn reuse(check: &mut Checker, raw: &ReuseFile) -> Reuse {
+    Reuse {
+        idle: bounded(check, raw.idle.as_ref(), defaults::REUSE_IDLE, Duration::ZERO, Duration::from_secs(60)),
+        messages: check.number(raw.messages.as_ref(), defaults::REUSE_MESSAGES, 1..=1_000),
     }
 }
 

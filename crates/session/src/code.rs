@@ -43,6 +43,7 @@ mod kind {
     pub(super) const END: u8 = 12;
     pub(super) const GAP: u8 = 13;
     pub(super) const MAIL: u8 = 14;
+    pub(super) const TAKEN_OVER: u8 = 15;
 }
 
 /// Appends `record` to `sheet`.
@@ -82,6 +83,7 @@ impl Pen<'_> {
         self.byte(match news {
             LegNews::Dialled(_) => kind::DIALLED,
             LegNews::Connected(_) => kind::CONNECTED,
+            LegNews::TakenOver(_) => kind::TAKEN_OVER,
             LegNews::Secured(_) => kind::SECURED,
             LegNews::Offered(_) => kind::OFFERED,
             LegNews::Failed(_) => kind::FAILED,
@@ -96,6 +98,7 @@ impl Pen<'_> {
                 self.json(decision);
             }
             LegNews::Connected(at_us) => self.number(*at_us),
+            LegNews::TakenOver(before) => self.field(&before.to_string()),
             LegNews::Secured(facts) => self.tls(facts),
             LegNews::Offered(lines) => self.list(lines, |pen, line| pen.field(line)),
             LegNews::Failed(error) => self.field(error),

@@ -81,6 +81,11 @@ impl SessionLog {
         self.write(&Record::Leg(leg, LegNews::Connected(at_us)));
     }
 
+    /// Nothing is dialled: the connection of the session `before` goes on.
+    pub fn taken_over(&mut self, leg: u16, before: SessionId) {
+        self.write(&Record::Leg(leg, LegNews::TakenOver(before)));
+    }
+
     /// TLS is established on it.
     pub fn secured(&mut self, leg: u16, facts: &TlsFacts) {
         self.write(&Record::Leg(leg, LegNews::Secured(Cow::Borrowed(facts))));

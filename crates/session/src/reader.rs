@@ -104,6 +104,7 @@ pub struct LegRow {
     pub ehlo_name: Option<String>,
     pub extensions: String,
     pub decision: String,
+    pub taken_from: Option<String>,
 }
 
 /// A command or reply, as read back.

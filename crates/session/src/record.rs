@@ -96,6 +96,8 @@ pub enum LegNews<'a> {
     Dialled(Dialled<'a>),
     /// The connection stands, since then.
     Connected(u64),
+    /// Nothing is dialled: the connection of this session goes on.
+    TakenOver(SessionId),
     /// TLS as negotiated.
     Secured(Cow<'a, TlsFacts>),
     /// The extensions that the MX announced last, one line each.

@@ -76,16 +76,19 @@ fn head(out: &mut String, session: &SessionRow) -> fmt::Result {
 /// A line between what was said: the dial.
 fn dial(out: &mut String, leg: &LegRow) -> fmt::Result {
     write!(out, "{:>10} {:>10}  ==  leg {} from {}", seconds(leg.started_us), "", leg.n, Escaped(&leg.egress))?;
-    match leg.connected_us {
-        Some(connected) => write!(out, ", connected after {} s", seconds(connected.saturating_sub(leg.started_us)))?,
-        None => write!(out, ", not connected")?,
+    match (leg.connected_us, &leg.taken_from) {
+        (_, Some(before)) => write!(out, ", taken over from session {}", Escaped(before))?,
+        (Some(connected), None) => {
+            write!(out, ", connected after {} s", seconds(connected.saturating_sub(leg.started_us)))?
+        }
+        (None, None) => write!(out, ", not connected")?,
     }
     match (&leg.tls_version, &leg.tls_cipher) {
         (Some(version), Some(cipher)) => {
             let trust = if leg.tls_trusted == Some(true) { "trusted" } else { "not trusted" };
             write!(out, ", {} {} {trust}", Escaped(version), Escaped(cipher))?;
         }
-        _ if leg.connected_us.is_some() => write!(out, ", in the clear")?,
+        _ if leg.connected_us.is_some() || leg.taken_from.is_some() => write!(out, ", in the clear")?,
         _ => {}
     }
     if let Some(error) = &leg.error {

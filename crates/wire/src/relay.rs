@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use warren_smtp::Reply;
-use warren_smtp::mediator::{Action, Ending, Host, MAX_HELD, MAX_READ, Mediator, Outgoing};
+use warren_smtp::mediator::{Action, Ending, Host, Kept, MAX_HELD, MAX_READ, Mediator, Outgoing};
 
 pub use crate::stream::Connection;
 
@@ -42,6 +42,16 @@ pub trait Upstream<C: Connection>: Host + Send {
 
     /// Connects, within its own deadline. The reply of a failure is for the client.
     fn dial(&mut self) -> impl Future<Output = Result<Self::Stream, Reply>> + Send;
+
+    /// The connection of a session before, to be used in place of a new one; asked before each dial. Only the session's first may be one.
+    fn take_over(&mut self) -> Option<(Self::Stream, Kept)> {
+        None
+    }
+
+    /// The session is over, and its connection whole: it may be kept for the next, or gets a [`farewell`].
+    fn put_by(&mut self, stream: Self::Stream, kept: Kept) {
+        drop((stream, kept));
+    }
 
     /// Does a TLS handshake, within its own deadline: the secured connection, and whether the server's certificate is trusted. `None` if it failed.
     fn secure(&mut self, stream: Self::Stream) -> impl Future<Output = Option<(Self::Stream, bool)>> + Send {
@@ -83,6 +93,7 @@ where
     async move {
         loop {
             match relay.mediator.next_action() {
+                Some(Action::Dial) if relay.took_over() => {}
                 // Boxed, like all that is over soon: it would make room for itself in a session that goes on for hours.
                 Some(Action::Dial) => Box::pin(relay.dial()).await,
                 Some(Action::Handshake) => Box::pin(relay.handshake()).await,
@@ -93,6 +104,7 @@ where
                 Some(Action::TakeBack) => relay.server = relay.aside.take().map_or_else(Side::none, |side| *side),
                 Some(Action::LeaveAside { quit }) => Box::pin(relay.leave_aside(quit)).await,
                 Some(Action::CloseServer) => relay.close_server(),
+                Some(Action::KeepServer) => relay.keep_server(),
                 Some(Action::SecureClient) => Box::pin(relay.secure_client()).await,
                 Some(Action::CloseClient) => break,
                 None => poll_fn(|cx| relay.step(cx, Pin::new(&mut drain))).await,
@@ -107,6 +119,12 @@ async fn part<S: Connection>(mut stream: S, last: &[u8]) -> io::Result<()> {
     stream.write_all(last).await?;
     stream.flush().await?;
     if stream.closing_is_enough() { Ok(()) } else { stream.shutdown().await }
+}
+
+/// Leaves a server that was kept and is wanted no more.
+pub async fn farewell<S: Connection>(server: S) {
+    // One that takes no farewell gets none.
+    let _ = tokio::time::timeout(FAREWELL, part(server, b"QUIT\r\n")).await;
 }
 
 /// Last words, and some patience with whoever has not said QUIT: closing while bytes are unread would reset the connection and could take the reply
@@ -241,6 +259,25 @@ where
                 self.mediator.connected(Instant::now(), self.upstream);
             }
             Err(reply) => self.mediator.not_connected(Instant::now(), reply, self.upstream),
+        }
+    }
+
+    /// The connection of a session before, where there is one.
+    fn took_over(&mut self) -> bool {
+        let Some((stream, kept)) = self.upstream.take_over() else { return false };
+        self.server = Side::open(stream);
+        self.mediator.taken_over(Instant::now(), kept, self.upstream);
+        true
+    }
+
+    fn keep_server(&mut self) {
+        let Side { stream: Some(stream), unflushed: false, deaf: false } =
+            std::mem::replace(&mut self.server, Side::none())
+        else {
+            return;
+        };
+        if let Some(kept) = self.mediator.kept() {
+            self.upstream.put_by(stream, kept);
         }
     }
 

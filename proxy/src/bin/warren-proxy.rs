@@ -181,6 +181,8 @@ fn open_doors(
     doors.spawn(async move { notes.keep_reading_notes().await });
     let departures = Arc::clone(proxy.departures());
     doors.spawn(async move { departures.keep_time().await });
+    let keeper = Arc::clone(proxy);
+    doors.spawn(async move { keeper.keep_time().await });
     doors.spawn(give_back());
     if let Some((control, flush)) = control {
         let callers = Callers { operator: ROOT, scraper: platform_user(node) };

@@ -53,6 +53,7 @@ pub mod rules;
 mod seats;
 mod sender;
 mod sending;
+mod spare;
 pub mod state;
 mod suspicion;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use warren_session::detect::Answer;
-use warren_session::{Class, Dialled, Dir, Message, Outcome, SessionLog, Timed, TlsFacts, Verdict};
+use warren_session::{Class, Dialled, Dir, Message, Outcome, SessionId, SessionLog, Timed, TlsFacts, Verdict};
 use warren_smtp::command::Verb;
 use warren_smtp::mediator::{Ending, Flow, Topic};
 use warren_smtp::{ForwardPath, Reply};
@@ -138,7 +138,7 @@ impl SessionRecord {
     }
 
     /// The session's id.
-    pub fn id(&self) -> warren_session::SessionId {
+    pub fn id(&self) -> SessionId {
         self.log.id()
     }
 
@@ -159,6 +159,36 @@ impl SessionRecord {
         self.leg = Some(Leg { n: self.legs, egress, dialled: now });
         self.log.dialled(self.legs, Dialled { at_us: self.micros(now), egress, ehlo_name, decision });
         self.asked = VecDeque::new();
+    }
+
+    /// The connection of the session `before` goes on here; it took so long to make. `decision` is JSON: why from this address.
+    pub fn taken_over(
+        &mut self,
+        before: SessionId,
+        (egress, ehlo_name): (IpAddr, &str),
+        decision: &str,
+        rtt: Option<Duration>,
+    ) {
+        self.dialling(egress, ehlo_name, decision);
+        self.log.taken_over(self.legs, before);
+        if let Some(watch) = &mut self.watch {
+            watch.taken_over(egress, rtt);
+        }
+    }
+
+    /// How long the present connection took to make, if that says anything.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.watch.as_ref()?.rtt()
+    }
+
+    /// Whether there was a leg.
+    pub fn was_dialled(&self) -> bool {
+        self.legs > 0
+    }
+
+    /// Messages that were begun.
+    pub fn messages(&self) -> u32 {
+        self.messages
     }
 
     /// The connection of the dial stands.
@@ -189,6 +219,13 @@ impl SessionRecord {
         if let Some(watch) = &self.watch {
             watch.counter().secured(&facts.version);
         }
+        if let Some(leg) = self.leg {
+            self.log.secured(leg.n, facts);
+        }
+    }
+
+    /// TLS is there from a session before.
+    pub fn secured_before(&mut self, facts: &TlsFacts) {
         if let Some(leg) = self.leg {
             self.log.secured(leg.n, facts);
         }

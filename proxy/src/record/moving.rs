@@ -37,7 +37,7 @@ impl SessionRecord {
         if let (true, Some(old)) = (quit && aside.refused, aside.leg) {
             self.log.command(old.n, self.micros(at), Dir::SentByProxy, b"QUIT");
         }
-        if aside.refused {
+        if !aside.asked.is_empty() {
             self.odd().again = aside.asked;
         }
         let leg = self.leg_number();
@@ -47,7 +47,14 @@ impl SessionRecord {
     }
 
     pub(super) fn stayed(&mut self, at: Instant) {
-        let Some(aside) = self.aside.take().filter(|aside| aside.refused) else { return };
+        let Some(aside) = self.aside.take() else { return };
+        if !aside.refused {
+            // Nobody asks again: the answers are ours.
+            if !aside.asked.is_empty() {
+                self.odd().again = aside.asked;
+            }
+            return;
+        }
         if let (Some(old), Some(watch)) = (aside.leg, &mut self.watch) {
             let noticed = watch.back(old.egress, at);
             self.notice(at, noticed);

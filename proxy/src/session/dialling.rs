@@ -1,13 +1,14 @@
 //! From which address, to the MX, under TLS.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
 use warren_session::Door;
 use warren_smtp::Reply;
-use warren_smtp::mediator::TlsPolicy;
+use warren_smtp::mediator::{Kept, TlsPolicy};
 use warren_wire::MaybeTls;
 use warren_wire::client::Chain;
 use warren_wire::relay::Upstream;
@@ -27,6 +28,14 @@ const ATTEMPTS: usize = 8;
 impl Upstream<MaybeTls<TcpStream>> for Mx {
     type Stream = MaybeTls<TcpStream>;
 
+    fn take_over(&mut self) -> Option<(Self::Stream, Kept)> {
+        self.take_kept()
+    }
+
+    fn put_by(&mut self, stream: Self::Stream, kept: Kept) {
+        self.keep_for_next(stream, kept);
+    }
+
     async fn dial(&mut self) -> Result<Self::Stream, Reply> {
         let to = self.settings.reach.judge(self.arrival.to, &self.proxy.own().now()).map_err(|refused| {
             self.record.forbidden();
@@ -42,6 +51,7 @@ impl Upstream<MaybeTls<TcpStream>> for Mx {
             let mut place = self.placed().await?;
             let (egress, decision) = (place.egress(), place.decision(&self.ask()));
             self.place = Some(place);
+            self.make_room(egress);
             let facts = serde_json::to_string(&decision).unwrap_or_default();
             let leg = self.leg.take();
             self.part(leg);
@@ -56,7 +66,8 @@ impl Upstream<MaybeTls<TcpStream>> for Mx {
                         None if self.handshake() == TlsPolicy::Off => How::NotTried,
                         None => How::NotOffered,
                     };
-                    self.leg = Some(Connection { egress, tls: LegTls::new(how), helo: None, _own: own });
+                    self.leg =
+                        Some(Connection { egress, tls: LegTls::new(how), helo: None, own, carried: 0, facts: None });
                     return Ok(MaybeTls::Plain(stream));
                 }
                 Err(error) => error,
@@ -97,6 +108,8 @@ impl Upstream<MaybeTls<TcpStream>> for Mx {
                 self.record.secured(&secured.facts);
                 if let Some(leg) = &mut self.leg {
                     leg.tls = LegTls::new(How::Tls(secured.chain));
+                    // What nobody will keep, a session that waits need not either.
+                    leg.facts = (!self.settings.reuse.idle.is_zero()).then(|| Arc::new(secured.facts));
                 }
                 Some((secured.stream, verified))
             }

@@ -81,6 +81,10 @@ impl Policy for Mx {
         moved
     }
 
+    fn keep(&mut self) -> bool {
+        self.may_keep()
+    }
+
     fn leg(&mut self) -> Option<Leg> {
         let leg = self.leg.as_ref()?;
         Some(Leg { ehlo_name: self.settings.name_of(leg.egress).to_owned(), tls: self.handshake() })

@@ -104,7 +104,7 @@ impl Mx {
         if let Some(aside) = self.aside.take() {
             let Aside { connection, owed, refused } = *aside;
             self.turns.moved(owed, refused);
-            self.report(connection);
+            self.report(connection.as_ref());
         }
         if let Some(mut place) = self.place.take() {
             let asked = self.ask();
@@ -129,7 +129,7 @@ impl Mx {
             }
             aside => {
                 // There is no connection now; the next MAIL asks for a place again.
-                self.report(aside.and_then(|aside| aside.connection));
+                self.report(aside.and_then(|aside| aside.connection).as_ref());
                 self.place = None;
             }
         }
@@ -138,19 +138,20 @@ impl Mx {
     /// A connection is over: what it was worth to each recipient domain goes into the record and the TLS report.
     pub(super) fn part(&mut self, connection: Option<Connection>) {
         self.conclude(connection.as_ref());
-        self.report(connection);
+        self.report(connection.as_ref());
     }
 
-    fn conclude(&mut self, connection: Option<&Connection>) {
+    pub(super) fn conclude(&mut self, connection: Option<&Connection>) {
         if let Some(connection) = connection {
             let policies: Vec<_> = connection.tls.judged().map(Judged::facts).collect();
             self.record.judged(&policies);
         }
     }
 
-    pub(super) fn report(&self, connection: Option<Connection>) {
+    pub(super) fn report(&self, connection: Option<&Connection>) {
         let Some(Connection { egress, tls, helo, .. }) = connection else { return };
-        let via = Via { egress: egress.0, mx: self.mx_name().map(str::to_owned), mx_address: self.mx().ip(), helo };
+        let (mx, helo) = (self.mx_name().map(str::to_owned), helo.clone());
+        let via = Via { egress: egress.0, mx, mx_address: self.mx().ip(), helo };
         // Nobody is told about an address literal, or about no domain at all.
         for finding in tls.findings(&via).filter(|finding| !matches!(finding.domain.as_bytes(), [] | [b'[', ..])) {
             self.proxy.detector().counts().tls_policy(finding.policy.policy_type, finding.failure.is_none());

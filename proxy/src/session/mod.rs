@@ -14,6 +14,7 @@
 
 mod dialling;
 mod judging;
+mod keeping;
 mod learning;
 mod turns;
 
@@ -30,6 +31,7 @@ use warren_session::{Door, SessionId, SessionStart};
 use warren_smtp::Reply;
 use warren_smtp::mediator::{ClientTls, Deadlines, Leg, Mediator, Outbound, StandIn, Topic};
 use warren_wire::MaybeTls;
+use warren_wire::client::TlsFacts;
 use warren_wire::relay::relay;
 
 use crate::departures::{Place, Turn};
@@ -151,7 +153,11 @@ struct Connection {
     /// The name that the MX gave itself.
     helo: Option<String>,
     /// Beside an MTA, a wrong rule may send it back to the door.
-    _own: Option<OwnLeg>,
+    own: Option<OwnLeg>,
+    /// What its handshake came to, for the sessions that follow.
+    facts: Option<Arc<TlsFacts>>,
+    /// Messages of sessions before this one.
+    carried: u32,
 }
 
 #[derive(Debug)]
@@ -294,7 +300,7 @@ impl Mx {
         let leg = self.leg.take();
         self.part(leg);
         if let Some(aside) = self.aside.take() {
-            self.report(aside.connection);
+            self.report(aside.connection.as_ref());
         }
         self.record.settle();
         self.learn_slow();

@@ -92,6 +92,18 @@ impl LegTls {
         Self { how, judged: Vec::new() }
     }
 
+    /// How it came about.
+    #[must_use]
+    pub fn how(&self) -> &How {
+        &self.how
+    }
+
+    /// The same, for another session on the connection: what this one judged is over.
+    #[must_use]
+    pub fn into_how(self) -> How {
+        self.how
+    }
+
     /// Whether the connection is encrypted.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {

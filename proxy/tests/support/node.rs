@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixDatagram};
 use tokio::task::JoinHandle;
-use warren_config::{TenantName, TlsPolicy, TlsRule};
+use warren_config::{Reuse, TenantName, TlsPolicy, TlsRule};
 use warren_launcher_api::CellId;
 use warren_proxy::egress::{Budget, EgressAddr, Limits, Moment, Policy, Rules, State};
 use warren_proxy::names::{self, NameNote, Note, StsNote, TlsaNote};
@@ -36,6 +36,7 @@ pub struct Plan {
     egress: Rules,
     known: Option<State>,
     patience: Duration,
+    reuse: Reuse,
     roots: rustls::RootCertStore,
     cell: Option<CellId>,
     reports: bool,
@@ -49,6 +50,7 @@ impl Plan {
             egress: rules(100),
             known: None,
             patience: PATIENCE,
+            reuse: Reuse { idle: Duration::ZERO, messages: 10 },
             roots: rustls::RootCertStore::empty(),
             cell: None,
             reports: false,
@@ -87,6 +89,18 @@ impl Plan {
     /// How long a session waits for its turn.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Keeps connections to MXs for so long.
+    pub fn keeping(mut self, idle: Duration) -> Self {
+        self.reuse.idle = idle;
+        self
+    }
+
+    /// Keeps them until they have carried so many messages.
+    pub fn of_messages(mut self, messages: u32) -> Self {
+        self.reuse.messages = messages;
         self
     }
 
@@ -134,6 +148,7 @@ impl Plan {
                 max_wait: self.patience,
                 connect_timeout: SOON,
                 deadlines: Arc::default(),
+                reuse: self.reuse,
                 tls_rules: self.tls,
             },
             policy: Policy::new(self.egress, self.known, Moment::current()),
@@ -186,6 +201,14 @@ impl Node {
     /// The same, without a word for it.
     pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.door).await.unwrap()
+    }
+
+    /// Until somebody waits for a turn.
+    pub async fn waits_for_a_turn(&self) {
+        let mut happened = self.proxy.departures().happened();
+        while self.proxy.departures().view().waiting == 0 {
+            happened.changed().await.unwrap();
+        }
     }
 
     /// The resolver says this.

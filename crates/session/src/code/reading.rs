@@ -31,7 +31,7 @@ impl<'a> Eye<'a> {
     fn record(&mut self, session: SessionId) -> Option<Record<'a>> {
         Some(match self.byte()? {
             kind::START => Record::Start(Cow::Owned(self.start(session)?)),
-            news @ kind::DIALLED..=kind::JUDGED => Record::Leg(self.small()?, self.leg(news)?),
+            news @ (kind::DIALLED..=kind::JUDGED | kind::TAKEN_OVER) => Record::Leg(self.small()?, self.leg(news)?),
             kind::EXCHANGE => Record::Exchange(self.exchange()?),
             kind::MESSAGE => Record::Message(Cow::Owned(self.message()?)),
             kind::RECIPIENT => Record::Recipient(self.recipient()?),
@@ -74,6 +74,7 @@ impl<'a> Eye<'a> {
                 decision: self.text()?,
             }),
             kind::CONNECTED => LegNews::Connected(self.number()?),
+            kind::TAKEN_OVER => LegNews::TakenOver(self.text()?.parse().ok()?),
             kind::SECURED => LegNews::Secured(Cow::Owned(self.tls()?)),
             kind::OFFERED => LegNews::Offered(Cow::Owned(self.list(Self::owned)?)),
             kind::FAILED => LegNews::Failed(self.text()?),

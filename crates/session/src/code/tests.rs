@@ -143,6 +143,7 @@ impl Parts {
                     decision: self.text(1),
                 }),
             ),
+            2 if first % 2 == 0 => Record::Leg(leg, LegNews::TakenOver(id)),
             2 => Record::Leg(leg, LegNews::Connected(first)),
             3 => Record::Leg(leg, LegNews::Secured(Cow::Owned(self.tls()))),
             4 => Record::Leg(leg, LegNews::Offered(Cow::Borrowed(&self.list))),

@@ -141,6 +141,18 @@ impl Watch {
         found
     }
 
+    /// The connection of another session goes on, from `egress`, and took so long to make.
+    pub fn taken_over(&mut self, egress: IpAddr, took: Option<Duration>) {
+        let rtt = took.filter(|took| *took < LONGEST_RTT).map(Took::of);
+        *self = Self { egress: Some(egress), rtt, ..Self::new(Arc::clone(&self.operator)) };
+    }
+
+    /// How long the present connection took to make, if that says anything.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt.map(Took::time)
+    }
+
     /// The connection that was tried is of no use, and the session goes on on the one before, from `egress`.
     pub fn back(&mut self, senses: &Shared, egress: IpAddr, now: Instant) -> Vec<Finding> {
         let found = self.settle(senses, now);

@@ -92,11 +92,11 @@ async fn ended(to: &mut SqliteConnection, key: &Key, end: &SessionEnd) -> Result
 /// A dial that was there already may be known better now; never worse.
 const LEGS: Statement = (
     "INSERT INTO legs (session, n, egress, started_us, connected_us, tls_version, tls_cipher, tls_trusted, tls, error, ehlo_name, extensions, \
-     decision) ",
+     decision, taken_from) ",
     " ON CONFLICT (session, n) DO UPDATE SET connected_us = coalesce(excluded.connected_us, connected_us), \
      tls_version = coalesce(excluded.tls_version, tls_version), tls_cipher = coalesce(excluded.tls_cipher, tls_cipher), \
      tls_trusted = coalesce(excluded.tls_trusted, tls_trusted), tls = coalesce(excluded.tls, tls), error = coalesce(excluded.error, error), \
-     extensions = iif(excluded.extensions = '[]', extensions, excluded.extensions)",
+     extensions = iif(excluded.extensions = '[]', extensions, excluded.extensions), taken_from = coalesce(excluded.taken_from, taken_from)",
 );
 
 fn leg_begun(row: &mut Row<'_>, leg: &LegRow<'_>, dialled: Option<&Dialled<'_>>) {
@@ -113,7 +113,8 @@ fn leg_begun(row: &mut Row<'_>, leg: &LegRow<'_>, dialled: Option<&Dialled<'_>>)
         .push_bind(leg.error)
         .push_bind(dialled.map(|dialled| dialled.ehlo_name))
         .push_bind(leg.extensions.as_ref().map_or_else(|| "[]".to_owned(), json))
-        .push_bind(dialled.map(|dialled| dialled.decision));
+        .push_bind(dialled.map(|dialled| dialled.decision))
+        .push_bind(leg.taken_from.map(|before| before.to_string()));
 }
 
 /// More of a dial that began in an earlier batch.
@@ -122,7 +123,7 @@ async fn leg_news(to: &mut SqliteConnection, leg: &LegRow<'_>) -> Result<(), sql
     sqlx::query(
         "UPDATE legs SET connected_us = coalesce(?, connected_us), tls_version = coalesce(?, tls_version), \
          tls_cipher = coalesce(?, tls_cipher), tls_trusted = coalesce(?, tls_trusted), tls = coalesce(?, tls), error = coalesce(?, error), \
-         extensions = coalesce(?, extensions) WHERE session = ? AND n = ?",
+         extensions = coalesce(?, extensions), taken_from = coalesce(?, taken_from) WHERE session = ? AND n = ?",
     )
     .bind(leg.connected_us.map(signed))
     .bind(tls.map(|tls| tls.version.as_str()))
@@ -131,6 +132,7 @@ async fn leg_news(to: &mut SqliteConnection, leg: &LegRow<'_>) -> Result<(), sql
     .bind(tls.map(json))
     .bind(leg.error)
     .bind(leg.extensions.as_ref().map(json))
+    .bind(leg.taken_from.map(|before| before.to_string()))
     .bind(Key::clone(&leg.key))
     .bind(i64::from(leg.n))
     .execute(&mut *to)

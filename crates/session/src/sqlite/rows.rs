@@ -45,6 +45,8 @@ pub(super) struct LegRow<'a> {
     /// None: it began in an earlier batch.
     pub(super) dialled: Option<Dialled<'a>>,
     pub(super) connected_us: Option<u64>,
+    /// The session whose connection it was.
+    pub(super) taken_from: Option<SessionId>,
     pub(super) tls: Option<TlsFacts>,
     /// Of TLS that was established in an earlier batch.
     pub(super) policies: Option<Vec<PolicyFacts>>,
@@ -124,6 +126,7 @@ impl<'a> Rows<'a> {
                     n,
                     dialled: None,
                     connected_us: None,
+                    taken_from: None,
                     tls: None,
                     policies: None,
                     error: None,
@@ -136,6 +139,7 @@ impl<'a> Rows<'a> {
         match news {
             LegNews::Dialled(dialled) => leg.dialled = Some(dialled),
             LegNews::Connected(at_us) => leg.connected_us = Some(at_us),
+            LegNews::TakenOver(before) => leg.taken_from = Some(before),
             LegNews::Secured(facts) => leg.tls = Some(facts.into_owned()),
             LegNews::Offered(lines) => leg.extensions = Some(lines),
             LegNews::Failed(error) => leg.error = Some(error),

@@ -2,23 +2,43 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use warren_smtp::mediator::{Action, ClientTls, Event, Leg, Mediator, Outbound, TlsPolicy};
+use warren_smtp::mediator::{Action, ClientTls, Event, Leg, Mediator, Observer, Outbound, Policy, TlsPolicy};
+
+/// Counts ends of data, and keeps every connection that may be kept.
+#[derive(Default)]
+struct Witness {
+    ends: u32,
+}
+
+impl Observer for Witness {
+    fn event(&mut self, _: Instant, event: Event<'_>) {
+        if let Event::ContentEnd = event {
+            self.ends += 1;
+        }
+    }
+}
+
+impl Policy for Witness {
+    fn keep(&mut self) -> bool {
+        true
+    }
+}
 
 pub fn run(data: &[u8]) {
     let mut now = Instant::now();
-    let (mut asked, mut ends) = (0u32, 0u32);
-    let mut observer = |_: Instant, event: Event<'_>| {
-        if let Event::ContentEnd = event {
-            ends += 1;
-        }
-    };
+    let mut asked = 0u32;
+    let mut observer = Witness::default();
     let leg = Leg { ehlo_name: "out.example".into(), tls: TlsPolicy::Opportunistic };
     let settings = Outbound { leg, deadlines: Arc::default() };
-    let mut mediator = Mediator::outbound(settings, now).offering_tls(ClientTls::Offered);
+    let begin = |now| Mediator::outbound(settings.clone(), now).offering_tls(ClientTls::Offered);
+    let (mut mediator, mut kept) = (begin(now), None);
     for (kind, bytes) in moves(data) {
         while let Some(action) = mediator.next_action() {
             match action {
-                Action::Dial => mediator.connected(now, &mut observer),
+                Action::Dial => match kept.take() {
+                    Some(kept) => mediator.taken_over(now, kept, &mut observer),
+                    None => mediator.connected(now, &mut observer),
+                },
                 Action::Handshake => mediator.handshake_done(now, false, &mut observer),
                 Action::SecureClient => mediator.client_secured(now, &mut observer),
                 Action::SetAside | Action::TakeBack | Action::LeaveAside { .. } => {}
@@ -26,6 +46,9 @@ pub fn run(data: &[u8]) {
                     let length = mediator.to_server().len();
                     mediator.to_server().wrote(length);
                 }
+                Action::KeepServer => kept = Some(mediator.kept().expect("there is something to keep")),
+                // The client's next session.
+                Action::CloseClient if kept.is_some() => mediator = begin(now),
                 Action::CloseClient => return,
             }
         }
@@ -49,7 +72,7 @@ pub fn run(data: &[u8]) {
             _ => {}
         }
     }
-    drop(mediator);
+    let ends = observer.ends;
     assert!(ends <= asked, "{ends} ends of data, {asked} asked for");
 }
 

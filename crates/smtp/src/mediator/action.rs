@@ -16,6 +16,8 @@ pub enum Action {
     DropServer,
     /// Write what is in [`Mediator::to_server`], then close in order.
     CloseServer,
+    /// Nothing is said to the server any more: it may be kept for the client's next session, with [`Mediator::kept`]. A driver that has no use for it says QUIT.
+    KeepServer,
     /// Keep the connection to the server as it is, neither read nor written: another is dialled.
     SetAside,
     /// Drop the connection to the server, if there is one: that which was set aside is the server's again.

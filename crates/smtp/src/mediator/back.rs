@@ -7,7 +7,7 @@ use super::content::Verdict;
 use super::event::{Ending, Event, Flow, Topic};
 use super::front::Front;
 use super::machine::{Back, Context, Mediator};
-use super::opening::{Hello, Step};
+use super::opening::{Hello, Mx, Opening, Step};
 use super::replies;
 use super::waiting::{Awaited, By};
 use crate::Reply;
@@ -175,6 +175,12 @@ impl Mediator {
             self.waiting.push_front(awaited);
             return self.server_lost(cx, Ending::Violation("a reply that does not fit"), replies::server_garbled());
         }
+        if reply.code == 421 && self.could_begin_anew() && awaited.line.is_some() {
+            cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: awaited.topic, reply });
+            self.waiting.push_front(awaited);
+            return self.begin_anew(cx);
+        }
+        self.keeping.unproven = false;
         if self.could_fail_over(&awaited, reply) && cx.host.fail_over(awaited.topic, reply) {
             let topic = awaited.topic;
             self.waiting.push_front(awaited);
@@ -202,6 +208,7 @@ impl Mediator {
         self.say_ours(cx);
         self.depart(cx);
         self.advance(cx);
+        self.quit_in_turn(cx);
     }
 
     /// What a reply that was passed changes.
@@ -217,6 +224,7 @@ impl Mediator {
             Topic::Command(Verb::Bdat) => self.commit(),
             Topic::Command(Verb::Rset) => self.transaction_over(),
             Topic::EndOfData | Topic::LastChunk => {
+                self.keeping.earned = reply.is_positive();
                 self.fruitless = 0;
                 self.transaction_over();
             }
@@ -246,6 +254,15 @@ impl Mediator {
     /// A reply to nothing: last words, or a verdict before the content was sent.
     fn unasked(&mut self, cx: &mut Context<'_>, reply: &Reply) {
         let refuses = matches!(reply.severity(), Severity::Transient | Severity::Permanent);
+        // The last words of a connection that nobody used: they are for the session before.
+        let stale = matches!(&self.back, Back::Opening { opening: Opening::Mx(_, Mx::Kept(_)), .. });
+        if stale || (reply.code == 421 && self.could_begin_anew()) {
+            cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: Topic::Greeting, reply });
+            if !self.lapse() {
+                self.begin_anew(cx);
+            }
+            return;
+        }
         match &mut self.front {
             Front::Body { verdict, .. } if refuses => {
                 // The message cannot be accepted any more, so its rest is not sent either.
@@ -269,6 +286,9 @@ impl Mediator {
     }
 
     pub(super) fn opening_lost(&mut self, cx: &mut Context<'_>, ending: Ending, reply: Reply) {
+        if self.lapse() {
+            return;
+        }
         if let Back::Opening { opening, .. } = &mut self.back {
             let step = opening.lost(ending, reply);
             self.perform(cx, step, None);
@@ -281,6 +301,9 @@ impl Mediator {
             (Back::Gone, _) => return,
             (Back::Opening { .. }, None) => return self.opening_lost(cx, ending, reply),
             (Back::Opening { .. }, Some(_)) | (Back::Relaying, _) => {}
+        }
+        if self.could_begin_anew() {
+            return self.begin_anew(cx);
         }
         if self.waiting.head().is_some_and(|head| head.topic == Topic::Command(Verb::Quit)) {
             self.end(cx, Ending::Quit);
@@ -315,10 +338,10 @@ impl Mediator {
         }
         if let Back::Opening { opening, connected } = &self.back {
             let usual = match opening.awaits() {
+                None if matches!(self.front, Front::Hello) => client(self.deadlines.client),
                 _ if !connected => None,
                 Some(Topic::Greeting) => server(self.server_heard, self.deadlines.greeting),
                 Some(_) => server(self.server_heard, self.deadlines.hello),
-                None if matches!(self.front, Front::Hello) => client(self.deadlines.client),
                 None => None,
             };
             return match &self.moving {
@@ -345,6 +368,8 @@ impl Mediator {
     pub(super) fn expired(&mut self, cx: &mut Context<'_>, silent: Silent) {
         // A client that waits for room is not silent.
         if silent == Silent::Server || !self.to_server.is_empty() {
+            // The client has waited long enough.
+            self.keeping.unproven = false;
             return self.server_lost(cx, Ending::TimedOut, replies::server_silent());
         }
         self.give_up(cx, Ending::TimedOut, replies::client_silent());

@@ -157,7 +157,8 @@ impl Mediator {
         }
         let mut stopped = false;
         for awaited in self.waiting.take() {
-            if stopped || !awaited.is_unsent() {
+            let kept_back = self.keeping.leaving && awaited.topic == Topic::Command(Verb::Quit);
+            if stopped || kept_back || !awaited.is_unsent() {
                 stopped |= matches!((&awaited.by, awaited.topic), (By::ServerForUs, Topic::Command(Verb::Mail)));
                 self.waiting.push(awaited);
             } else if let Some(awaited) = self.dispatch(cx, awaited) {

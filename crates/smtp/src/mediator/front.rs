@@ -180,6 +180,12 @@ impl Mediator {
     fn before_hello(&mut self, cx: &mut Context<'_>, command: &Command, line: &[u8]) {
         let verb = command.verb();
         match (command, &self.refusal) {
+            (Command::Quit, _) if matches!(self.back, Back::Opening { connected: false, .. }) => {
+                self.answer(cx, verb, line, replies::bye());
+                self.end(cx, Ending::Quit);
+                self.drop_server();
+                self.close_client();
+            }
             (Command::Quit, _) => {
                 self.back = Back::Relaying;
                 self.quit(cx, line);
@@ -239,6 +245,13 @@ impl Mediator {
     }
 
     fn quit(&mut self, cx: &mut Context<'_>, line: &[u8]) {
+        if self.may_be_kept() && cx.host.keep() {
+            self.keeping.leaving = true;
+            self.hold_back(cx, Topic::Command(Verb::Quit), line);
+            self.front = Front::Quitting;
+            self.input.clear();
+            return self.quit_in_turn(cx);
+        }
         self.pass(cx, Topic::Command(Verb::Quit), line);
         self.front = Front::Quitting;
         self.input.clear();
@@ -249,7 +262,7 @@ impl Mediator {
         self.answer_hello(cx, verb, line);
         self.forget_envelope();
         self.send(cx, Verb::Rset, "RSET");
-        let line = self.kept(b"RSET");
+        let line = self.remembered(b"RSET");
         self.waiting.push(Awaited { topic: Topic::Command(Verb::Rset), since: cx.now, by: By::ServerForUs, line });
     }
 
@@ -272,12 +285,12 @@ impl Mediator {
         if again && topic != Topic::Command(Verb::Rcpt) {
             self.fruitless += 1;
         }
-        let line = if again { self.kept(line) } else { None };
+        let line = if again { self.remembered(line) } else { None };
         self.waiting.push(Awaited { topic, since: cx.now, by: By::Server, line });
     }
 
     /// A line that was sent, if it may have to be sent again.
-    fn kept(&self, line: &[u8]) -> Option<Line> {
+    fn remembered(&self, line: &[u8]) -> Option<Line> {
         let keep = self.home.is_some() && !self.failed_over && self.waiting.has_room(line.len());
         keep.then(|| Line { bytes: line.into(), turn: Turn::Sent })
     }

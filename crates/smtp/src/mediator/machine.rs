@@ -9,6 +9,7 @@ use super::client_tls::Shield;
 use super::envelope::Envelope;
 use super::event::{Ending, Event, Flow, Topic};
 use super::front::Front;
+use super::keeping::Keeping;
 use super::moving::Moving;
 use super::opening::{HandedOver, Hello, Mx, Opening, Security};
 use super::outgoing::Outgoing;
@@ -63,6 +64,7 @@ pub struct Mediator {
     pub(super) moving: Option<Box<Moving>>,
     /// The session moved because it was refused: once is enough.
     pub(super) failed_over: bool,
+    pub(super) keeping: Keeping,
     /// Of the present leg.
     pub(super) security: Security,
     /// Whether the present leg honours REQUIRETLS; `None`: not for us to say.
@@ -137,6 +139,7 @@ impl Mediator {
             home: None,
             moving: None,
             failed_over: false,
+            keeping: Keeping::default(),
             security: Security::Clear,
             requiretls: None,
             esmtp: false,
@@ -354,7 +357,7 @@ impl Mediator {
     /// Ends the server's side, in order where that is possible.
     pub(super) fn leave_server(&mut self, cx: &mut Context<'_>) {
         let idle = match &self.back {
-            Back::Opening { opening: Opening::Mx(_, Mx::Greeted), .. } => true,
+            Back::Opening { opening: Opening::Mx(_, Mx::Greeted | Mx::Kept(_)), .. } => true,
             Back::Relaying => self.front.between_messages(),
             Back::Opening { .. } | Back::Gone => false,
         };

@@ -31,6 +31,7 @@
 //! | `client_tls` | STARTTLS of the client |
 //! | `envelope` | MAIL, RCPT, DATA and BDAT: judged, passed, held, or answered here |
 //! | `moving` | from one connection with the server to another |
+//! | `keeping` | a connection with the server that outlives its session |
 //! | `stand_in` | sessions without a server |
 //! | `waiting` | who is owed which reply |
 //! | `action`, `event`, `settings`, `replies`, `outgoing` | what is to be done, told, decided, answered, written |
@@ -42,6 +43,7 @@ mod content;
 mod envelope;
 mod event;
 mod front;
+mod keeping;
 mod machine;
 mod moving;
 mod opening;
@@ -55,6 +57,7 @@ mod waiting;
 
 pub use action::Action;
 pub use event::{Ending, Event, Flow, Observer, Topic};
+pub use keeping::Kept;
 pub use machine::Mediator;
 pub use outgoing::Outgoing;
 pub use settings::{

@@ -15,7 +15,7 @@
 use std::time::Instant;
 
 use super::action::Action;
-use super::event::{Event, Flow, Topic};
+use super::event::{Ending, Event, Flow, Topic};
 use super::front::Front;
 use super::machine::{Back, Context, Mediator};
 use super::opening::{Mx, Opening, Ready, Security, Wire};
@@ -53,6 +53,11 @@ struct Old {
 }
 
 impl Moving {
+    /// Of a leg that is gone, secured like that.
+    pub(super) fn without_way_back(now: Instant, floor: Security) -> Self {
+        Self { since: now, started: true, floor, old: None, mail: None }
+    }
+
     /// There is a connection. In the clear it would be weaker than what there was.
     pub(super) fn connected(&mut self, leg: &mut Leg, now: Instant) {
         self.since = now;
@@ -143,7 +148,7 @@ impl Mediator {
         self.dial_elsewhere(if greeted { Mx::Again(Wire::Fresh) } else { Mx::Greeting });
     }
 
-    fn dial_elsewhere(&mut self, state: Mx) {
+    pub(super) fn dial_elsewhere(&mut self, state: Mx) {
         let Some(home) = self.home.clone() else { return };
         self.to_server.clear();
         self.parser.clear();
@@ -214,13 +219,18 @@ impl Mediator {
                 cx.tell(Event::Command { flow: Flow::CommandEnded, topic: awaited.topic, line: &line.bytes });
             }
             if !matches!(awaited.by, By::Us(_)) {
-                awaited.by = By::Us(reply.clone());
+                let quit = awaited.topic == Topic::Command(Verb::Quit);
+                awaited.by = By::Us(if quit { replies::bye() } else { reply.clone() });
             }
             self.waiting.push(awaited);
         }
         self.absent = Some(Box::new(Absent { reply, again: true }));
         self.client_heard = cx.now;
         self.say_ours(cx);
+        if matches!(self.front, Front::Quitting) {
+            self.end(cx, Ending::Quit);
+            self.close_client();
+        }
     }
 
     /// Whether a leg offers what the client was told, and what it uses.

@@ -82,6 +82,21 @@ impl Hello {
         Self(text.into())
     }
 
+    /// The name that the server gave itself.
+    pub(super) fn name(&self) -> &str {
+        self.0.split([' ', '\n']).next().unwrap_or_default()
+    }
+
+    /// Whether anything is offered.
+    pub(super) fn is_esmtp(&self) -> bool {
+        self.0.contains('\n')
+    }
+
+    /// Whether the server limits what a connection may do (RFC 9422).
+    pub(super) fn has_limits(&self) -> bool {
+        self.0.lines().skip(1).any(|line| line.starts_with("LIMITS"))
+    }
+
     /// Whether this extension, which has no parameters, is among what is offered.
     pub(super) fn offers(&self, extension: &str) -> bool {
         self.0.lines().skip(1).any(|line| line == extension)
@@ -99,7 +114,7 @@ impl Hello {
 
     /// The answer to HELO.
     pub(super) fn helo(&self) -> Reply {
-        Reply::plain(250, self.0.split([' ', '\n']).next().unwrap_or_default())
+        Reply::plain(250, self.name())
     }
 }
 
@@ -117,6 +132,10 @@ pub(super) enum Mx {
     Greeting,
     /// The client's turn to say EHLO.
     Greeted,
+    /// The same, on a connection that was opened for a session before.
+    Kept(Ready),
+    /// The same, and that connection is gone.
+    Lapsed,
     Ehlo(Wire),
     Helo(Wire),
     /// In the clear, the hello would be this.
@@ -168,10 +187,14 @@ impl Opening {
     /// The client said EHLO or HELO. Only after its greeting.
     pub(super) fn hello(&mut self) -> Step {
         match self {
-            Self::Mx(leg, state) => {
-                *state = Mx::Ehlo(Wire::Fresh);
-                ehlo(&leg.ehlo_name)
-            }
+            Self::Mx(leg, state) => match std::mem::replace(state, Mx::Ehlo(Wire::Fresh)) {
+                Mx::Kept(ready) => Step::Answer(ready),
+                Mx::Lapsed => {
+                    *state = Mx::Again(Wire::Fresh);
+                    Step::Redial
+                }
+                _ => ehlo(&leg.ehlo_name),
+            },
             Self::HandOver(..) => Step::Relay,
         }
     }
@@ -213,6 +236,7 @@ impl Opening {
     pub(super) fn security(&self) -> Security {
         match self {
             Self::Mx(_, Mx::Ehlo(wire) | Mx::Helo(wire)) => wire.security(),
+            Self::Mx(_, Mx::Kept(ready)) => ready.security,
             _ => Security::Clear,
         }
     }
@@ -220,7 +244,7 @@ impl Opening {
     /// Whether a server's reply is awaited, and which.
     pub(super) fn awaits(&self) -> Option<Topic> {
         let verb = match self {
-            Self::Mx(_, Mx::Greeted | Mx::Handshake) => return None,
+            Self::Mx(_, Mx::Greeted | Mx::Kept(_) | Mx::Lapsed | Mx::Handshake) => return None,
             Self::Mx(_, Mx::Greeting | Mx::Again(_)) | Self::HandOver(_, HandedOver::Greeting) => {
                 return Some(Topic::Greeting);
             }
@@ -282,7 +306,7 @@ impl Mx {
             }
             Self::Ehlo(_) | Self::Helo(_) => Step::RejectHello,
             // Nothing was asked.
-            Self::Greeted | Self::Handshake => {
+            Self::Greeted | Self::Kept(_) | Self::Lapsed | Self::Handshake => {
                 Step::Fail(Ending::Violation("a reply to nothing"), replies::server_garbled())
             }
         }

@@ -66,6 +66,12 @@ pub trait Policy {
         false
     }
 
+    /// The client said QUIT, and everything is settled or about to be: whether its answer is ours to give, and the connection to the server kept
+    /// ([`Action::KeepServer`](super::Action::KeepServer)).
+    fn keep(&mut self) -> bool {
+        false
+    }
+
     /// How to open the leg that was dialled just now; `None`: as the session's settings say.
     fn leg(&mut self) -> Option<Leg> {
         None

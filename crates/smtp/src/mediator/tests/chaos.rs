@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::opening::{Hello, Security};
 use super::*;
 use crate::{ForwardPath, ReversePath};
 
@@ -109,6 +110,10 @@ impl Policy for Fickle {
     fn fail_over(&mut self, _: Topic, _: &Reply) -> bool {
         self.whims.pop().is_some_and(|whim| whim > 80)
     }
+
+    fn keep(&mut self) -> bool {
+        self.whims.pop().is_none_or(|whim| whim > 80)
+    }
 }
 
 proptest! {
@@ -116,6 +121,7 @@ proptest! {
     fn every_session_stays_within_its_promises(
         moves in moves(),
         policy in 0usize..4,
+        taken_over in any::<bool>(),
         whims in prop::collection::vec(any::<u8>(), 0..20),
     ) {
         let policy = [TlsPolicy::Off, TlsPolicy::Opportunistic, TlsPolicy::Require, TlsPolicy::Verify][policy];
@@ -123,6 +129,8 @@ proptest! {
         let mut mediator = Mediator::outbound(outbound(policy), now).offering_tls(ClientTls::Offered);
         let mut host = Fickle { whims, ..Fickle::default() };
         let mut closed = 0u32;
+        let hello = Hello::given(&Reply { code: 250, enhanced: None, lines: vec!["mx".into(), "PIPELINING".into()] });
+        let mut kept = taken_over.then_some(Kept { hello, security: Security::Verified });
         // As the driver has them: may be read, and set aside.
         let (mut server, mut aside) = (false, false);
         for step in moves {
@@ -143,7 +151,10 @@ proptest! {
                     Some(Action::Dial) if well => {
                         assert!(!server, "two servers at once");
                         server = true;
-                        mediator.connected(now, &mut host);
+                        match kept.take() {
+                            Some(kept) => mediator.taken_over(now, kept, &mut host),
+                            None => mediator.connected(now, &mut host),
+                        }
                     }
                     Some(Action::Dial) => mediator.not_connected(now, Reply::new(421, (4, 4, 1), "no"), &mut host),
                     Some(Action::Handshake) if well => mediator.handshake_done(now, true, &mut host),
@@ -164,6 +175,10 @@ proptest! {
                     Some(Action::LeaveAside { .. }) => {
                         assert!(aside, "nothing was set aside");
                         aside = false;
+                    }
+                    Some(Action::KeepServer) => {
+                        assert!(server && mediator.kept().is_some(), "there is something to keep");
+                        server = false;
                     }
                     Some(Action::DropServer | Action::CloseServer) => server = false,
                     Some(Action::CloseClient) => closed += 1,

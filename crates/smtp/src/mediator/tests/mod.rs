@@ -11,6 +11,7 @@ mod failover;
 mod floods;
 mod hand_over;
 mod held;
+mod keeping;
 mod meanwhile;
 mod outbound;
 mod redial;
@@ -34,11 +35,14 @@ pub(super) struct Scribe {
     pub(super) fail_over: fn(&Reply) -> bool,
     /// How the next legs are opened; past them, as the settings say.
     pub(super) legs: VecDeque<Leg>,
+    /// Whether connections are kept.
+    pub(super) keeps: bool,
 }
 
 impl Default for Scribe {
     fn default() -> Self {
-        Self { events: Vec::new(), judge: |_| Judgement::Pass, fail_over: |_| false, legs: VecDeque::new() }
+        let (events, legs) = (Vec::new(), VecDeque::new());
+        Self { events, judge: |_| Judgement::Pass, fail_over: |_| false, legs, keeps: false }
     }
 }
 
@@ -64,6 +68,10 @@ impl Policy for Scribe {
         (self.fail_over)(reply)
     }
 
+    fn keep(&mut self) -> bool {
+        self.keeps
+    }
+
     fn leg(&mut self) -> Option<Leg> {
         self.legs.pop_front()
     }
@@ -78,6 +86,8 @@ pub(super) struct Talk {
     pub(super) chunk: usize,
     /// What the server got of content before it was queued; `None`: it takes nothing at once.
     pub(super) direct: Option<Vec<u8>>,
+    /// The connection that was kept, or is to be taken over.
+    pub(super) kept: Option<Kept>,
 }
 
 pub(super) fn leg(tls: TlsPolicy) -> Leg {
@@ -115,7 +125,7 @@ impl Talk {
     }
 
     pub(super) fn new(mediator: Mediator, now: Instant) -> Self {
-        Self { mediator, now, host: Scribe::default(), chunk: usize::MAX, direct: None }
+        Self { mediator, now, host: Scribe::default(), chunk: usize::MAX, direct: None, kept: None }
     }
 
     /// Runs a dialogue; every line must hold.
@@ -169,6 +179,14 @@ impl Talk {
             "securing client fails" => {
                 assert_eq!(mediator.next_action(), Some(Action::SecureClient));
                 mediator.client_not_secured(now, host);
+            }
+            "keep server" => {
+                assert_eq!(mediator.next_action(), Some(Action::KeepServer));
+                self.kept = mediator.kept();
+            }
+            "take over" => {
+                assert_eq!(mediator.next_action(), Some(Action::Dial));
+                mediator.taken_over(now, self.kept.take().expect("kept"), host);
             }
             "drop server" => assert_eq!(mediator.next_action(), Some(Action::DropServer)),
             "set aside" => assert_eq!(mediator.next_action(), Some(Action::SetAside)),
