@@ -28,8 +28,8 @@ use super::{
     Notes, Upstream,
     answer::Transport,
     asker::Asker,
-    shares::Questions,
     counts::{Counts, Outcome},
+    shares::Questions,
     sts::Policies,
 };
 
