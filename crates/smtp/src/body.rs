@@ -51,19 +51,36 @@ pub struct Scan<'a> {
     pub end: bool,
 }
 
-/// Content is looked at in blocks of this size first, and only when at least so much is there: in most of them nothing is to be found.
-const BLOCK: usize = 1_024;
+/// Content is looked at in blocks, of which most have nothing to be found in; where one has, in smaller ones, and byte by byte in the smallest.
+const BLOCKS: [usize; 3] = [1_024, 256, QUIET];
+/// Less than this is not worth it.
 const QUIET: usize = 64;
 
-/// Whether every CR of the block stands before an LF (or at its end), every LF behind a CR, and no dot at the beginning of a line. `line_start`: the block begins
-/// a line; otherwise what stands before it is text. Without branches, so that the compiler compares many bytes at once.
-fn is_quiet(block: &[u8], line_start: bool) -> bool {
+/// Whether every CR of the block stands before an LF (or at its end), every LF behind a CR, and no dot at the beginning of a line, `before` being what stands
+/// in front of it. Without branches, so that the compiler compares many bytes at once.
+fn is_quiet(before: u8, block: &[u8]) -> bool {
     let Some((first, rest)) = block.split_first() else { return true };
-    let odd = block.iter().zip(rest).fold(0_u8, |odd, (before, byte)| {
-        let (cr, lf) = (u8::from(*before == b'\r'), u8::from(*byte == b'\n'));
-        odd | (cr ^ lf) | (u8::from(*before == b'\n') & u8::from(*byte == b'.'))
-    });
-    odd == 0 && *first != b'\n' && !(line_start && *first == b'.')
+    let odd = |before: u8, byte: u8| {
+        let (cr, lf) = (u8::from(before == b'\r'), u8::from(byte == b'\n'));
+        (cr ^ lf) | (u8::from(before == b'\n') & u8::from(byte == b'.'))
+    };
+    block.iter().zip(rest).fold(odd(before, *first), |all, (before, byte)| all | odd(*before, *byte)) == 0
+}
+
+/// How many bytes at the beginning are quiet, as far as blocks tell: within as many as the smallest behind them there is something to be found.
+fn quiet_length(mut before: u8, bytes: &[u8]) -> usize {
+    let mut at = 0;
+    for size in BLOCKS {
+        while bytes.len() - at >= QUIET {
+            let block = &bytes[at..bytes.len().min(at + size)];
+            if !is_quiet(before, block) {
+                break;
+            }
+            at += block.len();
+            before = bytes[at - 1];
+        }
+    }
+    at
 }
 
 /// Recognises the end of a message without changing it.
@@ -99,19 +116,25 @@ impl DataScanner {
         let mut end = false;
         // Up to here everything was legal.
         let mut legal = None;
+        // Up to here bytes are looked at one by one; for longer where blocks were of no use before.
+        let (mut loud, mut longer) = (0, QUIET);
         while at < input.len() && !end {
-            if matches!(self.at, At::Text | At::LineStart)
+            if at >= loud
                 && input.len() - at >= QUIET
-                && let block = &input[at..input.len().min(at + BLOCK)]
-                && is_quiet(block, self.at == At::LineStart)
+                && let Some(before) = self.before()
             {
-                at += block.len();
-                self.at = match block.last() {
-                    Some(b'\n') => At::LineStart,
-                    Some(b'\r') => At::Cr,
-                    _ => At::Text,
-                };
-                continue;
+                let quiet = quiet_length(before, &input[at..]);
+                at += quiet;
+                longer = if quiet > 0 { QUIET } else { BLOCKS[0].min(2 * longer) };
+                loud = at + longer;
+                if quiet > 0 {
+                    self.at = match input[at - 1] {
+                        b'\n' => At::LineStart,
+                        b'\r' => At::Cr,
+                        _ => At::Text,
+                    };
+                    continue;
+                }
             }
             if self.at == At::Text {
                 match memchr2(b'\r', b'\n', &input[at..]) {
@@ -143,6 +166,16 @@ impl DataScanner {
         }
         let lead: &'static [u8] = if held && !faulty_before && !held_was_bare { b"\r" } else { b"" };
         Scan { lead, pass: &input[..passed], taken: at, end }
+    }
+
+    /// The byte that stands before the next one, or one that means as much; none behind a dot that may be the end.
+    fn before(&self) -> Option<u8> {
+        match self.at {
+            At::LineStart => Some(b'\n'),
+            At::Cr => Some(b'\r'),
+            At::Text => Some(b' '),
+            At::Dot | At::DotCr => None,
+        }
     }
 
     /// One byte: the next position (`None`: the legal end) and the fault that this byte reveals.
