@@ -36,8 +36,8 @@ pub struct Departures {
     earlier: Notify,
     /// Sessions under way.
     inside: watch::Sender<usize>,
-    /// Counts what happened, so that nothing is saved twice.
-    happened: watch::Sender<u64>,
+    /// Something happened since somebody asked.
+    happened: Notify,
 }
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Departures {
             inner: Mutex::new(inner),
             earlier: Notify::new(),
             inside: watch::Sender::new(0),
-            happened: watch::Sender::new(0),
+            happened: Notify::new(),
         })
     }
 
@@ -75,19 +75,20 @@ impl Departures {
     pub async fn enter(self: &Arc<Self>, ask: &Ask<'_>, patience: Duration) -> Turn {
         let mut wait = {
             let mut inner = self.lock();
-            let wait = match inner.policy.enter(ask, Moment::current()) {
+            let now = Moment::current();
+            let wait = match inner.policy.enter(ask, now) {
                 Entry::Wait(ticket) => {
                     let (tell, turn) = oneshot::channel();
                     inner.waiting.insert(ticket, tell);
                     Wait { departures: Arc::clone(self), ticket, turn, over: false }
                 }
                 Entry::Granted(granted) => {
-                    self.go_on(inner);
+                    self.go_on(inner, now);
                     return self.turn(granted.ticket, Ok(granted.decision));
                 }
                 Entry::Refused(none) => return Turn::Refused(none),
             };
-            self.go_on(inner);
+            self.go_on(inner, now);
             wait
         };
         match tokio::time::timeout(patience, &mut wait.turn).await {
@@ -128,8 +129,9 @@ impl Departures {
 
     fn ask<T>(&self, ask: impl FnOnce(&mut Policy, Moment) -> T) -> T {
         let mut inner = self.lock();
-        let answer = ask(&mut inner.policy, Moment::current());
-        self.go_on(inner);
+        let now = Moment::current();
+        let answer = ask(&mut inner.policy, now);
+        self.go_on(inner, now);
         answer
     }
 
@@ -153,8 +155,9 @@ impl Departures {
     pub fn reload(&self, rules: Rules) {
         let mut inner = self.lock();
         if *inner.policy.rules() != rules {
-            inner.policy.reload(rules, Moment::current());
-            self.go_on(inner);
+            let now = Moment::current();
+            inner.policy.reload(rules, now);
+            self.go_on(inner, now);
         }
     }
 
@@ -178,9 +181,10 @@ impl Departures {
         self.lock().policy.state(Moment::current())
     }
 
-    /// Grows whenever something happened that changes [`state`](Self::state).
-    pub fn happened(&self) -> watch::Receiver<u64> {
-        self.happened.subscribe()
+    /// Resolves once something happened that changes [`state`](Self::state), since it resolved last. For one to ask: every reply is something that happened,
+    /// and telling one costs least.
+    pub async fn happened(&self) {
+        self.happened.notified().await;
     }
 
     /// Wakes sessions whose turn comes with time, for ever.
@@ -199,7 +203,7 @@ impl Departures {
                 }
             };
             tokio::select! {
-                () = alarm => self.go_on(self.lock()),
+                () = alarm => self.go_on(self.lock(), Moment::current()),
                 () = earlier => {}
             }
         }
@@ -212,8 +216,7 @@ impl Departures {
     }
 
     /// To be done behind whatever changes something: whoever's turn has come is told.
-    fn go_on(&self, mut inner: MutexGuard<'_, Inner>) {
-        let now = Moment::current();
+    fn go_on(&self, mut inner: MutexGuard<'_, Inner>, now: Moment) {
         let mut given_up = true;
         while given_up {
             given_up = false;
@@ -231,7 +234,7 @@ impl Departures {
             self.earlier.notify_one();
         }
         drop(inner);
-        self.happened.send_modify(|count| *count = count.wrapping_add(1));
+        self.happened.notify_one();
     }
 
     fn leave(&self, ticket: Ticket) {
@@ -261,8 +264,9 @@ impl Drop for Wait {
         let waits = inner.waiting.remove(&self.ticket).is_some();
         // Told a place at the last moment, and not there any more to take it.
         if waits || matches!(self.turn.try_recv(), Ok(Ok(_))) {
-            inner.policy.leave(self.ticket, Moment::current());
-            self.departures.go_on(inner);
+            let now = Moment::current();
+            inner.policy.leave(self.ticket, now);
+            self.departures.go_on(inner, now);
         }
     }
 }

@@ -108,6 +108,9 @@ impl Word {
 
 impl Count {
     pub(super) fn now(&self, half_life: Tick, now: Tick) -> f64 {
+        if self.value == 0.0 {
+            return 0.0;
+        }
         #[expect(clippy::cast_precision_loss, reason = "half-lives, not microseconds, matter")]
         let halves = (now - self.at).max(0) as f64 / half_life as f64;
         self.value * (-halves).exp2()

@@ -181,9 +181,9 @@ impl Keeping {
 }
 
 async fn save_now_and_then(learners: Arc<Learners>, saver: Arc<Saver<Saved>>) {
-    let mut happened = learners.departures.happened();
     let mut looked = Instant::now();
-    while happened.changed().await.is_ok() {
+    loop {
+        learners.departures.happened().await;
         if looked.elapsed() >= BASELINES_EVERY {
             learners.look_at_baselines();
             looked = Instant::now();

@@ -205,9 +205,8 @@ impl Node {
 
     /// Until somebody waits for a turn.
     pub async fn waits_for_a_turn(&self) {
-        let mut happened = self.proxy.departures().happened();
         while self.proxy.departures().view().waiting == 0 {
-            happened.changed().await.unwrap();
+            self.proxy.departures().happened().await;
         }
     }
 
