@@ -3,11 +3,14 @@
 //! Whatever a peer put into its text, a [`Reply`] is written as well-formed lines: control
 //! characters come out as `\xHH`, so that no peer can make a second reply out of one.
 
+mod enhanced;
+mod parser;
+
 use std::borrow::Cow;
 use std::fmt;
-use std::str::FromStr;
 
-use memchr::memchr;
+pub use enhanced::{EnhancedCode, NotAnEnhancedCode, WrittenCode};
+pub use parser::{ReplyError, ReplyParser};
 
 /// Longest reply line taken (RFC 5321 says 512; some MXs write more).
 pub const MAX_REPLY_LINE: usize = 4_096;
@@ -19,94 +22,6 @@ pub const MAX_REPLY_BYTES: usize = 65_536;
 const MAX_WRITTEN_TEXT: usize = 480;
 /// Code, enhanced status code and line end, mostly.
 const WRITTEN_BESIDES: usize = 12;
-
-/// An enhanced status code such as `5.1.1` (RFC 3463).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EnhancedCode {
-    /// 2 success, 4 persistent transient failure, 5 permanent failure.
-    pub class: u8,
-    /// What it is about: 1 addressing, 2 mailbox, 3 system, 4 network, 5 protocol, 6 content, 7 policy.
-    pub subject: u16,
-    /// Which condition exactly.
-    pub detail: u16,
-}
-
-impl EnhancedCode {
-    /// `class.subject.detail`.
-    pub const fn new(class: u8, subject: u16, detail: u16) -> Self {
-        Self { class, subject, detail }
-    }
-}
-
-impl EnhancedCode {
-    fn written(self) -> Written {
-        let mut written = Written { bytes: [0; _], length: 0 };
-        for (before, number) in [("", self.class.into()), (".", self.subject), (".", self.detail)] {
-            written.push(before, number);
-        }
-        written
-    }
-}
-
-impl fmt::Display for EnhancedCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.written().as_str())
-    }
-}
-
-/// An enhanced status code in its longest form, in place: every reply is written, most of them more than once.
-struct Written {
-    bytes: [u8; "255.65535.65535".len()],
-    length: usize,
-}
-
-impl Written {
-    fn push(&mut self, before: &str, mut number: u16) {
-        let mut digits = [0; 5];
-        let mut first = digits.len();
-        loop {
-            first -= 1;
-            digits[first] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
-        for byte in before.bytes().chain(digits[first..].iter().copied()) {
-            self.bytes[self.length] = byte;
-            self.length += 1;
-        }
-    }
-
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
-    }
-}
-
-/// A text that is not an enhanced status code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an enhanced status code")]
-pub struct NotAnEnhancedCode;
-
-impl FromStr for EnhancedCode {
-    type Err = NotAnEnhancedCode;
-    fn from_str(text: &str) -> Result<Self, NotAnEnhancedCode> {
-        let number = |part: Option<&str>| {
-            part.filter(|digits| (1..=3).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()))
-                .and_then(|digits| digits.parse::<u16>().ok())
-                .ok_or(NotAnEnhancedCode)
-        };
-        let mut parts = text.split('.');
-        let class = match parts.next() {
-            Some("2") => 2,
-            Some("4") => 4,
-            Some("5") => 5,
-            _ => return Err(NotAnEnhancedCode),
-        };
-        let code = Self { class, subject: number(parts.next())?, detail: number(parts.next())? };
-        if parts.next().is_some() { Err(NotAnEnhancedCode) } else { Ok(code) }
-    }
-}
 
 /// What a reply asks of the client (RFC 5321 §4.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -171,13 +86,13 @@ impl Reply {
 
     /// The enhanced status code of the reply, or of its first line if the lines differ.
     pub fn status(&self) -> Option<EnhancedCode> {
-        self.enhanced.or_else(|| self.lines.first()?.split(' ').next()?.parse().ok())
+        self.enhanced.or_else(|| EnhancedCode::first_word(self.lines.first()?).map(|(code, _)| code))
     }
 
     /// The text of all lines, each with the enhanced status code in front that it came with, separated by `\n`.
     pub fn coded_lines(&self) -> String {
         let enhanced = self.enhanced.map(EnhancedCode::written);
-        let enhanced = enhanced.as_ref().map_or("", Written::as_str);
+        let enhanced = enhanced.as_deref().unwrap_or_default();
         let length: usize = self.lines.iter().map(|line| enhanced.len() + 1 + line.len() + 1).sum();
         let mut text = String::with_capacity(length);
         for (n, line) in self.lines.iter().enumerate() {
@@ -218,7 +133,7 @@ impl Reply {
             out.extend_from_slice(&code);
             out.push(if number < last { b'-' } else { b' ' });
             if let Some(enhanced) = &enhanced {
-                out.extend_from_slice(enhanced.as_str().as_bytes());
+                out.extend_from_slice(enhanced.as_bytes());
                 out.push(b' ');
             }
             let text = escaped(line);
@@ -262,121 +177,6 @@ fn escaped(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(out)
-}
-
-/// Why what a peer sent is not a reply. The session cannot be trusted any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ReplyError {
-    /// A line that does not begin with a code of 200 to 599 and a blank or hyphen.
-    #[error("garbage instead of a reply")]
-    Garbage,
-    /// Lines of one reply with different codes.
-    #[error("lines of one reply carry different codes")]
-    MixedCodes,
-    /// A line, or the whole, beyond the bounds of this module.
-    #[error("reply without an end")]
-    TooLong,
-}
-
-/// Collects bytes and hands out whole replies. Lines may end in a bare LF, as some MXs have it.
-#[derive(Debug, Default)]
-pub struct ReplyParser {
-    bytes: Vec<u8>,
-    start: usize,
-    code: u16,
-    lines: Vec<String>,
-    size: usize,
-}
-
-impl ReplyParser {
-    /// An empty parser.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Appends bytes read from the peer.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    /// The next whole reply; `None`: more bytes are needed. After an error drop the session.
-    pub fn next_reply(&mut self) -> Result<Option<Reply>, ReplyError> {
-        while let Some(length) = memchr(b'\n', &self.bytes[self.start..]) {
-            let line = &self.bytes[self.start..self.start + length];
-            self.size += length + 1;
-            if length > MAX_REPLY_LINE || self.size > MAX_REPLY_BYTES || self.lines.len() >= MAX_REPLY_LINES {
-                return Err(ReplyError::TooLong);
-            }
-            let (code, more, text) = split_line(line.strip_suffix(b"\r").unwrap_or(line))?;
-            if !self.lines.is_empty() && code != self.code {
-                return Err(ReplyError::MixedCodes);
-            }
-            self.start += length + 1;
-            self.code = code;
-            self.lines.push(text);
-            if !more {
-                return self.finish().map(Some);
-            }
-        }
-        if self.start > 0 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
-        }
-        if self.bytes.is_empty() {
-            self.bytes = Vec::new();
-        }
-        if self.bytes.len() > MAX_REPLY_LINE { Err(ReplyError::TooLong) } else { Ok(None) }
-    }
-
-    /// Whether nothing is held: no reply, no part of one.
-    pub fn is_empty(&self) -> bool {
-        self.start == self.bytes.len() && self.lines.is_empty()
-    }
-
-    /// Throws away what is held (behind the MX's `220` to STARTTLS, CVE-2021-38371) and says how
-    /// much it was.
-    pub fn clear(&mut self) -> usize {
-        let dropped = self.bytes.len() - self.start + self.size;
-        *self = Self::default();
-        dropped
-    }
-
-    fn finish(&mut self) -> Result<Reply, ReplyError> {
-        let mut lines = std::mem::take(&mut self.lines);
-        self.size = 0;
-        // What was escaped is longer than it came, and whoever it is passed on to has bounds as well.
-        let written: usize = lines.iter().map(|line| line.len() + WRITTEN_BESIDES).sum();
-        if written > MAX_REPLY_BYTES {
-            return Err(ReplyError::TooLong);
-        }
-        let first = lines.iter().map(|line| leading_code(line)).reduce(|a, b| if a == b { a } else { None });
-        let enhanced = first.flatten().filter(|code| u16::from(code.class) == self.code / 100);
-        if enhanced.is_some() {
-            for line in &mut lines {
-                line.drain(..line.find(' ').map_or(line.len(), |at| at + 1));
-            }
-        }
-        Ok(Reply { code: self.code, enhanced, lines })
-    }
-}
-
-fn leading_code(line: &str) -> Option<EnhancedCode> {
-    line.split(' ').next()?.parse().ok()
-}
-
-fn split_line(line: &[u8]) -> Result<(u16, bool, String), ReplyError> {
-    let digits = line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or(ReplyError::Garbage)?;
-    let code = digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
-    if !(200..=599).contains(&code) {
-        return Err(ReplyError::Garbage);
-    }
-    let more = match line.get(3) {
-        None | Some(b' ') => false,
-        Some(b'-') => true,
-        Some(_) => return Err(ReplyError::Garbage),
-    };
-    let text = String::from_utf8_lossy(line.get(4..).unwrap_or_default());
-    Ok((code, more, escape(&text)))
 }
 
 #[cfg(test)]
