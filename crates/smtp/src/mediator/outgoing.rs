@@ -2,6 +2,9 @@
 
 use crate::Reply;
 
+/// Room for what is mostly said at once, which is the envelope of a mail, or the replies to it.
+const ROOM: usize = 160;
+
 /// Bytes on their way out. Empty, it owns no memory.
 #[derive(Debug, Default)]
 pub struct Outgoing {
@@ -42,15 +45,22 @@ impl Outgoing {
 
     /// These are to be written, too.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        if !bytes.is_empty() {
+            self.make_room(bytes.len());
+            self.bytes.extend_from_slice(bytes);
+        }
     }
 
     /// This reply is to be written, too.
     pub(super) fn push_reply(&mut self, reply: &Reply) {
-        if self.bytes.is_empty() {
-            self.bytes = reply.to_bytes();
-        } else {
-            reply.write_to(&mut self.bytes);
+        self.make_room(ROOM);
+        reply.write_to(&mut self.bytes);
+    }
+
+    /// At once, where there is none.
+    fn make_room(&mut self, length: usize) {
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve(length.max(ROOM));
         }
     }
 
