@@ -1,10 +1,11 @@
 //! The records: one type per table. Times inside a session are microseconds since its start.
 
+mod dir;
 mod mail;
+mod outcome;
 
 use std::{
     borrow::Cow,
-    fmt,
     net::{IpAddr, SocketAddr},
     time::SystemTime,
 };
@@ -13,7 +14,9 @@ use warren_launcher_api::{CellId, TenantName};
 use warren_wire::client::{PolicyFacts, TlsFacts};
 
 use crate::{Class, SessionId, Verdict, detect::EventKind};
+pub use dir::Dir;
 pub use mail::Mail;
+pub use outcome::Outcome;
 
 /// One thing to remember of a session. Each has its place in it, so writing it twice changes nothing.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,76 +124,6 @@ pub struct Dialled<'a> {
     pub decision: &'a str,
 }
 
-/// Which way something went at the proxy, in the notation of the original research. The bar is the proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Dir {
-    /// `<-`: a reply of the MX, passed to the MSA.
-    ReplyPassed,
-    /// `->`: a command of the MSA, passed to the MX.
-    CommandPassed,
-    /// `|<`: a reply of the MX that ended at the proxy.
-    ReplyEnded,
-    /// `|>`: a command that the proxy sent of its own.
-    SentByProxy,
-    /// `>|`: a command of the MSA that ended at the proxy.
-    CommandEnded,
-    /// `<|`: a reply that the proxy gave of its own.
-    AnsweredByProxy,
-    /// `==`: nothing that was said; TLS with the MSA, say.
-    Noted,
-}
-
-impl Dir {
-    /// Every direction.
-    pub const ALL: [Self; 7] = [
-        Self::ReplyPassed,
-        Self::CommandPassed,
-        Self::ReplyEnded,
-        Self::SentByProxy,
-        Self::CommandEnded,
-        Self::AnsweredByProxy,
-        Self::Noted,
-    ];
-
-    /// The two characters of the notation.
-    #[must_use]
-    pub fn notation(self) -> &'static str {
-        match self {
-            Self::ReplyPassed => "<-",
-            Self::CommandPassed => "->",
-            Self::ReplyEnded => "|<",
-            Self::SentByProxy => "|>",
-            Self::CommandEnded => ">|",
-            Self::AnsweredByProxy => "<|",
-            Self::Noted => "==",
-        }
-    }
-
-    /// The direction that these two characters stand for.
-    #[must_use]
-    pub fn from_notation(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|dir| dir.notation() == text)
-    }
-
-    /// Whether this went to the MX, so that a reply of the MX will follow.
-    #[must_use]
-    pub fn reaches_mx(self) -> bool {
-        matches!(self, Self::CommandPassed | Self::SentByProxy)
-    }
-
-    /// Whether this came from the MX.
-    #[must_use]
-    pub fn from_mx(self) -> bool {
-        matches!(self, Self::ReplyPassed | Self::ReplyEnded)
-    }
-}
-
-impl fmt::Display for Dir {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.notation())
-    }
-}
-
 /// One command or reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exchange<'a> {
@@ -287,74 +220,6 @@ pub struct Event<'a> {
     pub evidence: &'a str,
 }
 
-/// How a session ended, seen as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// Every recipient got the mail.
-    Delivered,
-    /// Some recipients got the mail.
-    Partly,
-    /// The MX refused for good.
-    Refused,
-    /// The MX refused for now.
-    Deferred,
-    /// The session ended in order and no mail was tried.
-    Unused,
-    /// The proxy may not dial this address.
-    Forbidden,
-    /// The MX could not be reached.
-    Unreachable,
-    /// TLS was required and not to be had.
-    TlsFailed,
-    /// The connection to the MX broke off.
-    MxLost,
-    /// The connection of the MSA broke off.
-    MsaLost,
-    /// The proxy broke off: a limit, a deadline, a protocol violation, or its own end.
-    Cut,
-}
-
-impl Outcome {
-    /// Every one.
-    pub const ALL: [Self; 11] = [
-        Self::Delivered,
-        Self::Partly,
-        Self::Refused,
-        Self::Deferred,
-        Self::Unused,
-        Self::Forbidden,
-        Self::Unreachable,
-        Self::TlsFailed,
-        Self::MxLost,
-        Self::MsaLost,
-        Self::Cut,
-    ];
-
-    /// The name used in the store and shown to people.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Partly => "partly",
-            Self::Refused => "refused",
-            Self::Deferred => "deferred",
-            Self::Unused => "unused",
-            Self::Forbidden => "forbidden",
-            Self::Unreachable => "unreachable",
-            Self::TlsFailed => "tls_failed",
-            Self::MxLost => "mx_lost",
-            Self::MsaLost => "msa_lost",
-            Self::Cut => "cut",
-        }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
 /// The last record of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionEnd {
@@ -397,18 +262,5 @@ impl Message {
             verdict: Verdict::of(Class::Other),
             code: None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_notation_reads_back() {
-        for dir in Dir::ALL {
-            assert_eq!(Dir::from_notation(dir.notation()), Some(dir));
-        }
-        assert_eq!(Dir::from_notation("=>"), None);
     }
 }
