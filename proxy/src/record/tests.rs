@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use warren_session::{Door, Reader, Recorder, RecorderSettings, SessionId, SessionStart, recorder::database};
 use warren_smtp::ReversePath;
-use warren_smtp::mediator::{Event, Observer};
+use warren_smtp::command::Verb;
+use warren_smtp::mediator::{Event, Flow, Observer, Topic};
 
 use super::*;
 

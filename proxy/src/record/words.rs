@@ -3,22 +3,23 @@
 use std::borrow::Cow;
 
 use warren_session::{Dir, Recipient, Said, Verdict, classify};
-use warren_smtp::Reply;
 use warren_smtp::mediator::Flow;
+use warren_smtp::reply::WrittenCode;
+use warren_smtp::{EnhancedCode, Reply};
 
 use super::Open;
 
 /// What decided on recipients: a reply, or none.
 pub(super) struct Given<'a> {
     reply: Option<(&'a Reply, &'a str)>,
-    enhanced: Option<String>,
+    enhanced: Option<WrittenCode>,
     reply_us: Option<u64>,
 }
 
 impl<'a> Given<'a> {
     /// By this reply, with its lines, that came then.
     pub(super) fn by(reply: Option<(&'a Reply, &'a str)>, at_us: u64) -> Self {
-        let enhanced = reply.and_then(|(reply, _)| reply.status()).map(|code| code.to_string());
+        let enhanced = reply.and_then(|(reply, _)| reply.status()).map(EnhancedCode::written);
         Self { reply, enhanced, reply_us: reply.map(|_| at_us) }
     }
 
@@ -44,7 +45,7 @@ impl<'a> Given<'a> {
 
 pub(crate) fn verdict(verb: &str, reply: &Reply, lines: &str) -> Verdict {
     // A positive reply is what its code says.
-    let enhanced = reply.status().filter(|_| reply.code >= 400).map(|code| code.to_string());
+    let enhanced = reply.status().filter(|_| reply.code >= 400).map(EnhancedCode::written);
     classify(&Said { verb, code: reply.code, enhanced: enhanced.as_deref(), text: lines })
 }
 
