@@ -34,6 +34,7 @@ pub struct Counts {
     /// All others first, then the big providers by name.
     operators: Vec<(&'static str, OfOperator)>,
     connections: AtomicU64,
+    taken_over: AtomicU64,
     handshakes: Tally<&'static str>,
     policies: Tally<(PolicyType, bool)>,
 }
@@ -65,6 +66,7 @@ impl Default for Counts {
         Self {
             operators: names.map(|name| (name, fresh())).collect(),
             connections: AtomicU64::new(0),
+            taken_over: AtomicU64::new(0),
             handshakes: Tally::new(&TLS),
             policies: Tally::new(&POLICIES),
         }
@@ -108,6 +110,9 @@ impl Counts {
         self.by_operator(page, "warren_proxy_events_total", help, "kind", |of| &of.events, EventKind::name);
         let connections = self.connections.load(Ordering::Relaxed);
         page.counter("warren_proxy_connections_total", "Connections made to MX hosts.").add(&[], connections);
+        let help = "Sessions that went on on the connection of one before.";
+        let taken_over = self.taken_over.load(Ordering::Relaxed);
+        page.counter("warren_proxy_connections_taken_over_total", help).add(&[], taken_over);
         let handshakes =
             page.counter("warren_proxy_tls_handshakes_total", "TLS handshakes with MX hosts that succeeded.");
         for (version, count) in self.handshakes.iter() {
@@ -148,6 +153,11 @@ impl Counter {
     /// A connection to the MX stands.
     pub fn connected(&self) {
         self.counts.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The connection of a session before goes on.
+    pub fn taken_over(&self) {
+        self.counts.taken_over.fetch_add(1, Ordering::Relaxed);
     }
 
     /// TLS of this version is established on it.

@@ -100,6 +100,7 @@ impl Watch {
 
     /// The connection of another session goes on, from `egress`; it took so long to make.
     pub fn taken_over(&mut self, egress: IpAddr, took: Option<Duration>) {
+        self.counter.taken_over();
         self.watch.taken_over(egress, took);
     }
 

@@ -95,6 +95,10 @@ async fn sessions_follow_each_other_on_one_connection_and_each_has_its_record() 
         session(&node, LATER).await;
     };
     let (mut peer, ()) = tokio::join!(server, client);
+    let page = warren_proxy::metrics::page(&node.proxy);
+    let counted = |name| page.value(name, &[]);
+    assert_eq!(counted("warren_proxy_connections_total"), Some(1.0));
+    assert_eq!(counted("warren_proxy_connections_taken_over_total"), Some(2.0));
     // Going down, it is left in order.
     let ((), ()) = tokio::join!(node.proxy.drain(LONG), async {
         peer.hears("QUIT").await;

@@ -122,8 +122,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `[proxy.reuse] idle`: what other MTAs have. Sessions of one batch follow each other faster, and MXs that close idle connections wait longer.
 pub const REUSE_IDLE: Duration = Duration::from_secs(2);
-/// `[proxy.reuse] messages`: big providers that count them allow twenty in a connection and more, and a session may have several.
-pub const REUSE_MESSAGES: u32 = 10;
+/// `[proxy.reuse] messages`: big providers that count them allow twenty in a connection and more.
+pub const REUSE_MESSAGES: u32 = 20;
 /// `[proxy] record`: what MXs said, and how long they took to say it, is half of what the proxy is for
 pub const RECORD: bool = true;
 /// `[proxy] keep_sessions`: long enough to compare this month with the last; records name people, so they are not kept for ever

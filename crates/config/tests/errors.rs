@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use warren_config::{Deadlines, Directory, Dnssec, Node, Problems, Rates, Recipient, TenantName, TlsPolicy};
+use warren_config::{Deadlines, Directory, Dnssec, Node, Problems, Rates, Recipient, Reuse, TenantName, TlsPolicy};
 use warren_launcher_api::CellId;
 
 const NODE: &str = "hostname = \"mail.example.net\"\n[egress]\naddresses = [\"203.0.113.10\"]\n";
@@ -44,6 +44,13 @@ fn load(tenants: &[(&str, &str)]) -> Directory {
     fs::write(directory.path().join("warren.toml"), NODE).unwrap();
     let node = Node::load(directory.path()).unwrap();
     Directory::load(directory.path(), &node).unwrap()
+}
+
+#[test]
+fn reuse_has_bounds() {
+    let text = node_error(&format!("{NODE}[proxy.reuse]\nidle = \"61s\"\nmessages = 0\n"));
+    assert!(text.contains("warren.toml:5") && text.contains("\"61s\" is out of bounds"), "{text}");
+    assert!(text.contains("warren.toml:6") && text.contains('0'), "{text}");
 }
 
 #[test]
@@ -127,6 +134,9 @@ policy = "require"
 [proxy.timeouts]
 greeting = "90s"
 end_of_data = "20m"
+[proxy.reuse]
+idle = "500ms"
+messages = 5
 [proxy.standalone]
 listen = ["127.0.0.1:10025"]
 mode = "tproxy"
@@ -146,6 +156,7 @@ resolver = { "127.0.0.1:53" = "acme" }
         ..Deadlines::default()
     };
     assert_eq!(node.proxy.timeouts, timeouts);
+    assert_eq!(node.proxy.reuse, Reuse { idle: Duration::from_millis(500), messages: 5 });
     let expected = Rates { messages: 40, recipients: 400, account_messages: 10, account_recipients: 100 };
     assert_eq!(node.limits.rates, expected);
     assert_eq!(node.resolver.nameservers[1].port(), 5353);

@@ -49,6 +49,9 @@ fn transcript(node: &Node<'_>, line: &str) -> String {
     node.ask(&["sessions", "show", line.split_whitespace().next().unwrap()])
 }
 
+/// Connections are what is throttled here: each message has one of its own.
+const DIALLED_EACH: &str = "[proxy.reuse]\nidle = \"0s\"\n";
+
 #[test]
 fn tarpits_and_greylisting_are_recognised() {
     let lab = lab();
@@ -98,7 +101,7 @@ fn listings_are_recognised_wherever_they_are_told() {
 #[test]
 fn a_throttle_is_recognised_with_what_came_before_it() {
     let lab = lab();
-    let node = Node::start(&lab, &Setup::default());
+    let node = Node::start(&lab, &Setup { extra: DIALLED_EACH.into(), ..Setup::default() });
     for n in 0..=THROTTLE_AFTER {
         send(&node, &format!("bob{n}"), "throttle");
     }
@@ -115,7 +118,7 @@ fn a_throttle_that_gives_no_reason_is_told_by_what_came_before_it() {
     // All from one address: what was taken and refused is counted for each.
     let one = "[egress.pools]\nquiet = [\"203.0.113.12\"]\n\
                [[egress.rules]]\ndestinations = [\"silent-throttle.example\"]\npool = \"quiet\"";
-    let node = Node::start(&lab, &Setup { extra: one.into(), ..Setup::default() });
+    let node = Node::start(&lab, &Setup { extra: format!("{DIALLED_EACH}{one}"), ..Setup::default() });
     for n in 0..THROTTLE_AFTER {
         send(&node, &format!("bob{n}"), "silent-throttle");
         lab.mailbox("silent-throttle.example", &format!("bob{n}")).wait_for(|_| true, LONG).unwrap();

@@ -101,7 +101,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
     let mut sink = Helper::start(paths.mx(), &["proxy-sink".to_owned()])?;
     sink.hear::<String>().context("the sink")?;
     let wanted = |way: &Way| options.ways.is_empty() || options.ways.contains(way);
-    for way in [Way::Haproxy, Way::Nginx, Way::Warren, Way::Unrecorded, Way::Stalled, Way::Postfix] {
+    for way in [Way::Haproxy, Way::Nginx, Way::Warren, Way::Dialling, Way::Unrecorded, Way::Stalled, Way::Postfix] {
         if wanted(&way) {
             paths.start(way, &place).with_context(|| format!("start {way}"))?;
         }

@@ -30,6 +30,8 @@ pub enum Way {
     Warren,
     /// This proxy with `[proxy] record = false`.
     Unrecorded,
+    /// This proxy, recording, with `[proxy.reuse] idle = "0s"`: each session has a connection of its own.
+    Dialling,
     /// This proxy, its database locked by somebody else.
     Stalled,
     /// A Postfix that everybody shares: it queues, and relays.
@@ -45,6 +47,7 @@ impl Way {
             Way::Nginx => "nginx",
             Way::Warren => "warren",
             Way::Unrecorded => "warren-unrecorded",
+            Way::Dialling => "warren-dialling",
             Way::Stalled => "warren-stalled",
             Way::Postfix => "postfix",
         }
@@ -52,7 +55,7 @@ impl Way {
 
     /// Whether the way itself does TLS with the MX, so that the sender need not.
     pub fn secures(self) -> bool {
-        matches!(self, Way::Warren | Way::Unrecorded | Way::Stalled)
+        matches!(self, Way::Warren | Way::Unrecorded | Way::Dialling | Way::Stalled)
     }
 }
 
@@ -101,7 +104,7 @@ impl Paths {
             Way::Direct => return Ok(()),
             Way::Haproxy => self.haproxy(&home)?,
             Way::Nginx => self.nginx(&home)?,
-            Way::Warren | Way::Unrecorded | Way::Stalled => self.warren(way, &home, place)?,
+            Way::Warren | Way::Unrecorded | Way::Dialling | Way::Stalled => self.warren(way, &home, place)?,
             Way::Postfix => self.postfix(&home)?,
         };
         self.running.push(Running { way, ..running });
@@ -212,12 +215,14 @@ impl Paths {
         let path = |name: &str| home.join(name).display().to_string();
         let tenants = [MX, TLS_MX, BROKEN_MX].map(|mx| format!("\"{mx}\" = \"bench\""));
         let record = way != Way::Unrecorded;
+        let idle = if way == Way::Dialling { "0s" } else { "2s" };
         let config = format!(
             "hostname = \"out.bench.example\"\n\
              [egress]\naddresses = [\"{NODE}\"]\nallow_networks = [\"198.51.100.0/24\"]\nmax_sessions = 9900\nmax_sessions_per_tenant = 9900\n\
              [egress.budgets]\nsessions = 9900\nsessions_per_minute = 1000000\n\
              [paths]\nstate = {:?}\nrun = {:?}\nimages = {:?}\n\
              [proxy]\nrecord = {record}\n\
+             [proxy.reuse]\nidle = \"{idle}\"\n\
              [proxy.standalone]\nlisten = [\"0.0.0.0:25\"]\nmode = \"tproxy\"\ntenants = {{ {} }}\n",
             path("state"),
             path("run"),

@@ -74,7 +74,7 @@ pub(super) fn added(
     count: u64,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Vec<Added>> {
-    let ways = [Way::Direct, Way::Haproxy, Way::Nginx, Way::Warren, Way::Unrecorded]
+    let ways = [Way::Direct, Way::Haproxy, Way::Nginx, Way::Warren, Way::Dialling, Way::Unrecorded]
         .into_iter()
         .filter(|way| *way == Way::Direct || wanted(way));
     let mut times: Vec<(Way, Vec<f64>, Vec<f64>)> = ways.map(|way| (way, vec![], vec![])).collect();
