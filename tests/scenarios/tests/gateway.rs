@@ -60,7 +60,7 @@ tenants = {{ "{}" = "office", "{}" = "office" }}
         assert!(!replies[1].contains("STARTTLS"), "the proxy has done that: {replies:?}");
         assert!(replies.last().unwrap().starts_with("250"), "{replies:?}");
         lab.mailbox("plain.example", user).wait_for(|_| true, LONG).unwrap();
-        let transcript = proxy.transcript(&mxs[at].to_string(), "->  QUIT");
+        let transcript = proxy.transcript(&mxs[at].to_string(), ">|  QUIT");
         for part in ["office", &own[at].to_string(), "TLSv1.3"] {
             assert!(transcript.contains(part), "no {part:?} in\n{transcript}");
         }

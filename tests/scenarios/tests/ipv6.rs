@@ -96,7 +96,7 @@ fn a_standalone_proxy_takes_redirected_ipv6() {
     assert!(!replies[1].contains("STARTTLS"), "the proxy has done that: {replies:?}");
     assert!(replies.last().unwrap().starts_with("250"), "{replies:?}");
     lab.mailbox("six.example", "bob").wait_for(|_| true, LONG).unwrap();
-    let transcript = proxy.transcript(&plain().to_string(), "->  QUIT");
+    let transcript = proxy.transcript(&plain().to_string(), ">|  QUIT");
     assert!(transcript.contains(&own.to_string()) && transcript.contains("TLSv1.3"), "{transcript}");
     // What is refused is refused here, too.
     let (_, greeting) = inside(&host, || Dialogue::open("[2001:db8:113::77]:25".parse().unwrap())).unwrap();
