@@ -36,11 +36,15 @@ async fn takes<S: AsyncRead + AsyncWrite + Unpin>(mx: &mut Peer<S>) {
     mx.say("250 2.0.0 taken").await;
 }
 
-/// The MSA sends a message, and hears that it was taken; everything from the greeting on.
-async fn sends(msa: &mut Peer<TcpStream>, greeting: &str) {
+/// The MSA is greeted, and says EHLO.
+async fn greeted(msa: &mut Peer<TcpStream>, greeting: &str) {
     msa.hears(greeting).await;
     msa.say("EHLO msa.acme.example").await;
     msa.hears(OFFER).await;
+}
+
+/// The MSA sends a message, and hears that it was taken.
+async fn sends(msa: &mut Peer<TcpStream>) {
     msa.say("MAIL FROM:<alice@acme.example>\nRCPT TO:<bob@mx.example>\nDATA").await;
     msa.hears("250 2.1.0 ok\n250 2.1.5 ok\n354 go").await;
     msa.say("Subject: hello\n\nhello\n.").await;
@@ -56,7 +60,8 @@ async fn quits(mut msa: Peer<TcpStream>) {
 /// A whole session of the MSA.
 async fn session(node: &Node, greeting: &str) {
     let mut msa = node.msa().await;
-    sends(&mut msa, greeting).await;
+    greeted(&mut msa, greeting).await;
+    sends(&mut msa).await;
     quits(msa).await;
 }
 
@@ -182,13 +187,14 @@ async fn one_that_nobody_needs_is_left_in_time() {
 async fn one_that_the_mx_closed_is_no_failure_of_the_next_session() {
     let mx = Mx::new().await;
     let node = plan().start(mx.address).await;
-    let over = Notify::new();
+    let (over, closed) = (Notify::new(), Notify::new());
     let server = async {
         let mut peer = opened(&mx).await;
         takes(&mut peer).await;
         over.notified().await;
         peer.say("421 4.4.2 idle for too long").await;
         drop(peer);
+        closed.notify_one();
         let mut peer = opened(&mx).await;
         takes(&mut peer).await;
         peer.hears("MAIL FROM:<alice@acme.example>\nRCPT TO:<bob@mx.example>\nDATA").await;
@@ -196,22 +202,52 @@ async fn one_that_the_mx_closed_is_no_failure_of_the_next_session() {
         drop(peer);
         let mut peer = opened(&mx).await;
         takes(&mut peer).await;
-        peer
+        // Something was refused in this session.
+        peer.hears("QUIT").await;
+        peer.say("221 2.0.0 bye").await;
     };
     let client = async {
         session(&node, FIRST).await;
         over.notify_one();
+        closed.notified().await;
         session(&node, FIRST).await;
         // Asked again elsewhere; the MSA sees nothing of it.
         session(&node, LATER).await;
     };
-    let (_peer, ()) = tokio::join!(server, client);
+    tokio::join!(server, client);
     let all = oldest_first(node).await;
     let (last, transcript) = &all[2];
     assert_eq!((last.session.outcome.as_deref(), last.legs.len()), (Some("delivered"), 2), "{transcript}");
     assert_eq!(last.recipients.len(), 1, "{transcript}");
     assert_eq!(last.recipients[0].class, "delivered", "{transcript}");
     assert!(transcript.contains("|<  421 4.7.0 too many messages"), "{transcript}");
+}
+
+#[tokio::test]
+async fn a_session_that_was_refused_something_leaves_nothing_behind() {
+    let mx = Mx::new().await;
+    let node = plan().start(mx.address).await;
+    let server = async {
+        let mut peer = opened(&mx).await;
+        peer.hears("MAIL FROM:<eve@acme.example>").await;
+        peer.say("550 5.7.1 not you").await;
+        takes(&mut peer).await;
+        peer.hears("QUIT").await;
+        peer.say("221 2.0.0 bye").await;
+        let mut peer = opened(&mx).await;
+        takes(&mut peer).await;
+        peer
+    };
+    let client = async {
+        let mut msa = node.msa().await;
+        greeted(&mut msa, FIRST).await;
+        msa.say("MAIL FROM:<eve@acme.example>").await;
+        msa.hears("550 5.7.1 not you").await;
+        sends(&mut msa).await;
+        quits(msa).await;
+        session(&node, FIRST).await;
+    };
+    let (_peer, ()) = tokio::join!(server, client);
 }
 
 #[tokio::test]
@@ -252,11 +288,13 @@ async fn an_idle_connection_is_no_way_around_a_budget() {
     };
     let client = async {
         let mut one = node.msa().await;
-        sends(&mut one, FIRST).await;
+        greeted(&mut one, FIRST).await;
+        sends(&mut one).await;
         let mut other = node.msa().await;
         node.waits_for_a_turn().await;
         quits(one).await;
-        sends(&mut other, FIRST).await;
+        greeted(&mut other, FIRST).await;
+        sends(&mut other).await;
         quits(other).await;
         // Nobody waited.
         session(&node, LATER).await;

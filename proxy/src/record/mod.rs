@@ -179,6 +179,11 @@ impl SessionRecord {
         self.watch.as_ref()?.rtt()
     }
 
+    /// Whether an MX refused anything.
+    pub fn was_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
     /// Whether there was a leg.
     pub fn was_dialled(&self) -> bool {
         self.legs > 0

@@ -20,6 +20,8 @@ impl Mx {
         let Some(leg) = &self.leg else { return false };
         !reuse.idle.is_zero()
             && leg.carried.saturating_add(self.record.messages()) < reuse.messages
+            // MXs count refusals by connection, too, and slow down or hang up behind some: the next session shall not pay for this one.
+            && !self.record.was_refused()
             // It is dialled for TLS each time.
             && !matches!(leg.tls.how(), How::Failed(_))
             && !self.proxy.is_draining()

@@ -175,7 +175,8 @@ impl Mediator {
             self.waiting.push_front(awaited);
             return self.server_lost(cx, Ending::Violation("a reply that does not fit"), replies::server_garbled());
         }
-        if reply.code == 421 && self.could_begin_anew() && awaited.line.is_some() {
+        let quits = awaited.topic == Topic::Command(Verb::Quit);
+        if reply.code == 421 && !quits && awaited.line.is_some() && self.could_begin_anew() {
             cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: awaited.topic, reply });
             self.waiting.push_front(awaited);
             return self.begin_anew(cx);

@@ -125,6 +125,8 @@ impl Mediator {
             && matches!(self.back, Back::Relaying)
             && matches!(self.front, Front::Hello | Front::Commands | Front::DataAsked | Front::Quitting)
             && self.waiting.can_be_played_again()
+            // Nobody is dialled for a farewell.
+            && self.waiting.head().is_none_or(|head| head.topic != Topic::Command(Verb::Quit))
     }
 
     /// Dials, and asks again what was asked.

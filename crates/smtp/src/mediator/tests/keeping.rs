@@ -212,6 +212,10 @@ fn one_that_was_closed_and_nobody_needs_is_let_be() {
     talk.run("!take over\nc 220 mx ESMTP\n!server closes\n!drop server");
     talk.silence(Duration::from_secs(300));
     talk.run("c 421 4.4.2 timeout\n!drop server\n!close client");
+    let mut talk = taken_over();
+    talk.run("C QUIT\ns QUIT\n!server closes\nc 221 2.0.0 bye\n!drop server\n!close client");
+    let mut talk = taken_over();
+    talk.run("C QUIT\ns QUIT\nS 421 idle\nc 421 idle\n!close server\n!close client");
 }
 
 #[test]
