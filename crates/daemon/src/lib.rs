@@ -19,6 +19,7 @@ mod escape;
 mod inherit;
 mod lifecycle;
 pub mod log;
+mod pace;
 mod shortage;
 mod start;
 
@@ -26,5 +27,6 @@ pub use backoff::{Absence, Backoff};
 pub use escape::{Escaped, escape};
 pub use inherit::{InheritError, Inherited, keep_from_children};
 pub use lifecycle::{Draining, Lifecycle, Signal};
+pub use pace::Pace;
 pub use shortage::{Accepting, Spells, descriptors};
 pub use start::{SUPERVISOR_VARIABLE, ready, run, run_witnessed};

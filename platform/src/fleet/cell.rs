@@ -21,6 +21,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use warren_control::{FromMsa, Level, LineReader, Outcome, Settings, ToMsa, send};
+use warren_daemon::Pace;
 use warren_launcher_api::{CellId, TenantName};
 
 /// Messages that are read of one MSA in a second; the rest waits in its socket.
@@ -111,16 +112,16 @@ async fn speak(
         return Ok(());
     }
     let mut reader = LineReader::new(reader);
-    let mut pace = Pace::new();
+    let mut reading = Reading::new();
     let (mut programs, mut next_program) = (HashMap::new(), 0);
     loop {
         tokio::select! {
             message = reader.recv::<FromMsa>() => match message? {
                 None => return Ok(()),
                 Some(message) => {
-                    pace.wait().await;
+                    reading.turn().await;
                     match message {
-                        FromMsa::Log { level, text } => pace.log(tenant, level, &text),
+                        FromMsa::Log { level, text } => reading.log(tenant, level, &text),
                         FromMsa::Executed { id, outcome } => {
                             // Who asked may have gone.
                             let asked: Option<oneshot::Sender<Outcome>> = programs.remove(&id);
@@ -166,29 +167,33 @@ async fn tell(writer: &mut OwnedWriteHalf, message: &ToMsa) -> Result<(), warren
     timeout(PATIENCE, send(writer, message)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-/// How much was read of an MSA in the present second.
-struct Pace {
+/// How much is read of an MSA.
+struct Reading {
+    pace: Pace,
+    pause: Option<Instant>,
+    /// Since when `lines` are counted.
     since: Instant,
-    messages: u32,
     lines: u32,
     dropped: u64,
 }
 
-impl Pace {
-    fn new() -> Pace {
-        Pace { since: Instant::now(), messages: 0, lines: 0, dropped: 0 }
+impl Reading {
+    fn new() -> Reading {
+        let since = Instant::now();
+        let pace = Pace::new(MESSAGES_PER_SECOND, since.into_std());
+        Reading { pace, pause: None, since, lines: 0, dropped: 0 }
     }
 
-    /// Counts a message; waits for the next second when there were too many in this one.
-    async fn wait(&mut self) {
-        const SECOND: Duration = Duration::from_secs(1);
-        if self.messages >= MESSAGES_PER_SECOND {
-            tokio::time::sleep_until(self.since + SECOND).await;
+    /// Counts a message, when it may be heard.
+    async fn turn(&mut self) {
+        if let Some(pause) = self.pause.take() {
+            tokio::time::sleep_until(pause).await;
         }
-        if self.since.elapsed() >= SECOND {
-            (self.since, self.messages, self.lines) = (Instant::now(), 0, 0);
+        let now = Instant::now();
+        self.pause = self.pace.took(now.into_std()).map(Instant::from_std);
+        if now - self.since >= Duration::from_secs(1) {
+            (self.since, self.lines) = (now, 0);
         }
-        self.messages += 1;
     }
 
     fn log(&mut self, tenant: &TenantName, level: Level, text: &str) {
