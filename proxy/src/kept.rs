@@ -40,7 +40,7 @@ use crate::tls::leg::How;
 
 /// Of a key's connections, so many are looked at for one of the same thread.
 const LOOKED_AT: usize = 8;
-/// How long last words may take when the proxy goes down.
+/// How long last words may take when somebody waits for that.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What two sessions must have in common to share a connection.
@@ -163,9 +163,9 @@ impl Keeper {
         None
     }
 
-    /// Leaves idle connections of a budget that has room for so many no more.
-    pub(crate) fn make_room(&self, budget: &Budget, room: u32) {
-        part(self.with(|shelf| shelf.trim(budget, room)));
+    /// Idle connections of a budget that has room for so many no more: to be [left](leave).
+    pub(crate) fn make_room(&self, budget: &Budget, room: u32) -> Vec<KeptLeg> {
+        self.with(|shelf| shelf.trim(budget, room))
     }
 
     /// Leaves connections whose time is over, for ever.
@@ -192,8 +192,7 @@ impl Keeper {
             shelf.most = 0;
             shelf.empty()
         });
-        let mut farewells: JoinSet<()> = all.into_iter().map(|leg| farewell(leg.stream)).collect();
-        let _ = tokio::time::timeout(LAST_WORDS, async { while farewells.join_next().await.is_some() {} }).await;
+        leave(all).await;
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Shelf<Key, Budget, KeptLeg>) -> T) -> T {
@@ -208,8 +207,14 @@ impl Keeper {
     }
 }
 
+/// Says QUIT to each, and waits until it is said.
+pub(crate) async fn leave(legs: Vec<KeptLeg>) {
+    let mut farewells: JoinSet<()> = legs.into_iter().map(|leg| farewell(leg.stream)).collect();
+    let _ = tokio::time::timeout(LAST_WORDS, async { while farewells.join_next().await.is_some() {} }).await;
+}
+
 /// Says QUIT to each, and waits for none.
-fn part(legs: Vec<KeptLeg>) {
+pub(crate) fn part(legs: Vec<KeptLeg>) {
     for KeptLeg { stream, own, .. } in legs {
         tokio::spawn(async move {
             farewell(stream).await;

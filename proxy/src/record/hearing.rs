@@ -63,6 +63,14 @@ impl Observer for SessionRecord {
                 tracing::warn!(session = %self.log.id(), bytes, "dropped what the MX sent behind its 220 to STARTTLS");
                 self.failed(&format!("{bytes} bytes behind the 220 of STARTTLS dropped"));
             }
+            Event::Stale { reply } => {
+                let said = format!(
+                    "the connection that was taken over is of no use any more: {} {}",
+                    reply.code,
+                    reply.coded_lines()
+                );
+                self.noted(&said);
+            }
             Event::Pipelined { bytes } => self.noted(&format!("{bytes} bytes behind STARTTLS dropped")),
             Event::Moving { reply, .. } => self.moving(at, reply),
             Event::Moved { quit } => self.moved(at, quit),

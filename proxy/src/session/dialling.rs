@@ -17,6 +17,7 @@ use super::{Connection, Mx, Whose};
 use crate::departures::{Place, Turn};
 use crate::dial::{DialError, dial};
 use crate::egress::What;
+use crate::kept::leave;
 use crate::tls::leg::How;
 use crate::tls::{Channel, Demand, LegTls, Requirement, judge};
 
@@ -51,7 +52,11 @@ impl Upstream<MaybeTls<TcpStream>> for Mx {
             let mut place = self.placed().await?;
             let (egress, decision) = (place.egress(), place.decision(&self.ask()));
             self.place = Some(place);
-            self.make_room(egress);
+            let too_many = self.make_room(egress);
+            if !too_many.is_empty() {
+                // First: the MX counts them, too.
+                leave(too_many).await;
+            }
             let facts = serde_json::to_string(&decision).unwrap_or_default();
             let leg = self.leg.take();
             self.part(leg);

@@ -9,7 +9,7 @@ use warren_wire::MaybeTls;
 
 use super::{Connection, Mx};
 use crate::egress::EgressAddr;
-use crate::kept::{Budget, KeptLeg, Key};
+use crate::kept::{Budget, KeptLeg, Key, part};
 use crate::tls::LegTls;
 use crate::tls::leg::How;
 
@@ -55,7 +55,7 @@ impl Mx {
         let egress = self.place.as_ref()?.egress();
         let policy = self.handshake();
         let leg = self.proxy.keeper().take(&self.key(egress), |leg| leg.serves(&self.settings, policy));
-        self.make_room(egress);
+        part(self.make_room(egress));
         let KeptLeg { stream, kept, how, facts, helo, own, rtt, carried, before, .. } = leg?;
         let mut place = self.place.take()?;
         let decision = serde_json::to_string(&place.decision(&self.ask())).unwrap_or_default();
@@ -68,12 +68,13 @@ impl Mx {
         Some((stream, kept))
     }
 
-    /// This session has a place: no idle connection may have it as well.
-    pub(super) fn make_room(&self, egress: EgressAddr) {
-        if !self.proxy.keeper().is_empty() {
-            let room = self.proxy.departures().look(|policy, _| policy.spare(&self.ask(), egress));
-            self.proxy.keeper().make_room(&self.budget(egress), room);
+    /// This session has a place: no idle connection may have it as well. Those that have to go.
+    pub(super) fn make_room(&self, egress: EgressAddr) -> Vec<KeptLeg> {
+        if self.proxy.keeper().is_empty() {
+            return Vec::new();
         }
+        let room = self.proxy.departures().look(|policy, _| policy.spare(&self.ask(), egress));
+        self.proxy.keeper().make_room(&self.budget(egress), room)
     }
 
     fn key(&self, egress: EgressAddr) -> Key {

@@ -6,6 +6,7 @@ use super::action::Action;
 use super::content::Verdict;
 use super::event::{Ending, Event, Flow, Topic};
 use super::front::Front;
+use super::keeping::STALE;
 use super::machine::{Back, Context, Mediator};
 use super::opening::{Hello, Mx, Opening, Step};
 use super::replies;
@@ -175,18 +176,18 @@ impl Mediator {
             self.waiting.push_front(awaited);
             return self.server_lost(cx, Ending::Violation("a reply that does not fit"), replies::server_garbled());
         }
-        let quits = awaited.topic == Topic::Command(Verb::Quit);
-        if reply.code == 421 && !quits && awaited.line.is_some() && self.could_begin_anew() {
-            cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: awaited.topic, reply });
-            self.waiting.push_front(awaited);
-            return self.begin_anew(cx);
-        }
-        self.keeping.unproven = false;
         if self.could_fail_over(&awaited, reply) && cx.host.fail_over(awaited.topic, reply) {
             let topic = awaited.topic;
             self.waiting.push_front(awaited);
             return self.fail_over(cx, topic, reply.clone());
         }
+        let quits = awaited.topic == Topic::Command(Verb::Quit);
+        if reply.code == 421 && !quits && awaited.line.is_some() && self.could_begin_anew() {
+            cx.tell(Event::Stale { reply });
+            self.waiting.push_front(awaited);
+            return self.begin_anew(cx);
+        }
+        self.keeping.unproven = false;
         if let By::ServerForUs = awaited.by {
             cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: awaited.topic, reply });
             if reply.code == 421 {
@@ -258,7 +259,7 @@ impl Mediator {
         // The last words of a connection that nobody used: they are for the session before.
         let stale = matches!(&self.back, Back::Opening { opening: Opening::Mx(_, Mx::Kept(_)), .. });
         if stale || (reply.code == 421 && self.could_begin_anew()) {
-            cx.tell(Event::Reply { flow: Flow::ReplyEnded, topic: Topic::Greeting, reply });
+            cx.tell(Event::Stale { reply });
             if !self.lapse() {
                 self.begin_anew(cx);
             }
@@ -360,6 +361,7 @@ impl Mediator {
                     Topic::EndOfData | Topic::LastChunk => self.deadlines.end_of_data,
                     _ => self.deadlines.command,
                 };
+                let limit = if self.could_begin_anew() { limit.min(STALE) } else { limit };
                 server(head.since.max(self.server_heard), limit)
             }
             (_, None) => client(self.deadlines.client),
@@ -369,8 +371,6 @@ impl Mediator {
     pub(super) fn expired(&mut self, cx: &mut Context<'_>, silent: Silent) {
         // A client that waits for room is not silent.
         if silent == Silent::Server || !self.to_server.is_empty() {
-            // The client has waited long enough.
-            self.keeping.unproven = false;
             return self.server_lost(cx, Ending::TimedOut, replies::server_silent());
         }
         self.give_up(cx, Ending::TimedOut, replies::client_silent());

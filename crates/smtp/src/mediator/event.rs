@@ -120,6 +120,11 @@ pub enum Event<'a> {
         /// How many bytes.
         bytes: usize,
     },
+    /// The last words of a connection that was taken over, before it was of any use: they are about the session before.
+    Stale {
+        /// All of it.
+        reply: &'a Reply,
+    },
     /// Bytes behind the server's `220` to STARTTLS: dropped (CVE-2021-38371).
     Injected {
         /// How many.

@@ -8,10 +8,10 @@
 //!
 //! It is kept only when everything is settled: the server took the session's last content, owes nothing, has been told everything, and no transaction is
 //! open. Until it has answered once it may be gone without anybody knowing: a server that closes idle connections is no failure of
-//! the next session. So its loss, and its 421, is not told to the client; the session dials as if nothing had been kept. A refusal of any other kind is an
-//! answer.
+//! the next session. So its loss, its silence and its 421 are not told to the client, but for content that is under way already (BDAT in one piece with MAIL); the
+//! session dials as if nothing had been kept. A refusal of any other kind is an answer.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::action::Action;
 use super::event::{Ending, Event, Flow, Topic};
@@ -23,6 +23,9 @@ use super::replies;
 use super::settings::{Host, TlsPolicy};
 use crate::Reply;
 use crate::command::Verb;
+
+/// How long a server that was taken over may be silent before it is taken for gone.
+pub(super) const STALE: Duration = Duration::from_secs(30);
 
 /// What is known of a connection that was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub(super) struct Keeping {
     pub(super) earned: bool,
     /// The server was taken over, and has not answered yet.
     pub(super) unproven: bool,
+    /// The session is on another leg than its first.
+    pub(super) moved: bool,
     /// The client said QUIT, which waits for its turn: the server may never hear it.
     pub(super) leaving: bool,
 }
@@ -87,7 +92,12 @@ impl Mediator {
             || self.waiting.iter().any(|awaited| matches!(awaited.topic, Topic::EndOfData | Topic::LastChunk));
         // What it limits (RFC 9422) is counted by connection, and the next session would count anew.
         let limited = || self.hello.as_ref().is_none_or(|hello| hello.has_limits());
-        settled && self.home.is_some() && self.moving.is_none() && matches!(self.back, Back::Relaying) && !limited()
+        settled
+            && !self.keeping.moved
+            && self.home.is_some()
+            && self.moving.is_none()
+            && matches!(self.back, Back::Relaying)
+            && !limited()
     }
 
     /// QUIT, once everything before it is answered: the connection is kept, or hears it.
@@ -98,13 +108,16 @@ impl Mediator {
         }
         self.keeping.leaving = false;
         let whole = self.keeping.earned
+            && !self.keeping.moved
             && !self.draining
             && !self.envelope.open
             && self.waiting.len() == 1
             && self.moving.is_none()
             && matches!(self.back, Back::Relaying)
             && self.to_server.is_empty()
-            && self.parser.is_empty();
+            && self.parser.is_empty()
+            // Again: its last replies may have changed that.
+            && cx.host.keep();
         if !whole {
             return self.advance(cx);
         }
@@ -131,7 +144,6 @@ impl Mediator {
 
     /// Dials, and asks again what was asked.
     pub(super) fn begin_anew(&mut self, cx: &mut Context<'_>) {
-        self.keeping.unproven = false;
         let topic = self.waiting.head().map_or(Topic::Greeting, |head| head.topic);
         self.moving = Some(Box::new(Moving::without_way_back(cx.now, self.security)));
         cx.tell(Event::Moving { topic, reply: None });

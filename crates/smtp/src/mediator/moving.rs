@@ -17,6 +17,7 @@ use std::time::Instant;
 use super::action::Action;
 use super::event::{Ending, Event, Flow, Topic};
 use super::front::Front;
+use super::keeping::Keeping;
 use super::machine::{Back, Context, Mediator};
 use super::opening::{Mx, Opening, Ready, Security, Wire};
 use super::outgoing::Outgoing;
@@ -41,6 +42,8 @@ pub(super) struct Moving {
     old: Option<Old>,
     /// A MAIL that comes first, because the client has its answer.
     mail: Option<Line>,
+    /// The old leg was a session's before and is gone: this one is what the client takes for its first.
+    anew: bool,
 }
 
 /// A leg that was set aside, and the refusal that was the reason.
@@ -55,7 +58,7 @@ struct Old {
 impl Moving {
     /// Of a leg that is gone, secured like that.
     pub(super) fn without_way_back(now: Instant, floor: Security) -> Self {
-        Self { since: now, started: true, floor, old: None, mail: None }
+        Self { since: now, started: true, floor, old: None, mail: None, anew: true }
     }
 
     /// There is a connection. In the clear it would be weaker than what there was.
@@ -76,7 +79,7 @@ impl Mediator {
     /// The driver wants another leg for what is held back.
     pub(super) fn wish_to_move(&mut self, cx: &mut Context<'_>, mail: Option<Line>) {
         let (since, floor) = (cx.now, self.security);
-        self.moving = Some(Box::new(Moving { since, started: false, floor, old: None, mail }));
+        self.moving = Some(Box::new(Moving { since, started: false, floor, old: None, mail, anew: false }));
         self.depart(cx);
     }
 
@@ -141,7 +144,7 @@ impl Mediator {
         };
         let mail = (topic == Topic::Command(Verb::Rcpt)).then(|| self.envelope.mail.clone()).flatten();
         let mail = mail.map(|bytes| Line { bytes, turn: super::waiting::Turn::Again });
-        self.moving = Some(Box::new(Moving { since: cx.now, started: true, floor, old: Some(old), mail }));
+        self.moving = Some(Box::new(Moving { since: cx.now, started: true, floor, old: Some(old), mail, anew: false }));
         self.actions.push_back(Action::SetAside);
         // It may be the greeting of a leg that is dialled again in the clear: the client has had one.
         let greeted = !matches!(self.front, Front::Waiting { hello: None });
@@ -150,6 +153,8 @@ impl Mediator {
 
     pub(super) fn dial_elsewhere(&mut self, state: Mx) {
         let Some(home) = self.home.clone() else { return };
+        // It is another leg that the session is on from here, and not what the client was told of.
+        self.keeping = Keeping { moved: true, leaving: self.keeping.leaving, ..Keeping::default() };
         self.to_server.clear();
         self.parser.clear();
         self.back = Back::opening(Opening::Mx(Box::new(home), state));
@@ -181,6 +186,7 @@ impl Mediator {
             self.waiting.push_front(Awaited { topic, since: cx.now, by: By::ServerForUs, line: Some(line) });
         }
         self.advance(cx);
+        self.quit_in_turn(cx);
     }
 
     /// The new leg took over: the old one is left. What comes first on the new one.
@@ -202,6 +208,10 @@ impl Mediator {
     pub(super) fn stay(&mut self, cx: &mut Context<'_>, reply: Reply) {
         let Some(moving) = self.moving.take() else { return };
         cx.tell(Event::Stayed);
+        if moving.anew {
+            // As if it had never been: the client tries its next server, or comes back and is told what is offered now.
+            return self.give_up(cx, Ending::Unreachable, Reply { code: 421, ..reply });
+        }
         let Some(old) = moving.old else { return self.vacate(cx, &reply) };
         self.actions.push_back(Action::TakeBack);
         (self.back, self.parser, self.to_server) = (old.back, old.parser, old.to_server);
@@ -215,29 +225,29 @@ impl Mediator {
         self.drop_server();
         self.transaction_over();
         for mut awaited in self.waiting.take() {
+            // The client has its answer, or never asked.
+            if matches!(awaited.by, By::ServerForUs) {
+                continue;
+            }
             if let Some(line) = awaited.line.take() {
                 cx.tell(Event::Command { flow: Flow::CommandEnded, topic: awaited.topic, line: &line.bytes });
             }
             if !matches!(awaited.by, By::Us(_)) {
-                let quit = awaited.topic == Topic::Command(Verb::Quit);
-                awaited.by = By::Us(if quit { replies::bye() } else { reply.clone() });
+                awaited.by = By::Us(reply.clone());
             }
             self.waiting.push(awaited);
         }
         self.absent = Some(Box::new(Absent { reply, again: true }));
         self.client_heard = cx.now;
         self.say_ours(cx);
-        if matches!(self.front, Front::Quitting) {
-            self.end(cx, Ending::Quit);
-            self.close_client();
-        }
     }
 
     /// Whether a leg offers what the client was told, and what it uses.
     fn covered(&self, moving: &Moving, ready: &Ready) -> bool {
         let (_, offered) = Extensions::parse(&ready.hello.ehlo());
         let told = match &self.hello {
-            Some(hello) if self.esmtp => Extensions::parse(&hello.ehlo()).1,
+            // One that has just secured its own side will be told again.
+            Some(hello) if self.esmtp || matches!(self.front, Front::Hello) => Extensions::parse(&hello.ehlo()).1,
             _ => Extensions::default(),
         };
         let lines = moving.mail.iter().chain(self.waiting.iter().filter_map(|awaited| awaited.line.as_ref()));

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::opening::Security;
-use super::{Action, Kept, Mediator, Talk, TlsPolicy, outbound};
+use super::{Action, Judgement, Kept, Mediator, Talk, TlsPolicy, outbound};
 
 /// A session whose connections are kept, past EHLO.
 fn keeping() -> Talk {
@@ -242,7 +242,9 @@ fn one_that_is_gone_at_mail_is_dialled_and_asked_again() {
                 S 250 taken
                 c 250 taken",
             ));
-            talk.run(KEPT);
+            assert!(lost.starts_with('!') || talk.told("stale 421 4.7.0 too many messages"), "{:#?}", talk.host.events);
+            // The session is not where it began.
+            talk.run("C QUIT\ns QUIT\nS 221 bye\nc 221 bye\n!close server\n!close client");
         }
     }
 }
@@ -258,13 +260,63 @@ fn one_that_is_gone_between_is_dialled_at_once() {
     }
 }
 
+/// As if there had been no connection: the client tries its next server.
 #[test]
-fn one_that_cannot_be_dialled_again_puts_the_message_off() {
+fn one_that_cannot_be_dialled_again_is_unreachable() {
+    let mail = "C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>";
+    for before in [
+        "",
+        "C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>",
+        // Its RSET is nobody's question.
+        "C EHLO again\nc 250-mx\nc 250-PIPELINING\nc 250 CHUNKING\ns RSET",
+    ] {
+        let mut talk = taken_over();
+        talk.run(before);
+        talk.run(
+            "!server closes\n!drop server\n!dial fails\nc 421 4.4.1 no way\n!drop server\n!close client\n!nothing",
+        );
+        assert_eq!(talk.host.events.iter().filter(|event| event.starts_with("ended")).count(), 1);
+    }
     let mut talk = taken_over();
-    talk.run("C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>\n!server closes\n!drop server\n!dial fails\n!drop server\nc 451 4.4.1 no way");
-    // Each message is tried anew.
+    talk.run("C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>\n!server closes\n!drop server\n!dial");
+    talk.run("S 554 5.7.1 not you\nc 421 4.4.1 not you\ns QUIT\n!close server\n!close client");
+}
+
+#[test]
+fn one_that_offers_less_than_was_told_is_left_to_the_next_session() {
+    let mut talk = taken_over();
+    talk.run("C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>\n!server closes");
+    talk.run(
+        "!drop server
+        !dial
+        S 220 mx
+        s EHLO out.example
+        S 250 mx
+        c 421 4.3.5 the server offers less when reached from elsewhere
+        s QUIT
+        !close server
+        !close client",
+    );
+}
+
+/// A MAIL that the client had its answer to is nobody's reply any more.
+#[test]
+fn what_the_client_did_not_wait_for_is_not_answered() {
+    let mut talk = taken_over();
+    talk.host.judge = |line| if line.starts_with("MAIL") { Judgement::Hold } else { Judgement::Pass };
+    talk.run("C MAIL FROM:<a@acme.example>\nc 250 2.1.0 ok\nC RCPT TO:<b@x.example>\ns MAIL FROM:<a@acme.example>");
+    talk.run("!server closes\n!drop server\n!dial fails\nc 421 4.4.1 no way\n!drop server\n!close client");
+}
+
+/// Its refusal is its own: the session moved away from the connection that was taken over.
+#[test]
+fn one_that_was_moved_to_is_believed() {
+    let mut talk = taken_over();
+    talk.host.judge = |_| Judgement::Move;
     talk.run(
         "C MAIL FROM:<a@acme.example>
+        !set aside
+        !quit aside
         !dial
         S 220 mx
         s EHLO out.example
@@ -272,13 +324,19 @@ fn one_that_cannot_be_dialled_again_puts_the_message_off() {
         S 250-PIPELINING
         S 250 CHUNKING
         s MAIL FROM:<a@acme.example>
-        S 250 ok
-        c 250 ok",
+        S 421 4.7.0 go away
+        c 421 4.7.0 go away
+        !drop server
+        !close client",
     );
-    // With QUIT in one piece.
+}
+
+/// 421 or not: another address is tried, not the same once more.
+#[test]
+fn a_refusal_of_the_address_fails_over() {
     let mut talk = taken_over();
-    talk.client(b"MAIL FROM:<a@acme.example>\r\nQUIT\r\n");
-    talk.run("s MAIL FROM:<a@acme.example>\ns QUIT\n!server closes\n!drop server\n!dial fails\n!drop server\nc 451 4.4.1 no way\nc 221 2.0.0 bye\n!close client");
+    talk.host.fail_over = |reply| reply.text().contains("blocked");
+    talk.run("C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>\nS 421 4.7.1 blocked\n!set aside\n!dial");
 }
 
 #[test]
@@ -308,11 +366,18 @@ fn content_that_is_under_way_is_not_asked_again() {
 }
 
 #[test]
-fn silence_is_not_waited_out_twice() {
+fn one_that_is_silent_is_gone() {
     let mut talk = taken_over();
     talk.run("C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>");
+    talk.silence(Duration::from_secs(30));
+    talk.run(&format!("{DIALLED}\ns MAIL FROM:<a@acme.example>"));
     talk.silence(Duration::from_secs(300));
     talk.run("c 421 4.4.2 the server does not answer\n!drop server\n!close client");
+    // Content is under way: it cannot begin anew, and is waited for.
+    let mut talk = taken_over();
+    talk.client(b"MAIL FROM:<a@acme.example>\r\nRCPT TO:<b@x.example>\r\nBDAT 3 LAST\r\nabc");
+    talk.told_server();
+    talk.silence(Duration::from_secs(300));
 }
 
 #[test]
@@ -322,7 +387,9 @@ fn the_new_connection_is_no_weaker() {
     let mut talk = next(kept);
     talk.run(TAKEN_OVER);
     talk.run("C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>\n!server closes");
-    talk.run(&format!("{DIALLED}\nc 451 4.7.4 TLS is required and the server does not offer it\n!drop server"));
+    talk.run(&format!(
+        "{DIALLED}\nc 421 4.7.4 TLS is required and the server does not offer it\ns QUIT\n!close server\n!close client"
+    ));
 }
 
 #[test]

@@ -267,6 +267,7 @@ pub(super) fn show(event: &Event<'_>) -> String {
         Event::Offered { name, lines } => format!("offered {name}: {}", lines.join(", ")),
         Event::Heard { bytes } => format!("heard {bytes}"),
         Event::Injected { bytes } => format!("injected {bytes}"),
+        Event::Stale { reply } => format!("stale {reply}"),
         Event::Pipelined { bytes } => format!("pipelined {bytes}"),
         Event::Moving { topic, reply } => {
             let why = reply.map_or_else(|| "wanted".to_owned(), Reply::to_string);
