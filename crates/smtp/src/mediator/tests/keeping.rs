@@ -263,7 +263,6 @@ fn one_that_is_gone_between_is_dialled_at_once() {
 /// As if there had been no connection: the client tries its next server.
 #[test]
 fn one_that_cannot_be_dialled_again_is_unreachable() {
-    let mail = "C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>";
     for before in [
         "",
         "C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>",
