@@ -31,8 +31,6 @@ const WANTED: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "devices"];
 /// On v2 handed down if it is there: what a tenant writes is then charged to the tenant, and where the disk's scheduler knows weights each
 /// container has its share. On v1 it does not see what is written behind.
 const IO: &str = "io";
-/// Whether a group runs only when nobody else wants to, since Linux 5.15. Its weight can be written before, and not while it does.
-const IDLE: &str = "cpu.idle";
 /// Where v2 is, if it has controllers.
 const UNIFIED: &str = "/sys/fs/cgroup";
 /// What a container has in `/dev`: null, zero, full, random, urandom, tty, and terminals of its own.
@@ -159,13 +157,12 @@ impl Cgroups {
         self.hierarchies.iter().map(|hierarchy| hierarchy.own.join(&self.name)).collect()
     }
 
-    /// Writes a tenant's limits into its container's groups. It stands back until the watcher has seen how it behaves.
+    /// Writes a tenant's limits into its container's groups.
     pub fn limit(&self, cell: CellId, limits: &Limits) -> io::Result<()> {
         for hierarchy in &self.hierarchies {
             let directory = hierarchy.own.join(&self.name).join(layout::container_name(cell));
             for controller in &hierarchy.controllers {
-                let newcomer = (controller == "cpu").then(|| (IDLE, "1".to_owned(), true));
-                for (file, value, optional) in settings(controller, self.unified, limits).into_iter().chain(newcomer) {
+                for (file, value, optional) in settings(controller, self.unified, limits) {
                     match fs::write(directory.join(file), value) {
                         Err(error) if optional && error.kind() == io::ErrorKind::NotFound => {}
                         Err(error) if optional && error.kind() == io::ErrorKind::PermissionDenied => {}
@@ -286,7 +283,7 @@ pub fn processor_time(group: &Path) -> Option<Duration> {
 /// Has a group run only when nobody else wants to, or with its weight again, which the kernel forgets meanwhile. Does nothing to a group
 /// of another controller.
 pub fn stand_back(group: &Path, back: bool, weight: u32) -> io::Result<()> {
-    match fs::write(group.join(IDLE), if back { "1" } else { "0" }) {
+    match fs::write(group.join("cpu.idle"), if back { "1" } else { "0" }) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         done => done?,
     }

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use node::{Awake, Node, SOON, pause};
-use rustix::process::Signal;
 use warren_launcher_api::Limits;
 
 /// The groups that a container's init is in, by what the kernel says of it: hierarchy's controllers and path.
@@ -63,52 +62,36 @@ fn every_container_is_in_groups_of_its_own_with_its_tenants_limits() {
         ];
         for (names, values) in expected {
             let file = names.iter().find_map(|name| file_of(&node, &one, name)).unwrap();
-            // The kernel has forgotten its weight as long as it stands back, as everybody does at first.
-            let end = Instant::now() + SOON;
-            loop {
-                let value = fs::read_to_string(&file).unwrap();
-                if values.contains(&value.trim()) {
-                    break;
-                }
-                assert!(names[0] == "cpu.shares" && Instant::now() < end, "{}: {value}", file.display());
-                pause();
-            }
+            let value = fs::read_to_string(&file).unwrap();
+            assert!(values.contains(&value.trim()), "{}: {value}", file.display());
         }
     }
 }
 
 #[test]
-fn whoever_is_new_or_burns_the_processor_stands_back_until_it_rests() {
+fn whoever_burns_the_processor_stands_back_until_it_rests() {
     let node = Node::new(1);
     let mut platform = node.platform();
     let limits = Limits { cpu_weight: 50, ..Limits::default() };
-    // Nobody has looked at them yet.
-    node.signal_watcher(Signal::STOP);
     let mut hog = platform.try_wake("hog", "msa", limits).unwrap();
     let neighbour = platform.wake("neighbour");
     let Some(idle) = file_of(&node, &hog, "cpu.idle") else {
         return println!("this kernel has no cpu.idle: weights alone");
     };
-    let others = file_of(&node, &neighbour, "cpu.idle").unwrap();
-    let wait = |file: &PathBuf, wanted: &str, within: u32| {
+    let wait = |wanted: &str, within: u32| {
         let end = Instant::now() + SOON * within;
-        while fs::read_to_string(file).unwrap().trim() != wanted {
+        while fs::read_to_string(&idle).unwrap().trim() != wanted {
             assert!(Instant::now() < end, "cpu.idle never becomes {wanted}");
             pause();
         }
     };
-    for file in [&idle, &others] {
-        assert_eq!(fs::read_to_string(file).unwrap().trim(), "1", "before anybody knows how it behaves");
-    }
-    node.signal_watcher(Signal::CONT);
-    wait(&idle, "0", 1);
-    wait(&others, "0", 1);
     let mut talk = hog.talk();
     assert_eq!(talk.ask("burn 2"), "burning");
-    wait(&idle, "1", 3);
-    assert_eq!(fs::read_to_string(&others).unwrap().trim(), "0");
+    wait("1", 3);
+    let others = fs::read_to_string(file_of(&node, &neighbour, "cpu.idle").unwrap()).unwrap();
+    assert_eq!(others.trim(), "0");
     assert_eq!(talk.ask("rest"), "resting");
-    wait(&idle, "0", 3);
+    wait("0", 3);
     // With the weight that it had.
     let shares = ["cpu.shares", "cpu.weight"].iter().find_map(|name| file_of(&node, &hog, name)).unwrap();
     let end = Instant::now() + SOON;

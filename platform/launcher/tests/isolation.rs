@@ -4,10 +4,8 @@
 mod node;
 
 use std::fs;
-use std::time::Instant;
 
-use node::{Node, SOON, pause};
-use rustix::process::Signal;
+use node::Node;
 use warren_launcher_api::{ExitStatus, Limits};
 
 /// x86-64's numbers of calls, with the arguments to try.
@@ -150,19 +148,14 @@ fn hogs_are_held_to_their_limits() {
     };
     let mut hog = platform.try_wake("hog", "msa", limits).unwrap();
     let mut neighbour = platform.wake("neighbour");
-    // What only the scheduler shows: written where the kernel reads it, once it does not stand back any more.
-    let weights = || -> Vec<String> {
-        node.groups()
-            .iter()
-            .flat_map(|group| ["cpu.shares", "cpu.weight"].map(|file| group.join(format!("c{}", hog.cell)).join(file)))
-            .filter_map(|file| fs::read_to_string(file).ok())
-            .collect()
-    };
-    let end = Instant::now() + SOON;
-    while !weights().iter().any(|weight| ["256", "25"].contains(&weight.trim())) {
-        assert!(Instant::now() < end, "{:?}", weights());
-        pause();
-    }
+    // What only the scheduler shows: written where the kernel reads it.
+    let weights: Vec<String> = node
+        .groups()
+        .iter()
+        .flat_map(|group| ["cpu.shares", "cpu.weight"].map(|file| group.join(format!("c{}", hog.cell)).join(file)))
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .collect();
+    assert!(weights.iter().any(|weight| ["256", "25"].contains(&weight.trim())), "{weights:?}");
     let mut talk = hog.talk();
     let threads: u32 = talk.ask("threads 50").parse().unwrap();
     assert!(threads < 12, "{threads} threads");
@@ -201,7 +194,7 @@ fn a_volume_that_holds_too_much_ends_its_container() {
     assert_eq!(platform.exited(hog.cell), ExitStatus::OverVolume);
     assert_eq!(neighbour.talk().ask("fill /var/spool/warren/x 20"), "filled");
     // The watcher's death harms nobody, and another one watches on.
-    node.signal_watcher(Signal::KILL);
+    node.kill_watcher();
     let limits = Limits { volume_bytes: 8 << 20, ..Limits::default() };
     let mut other = platform.try_wake("other", "msa", limits).unwrap();
     other.talk().say("fill /var/spool/warren/x 30");

@@ -3,7 +3,7 @@
 //! ```text
 //!   $run/cells/N ──▶ who runs, and what its volume may hold
 //!   $state/volumes/M ──▶ glance ──▶ measure ──▶ judge ──▶ Over{cell, why} ──▶ launcher, which ends the container
-//!   control groups ──▶ processor time ──▶ pace ──▶ who is new or burns it stands back (cpu.idle), until it was seen at rest
+//!   control groups ──▶ processor time ──▶ pace ──▶ who burns it stands back (cpu.idle), until it has rested
 //! ```
 //!
 //! Where the kernel has no quota for directories, this stands in for one. It looks after the fact: between two looks a program can write as
@@ -20,7 +20,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
@@ -33,16 +33,16 @@ use judge::{Judge, Why};
 use measure::{Budget, Usage};
 use pace::Pace;
 
-/// How often it glances at the disk, and looks at the processor.
+/// How often it glances at the disk.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+/// How often it looks at the processor.
+const PACE: Duration = Duration::from_millis(250);
 /// Files looked at in one tick while the disk hardly changes: a few milliseconds. The rest has its turn in the next ones.
 const CALM: usize = 2_000;
 /// And when space goes: whoever takes it is to be found now.
 const ALARM: usize = 200_000;
-/// Containers whose processor time is read in one look, of those that stand back, as whoever is new; the rest has its turn in the next ones.
-const HELD: usize = 500;
-/// And of the others.
-const PACED: usize = 100;
+/// Containers whose processor time is read in one look, besides those that stand back; the rest has its turn in the next ones.
+const PACED: usize = 500;
 
 /// The launcher's only message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,8 +94,11 @@ pub fn run() -> io::Result<()> {
             Ok(_) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }
-        watcher.refresh_if_changed()?;
-        watcher.pace();
+        if watcher.paced_at.elapsed() >= PACE {
+            watcher.paced_at = Instant::now();
+            watcher.refresh()?;
+            watcher.pace();
+        }
         for over in watcher.glance()? {
             packets.send(&over, &[]).map_err(io::Error::other)?;
         }
@@ -110,11 +113,9 @@ struct Watcher {
     last: Option<CellId>,
     glances: Glances,
     pace: Pace,
-    /// The last whose processor time was read, of those that stand back and of the others.
-    held: Option<CellId>,
+    /// The last whose processor time was read.
     paced: Option<CellId>,
-    /// When a record came or went last, as the file system says.
-    changed: Option<SystemTime>,
+    paced_at: Instant,
     began: Instant,
 }
 
@@ -127,9 +128,8 @@ impl Watcher {
             last: None,
             glances: Glances::default(),
             pace: Pace::default(),
-            held: None,
             paced: None,
-            changed: None,
+            paced_at: Instant::now(),
             began: Instant::now(),
         }
     }
@@ -153,8 +153,10 @@ impl Watcher {
 
     fn look(&mut self, alarm: bool, short: bool) -> Vec<Over> {
         let mut budget = Budget::new(if alarm { ALARM } else { CALM });
+        let next = |last: Option<CellId>| self.cells.keys().copied().filter(move |cell| last.is_none_or(|l| *cell > l));
+        let turn: Vec<CellId> = next(self.last).chain(self.cells.keys().copied()).take(self.cells.len()).collect();
         let mut over = Vec::new();
-        for cell in in_turn(self.cells.keys().copied(), self.last, usize::MAX) {
+        for cell in turn {
             if budget.is_spent() {
                 break;
             }
@@ -182,12 +184,14 @@ impl Watcher {
 
     /// Has those stand back who burn the processor. It is a kindness to the others: where the kernel lacks it, they have their weights.
     fn pace(&mut self) {
-        let (held, free): (Vec<CellId>, Vec<CellId>) =
-            self.cells.keys().partition(|cell| self.pace.stands_back(**cell));
-        let held = in_turn(held.into_iter(), self.held, HELD);
-        let free = in_turn(free.into_iter(), self.paced, PACED);
-        (self.held, self.paced) = (held.last().copied(), free.last().copied());
-        for cell in held.into_iter().chain(free) {
+        let after =
+            |last: Option<CellId>| self.cells.keys().copied().filter(move |cell| last.is_none_or(|l| *cell > l));
+        let mut turn: Vec<CellId> =
+            after(self.paced).chain(self.cells.keys().copied()).take(self.cells.len()).collect();
+        turn.truncate(PACED);
+        self.paced = turn.last().copied();
+        turn.extend(self.pace.standing_back());
+        for cell in turn {
             let Some(watched) = self.cells.get(&cell) else { continue };
             let name = layout::container_name(cell);
             let groups = || self.begin.groups.iter().map(|group| group.join(&name));
@@ -212,13 +216,6 @@ impl Watcher {
         usage
     }
 
-    /// Most of the time nobody came or went.
-    fn refresh_if_changed(&mut self) -> io::Result<()> {
-        let changed = fs::metadata(layout::cells(&self.begin.run))?.modified()?;
-        // Who comes in the same moment as the last one seen is found with the next, or when the volumes are looked at.
-        if self.changed.replace(changed) == Some(changed) { Ok(()) } else { self.refresh() }
-    }
-
     /// Who runs now. A record never changes, so each is read once.
     fn refresh(&mut self) -> io::Result<()> {
         let mut there = BTreeMap::new();
@@ -235,13 +232,6 @@ impl Watcher {
         self.cells = there;
         Ok(())
     }
-}
-
-/// Those behind the last one, and then from the first on: so many at most.
-fn in_turn(cells: impl Iterator<Item = CellId> + Clone, last: Option<CellId>, most: usize) -> Vec<CellId> {
-    let behind = |cell: &CellId| last.is_none_or(|last| *cell > last);
-    let before = cells.clone().filter(move |cell| !behind(cell));
-    cells.filter(behind).chain(before).take(most).collect()
 }
 
 fn read(record: &Path) -> Option<Watched> {

@@ -2,12 +2,9 @@
 //!
 //! ```text
 //! credit:  earns SHARE of a processor, up to BURST;  pays what is used
-//!   new, or below nothing                          ─▶ stands back: runs when nobody else wants to
-//!   half of BURST, and using less than SHARE now   ─▶ is like everybody
+//!   below nothing          ─▶ stands back: runs when nobody else wants to
+//!   half of BURST again    ─▶ is like everybody
 //! ```
-//! Whoever is new stands back until it was measured twice, as a program that takes all it can get does so from its first moment on. One that begins its
-//! work and waits for somebody to say something has used a few milliseconds by then.
-//!
 //! A weight alone divides a busy processor fairly over time, and still lets everybody wait some milliseconds at every turn while
 //! somebody else's slice lasts. Who stands back (SCHED_IDLE) gives way at once, and loses nothing when the processor is free.
 
@@ -32,8 +29,6 @@ struct Runner {
     used: Duration,
     at: Duration,
     stands_back: bool,
-    /// Measured once so far.
-    is_new: bool,
 }
 
 /// Everybody's pace.
@@ -46,34 +41,29 @@ pub struct Pace {
 
 impl Pace {
     /// Takes what a container has used in its life, at a time since any fixed moment, and says whether it must stand back from now on
-    /// (`true`) or no more (`false`). It did so from its start on. A new watcher finds old lives: who burnt is told to stand back once more, and everybody is
-    /// then released, also if the watcher before it had done that already.
+    /// (`true`) or no more (`false`). A new watcher finds old lives: who burnt stands back for once more, and is then released, also if
+    /// the watcher before it had not come to that.
     pub fn measured(&mut self, cell: CellId, tenant: &TenantName, used: Duration, now: Duration) -> Option<bool> {
         let before = &mut self.before;
         let runner = self.runners.entry(cell).or_insert_with(|| {
             let (credit, at) = before.remove(tenant).unwrap_or((BURST, now));
-            Runner { tenant: tenant.clone(), credit, used: Duration::ZERO, at, stands_back: true, is_new: true }
+            Runner { tenant: tenant.clone(), credit, used: Duration::ZERO, at, stands_back: false }
         });
         let spent = used.saturating_sub(runner.used).as_secs_f64();
         let earned = now.saturating_sub(runner.at).as_secs_f64() * SHARE;
         // Nobody goes so deep that it takes for ever to come back.
         runner.credit = (runner.credit + earned - spent).clamp(-BURST, BURST);
         (runner.used, runner.at) = (used, now);
-        if std::mem::take(&mut runner.is_new) {
-            // One that burnt under an earlier watcher may have been released by it.
-            return (runner.credit < 0.0).then_some(true);
-        }
-        let burns = runner.credit < BURST / 2.0 || spent > earned;
-        let wanted = if runner.stands_back { burns } else { runner.credit < 0.0 };
+        let wanted = if runner.stands_back { runner.credit < BURST / 2.0 } else { runner.credit < 0.0 };
         (wanted != runner.stands_back).then(|| {
             runner.stands_back = wanted;
             wanted
         })
     }
 
-    /// Whether it stands back, as whoever is new does: then it is to be measured at every look.
-    pub fn stands_back(&self, cell: CellId) -> bool {
-        self.runners.get(&cell).is_none_or(|runner| runner.stands_back)
+    /// Those who stand back now: they are to be measured at every look.
+    pub fn standing_back(&self) -> Vec<CellId> {
+        self.runners.iter().filter(|(_, runner)| runner.stands_back).map(|(cell, _)| *cell).collect()
     }
 
     /// Drops those that are gone, not what their tenants owe.
@@ -116,42 +106,12 @@ mod tests {
     #[test]
     fn whoever_burns_stands_back_until_it_has_rested() {
         let (mut pace, mut at) = (Pace::default(), (0.0, 0.0));
-        let decisions = run(&mut pace, 0.2, 600, &mut at);
-        assert_eq!(decisions, [(0, false)], "its share, for as long as it likes, from the second look on");
+        assert_eq!(run(&mut pace, 0.2, 600, &mut at), [], "its share, for as long as it likes");
         let decisions = run(&mut pace, 2.0, 60, &mut at);
         assert_eq!(decisions, [(0, true)], "two processors cost the burst in a quarter of a second");
-        assert!(pace.stands_back(CELL));
+        assert_eq!(pace.standing_back(), [CELL]);
         assert_eq!(run(&mut pace, 0.0, 60, &mut at), [(2, false)], "at most three seconds of rest");
-        assert!(!pace.stands_back(CELL));
-    }
-
-    #[test]
-    fn whoever_is_new_stands_back_until_it_was_seen_not_to_burn() {
-        const LOOK: Duration = Duration::from_millis(50);
-        let ms = Duration::from_millis;
-        let mut pace = Pace::default();
-        assert!(pace.stands_back(CELL), "before it was measured at all");
-        // One that burns from its first moment on is never released, although its credit would do for ten looks.
-        for look in 0..200_u32 {
-            assert_eq!(pace.measured(CELL, &tenant(), ms(30) + LOOK * look, LOOK * look), None, "at look {look}");
-        }
-        // One that starts, and waits, is.
-        let (calm, other) = (CellId(8), TenantName::new("other").unwrap());
-        assert_eq!(pace.measured(calm, &other, ms(3), ms(0)), None);
-        assert_eq!(pace.measured(calm, &other, ms(4), LOOK), Some(false));
-        // One that starts for longer than a look is as soon as it has started.
-        let (slow, third) = (CellId(9), TenantName::new("third").unwrap());
-        let used = [40, 80, 120, 121].map(ms);
-        let told = [0, 1, 2, 3].map(|look| pace.measured(slow, &third, used[look as usize], LOOK * look));
-        assert_eq!(told, [None, None, None, Some(false)]);
-    }
-
-    #[test]
-    fn a_new_watcher_finds_who_burnt_before_it() {
-        let mut pace = Pace::default();
-        let (hour, minutes) = (Duration::from_secs(3_600), Duration::from_secs(120));
-        assert_eq!(pace.measured(CELL, &tenant(), minutes, hour), Some(true));
-        assert_eq!(pace.measured(CELL, &tenant(), minutes, hour + Duration::from_secs(3)), Some(false));
+        assert_eq!(pace.standing_back(), []);
     }
 
     #[test]
@@ -161,12 +121,9 @@ mod tests {
         pace.keep(|_| false);
         let soon = Duration::from_secs_f64(at.1 + 1.0);
         assert_eq!(pace.measured(CellId(8), &tenant(), Duration::ZERO, soon), Some(true));
-        assert_eq!(pace.measured(CellId(8), &tenant(), Duration::ZERO, soon + Duration::from_millis(50)), None);
         pace.keep(|_| false);
         let later = soon + Duration::from_secs(60);
         assert_eq!(pace.measured(CellId(9), &tenant(), Duration::ZERO, later), None);
-        let look = later + Duration::from_millis(50);
-        assert_eq!(pace.measured(CellId(9), &tenant(), Duration::ZERO, look), Some(false));
     }
 
     #[test]

@@ -110,13 +110,13 @@ impl Node {
         children.split_whitespace().find(is_maker)?.parse().ok()
     }
 
-    /// To the child that measures volumes and processor time.
-    pub fn signal_watcher(&self, signal: Signal) {
+    /// kill -9 of the child that measures volumes.
+    pub fn kill_watcher(&self) {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap();
         let is_watcher =
             |pid: &&str| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"\0watcher\0"));
         let watcher = children.split_whitespace().find(is_watcher).unwrap().parse().unwrap();
-        kill_process(Pid::from_raw(watcher).unwrap(), signal).unwrap();
+        kill_process(Pid::from_raw(watcher).unwrap(), Signal::KILL).unwrap();
     }
 
     /// kill -9, and it is really gone.
