@@ -181,8 +181,7 @@ impl Mediator {
             self.waiting.push_front(awaited);
             return self.fail_over(cx, topic, reply.clone());
         }
-        let quits = awaited.topic == Topic::Command(Verb::Quit);
-        if reply.code == 421 && !quits && awaited.line.is_some() && self.could_begin_anew() {
+        if stale(awaited.topic, reply) && awaited.line.is_some() && self.could_begin_anew() {
             cx.tell(Event::Stale { reply });
             self.waiting.push_front(awaited);
             return self.begin_anew(cx);
@@ -375,6 +374,14 @@ impl Mediator {
         }
         self.give_up(cx, Ending::TimedOut, replies::client_silent());
     }
+}
+
+/// Whether this may be about sessions before, as the first reply of a connection that was taken over: servers count by connection, and do not all say 421 when it is
+/// enough. A new connection's word is the last.
+fn stale(topic: Topic, reply: &Reply) -> bool {
+    let quits = topic == Topic::Command(Verb::Quit);
+    let refuses = matches!(reply.severity(), Severity::Transient | Severity::Permanent);
+    (reply.code == 421 && !quits) || (refuses && topic == Topic::Command(Verb::Mail))
 }
 
 /// Whether a reply can be an answer to this at all.

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!   … 250 to the content ─▶ (client: QUIT) ─▶ 221, ours ─▶ Action::KeepServer ─▶ Kept ┄┄▶ Mediator::taken_over ─▶ 220, ours ─▶ (client: EHLO) ─▶ 250, remembered
-//!                                                                                              │ lost, or 421, before its first reply
+//!                                                                                              │ lost, silent, 421, or MAIL refused, as its first word
 //!                                                                                              └▶ dial, greeting, EHLO, TLS, EHLO ─▶ what was asked is asked again
 //! ```
 //!
 //! It is kept only when everything is settled: the server took the session's last content, owes nothing, has been told everything, and no transaction is
 //! open. Until it has answered once it may be gone without anybody knowing: a server that closes idle connections is no failure of
-//! the next session. So its loss, its silence and its 421 are not told to the client, but for content that is under way already (BDAT in one piece with MAIL); the
-//! session dials as if nothing had been kept. A refusal of any other kind is an answer.
+//! the next session, and one that has enough of a connection may say so in any words to the next MAIL. So its loss, its silence, its 421 and its refusal of the first MAIL are
+//! not told to the client, but for content that is under way already (BDAT in one piece with MAIL); the session dials as if nothing had been kept, and asks again. The answer to that is passed.
 
 use std::time::{Duration, Instant};
 

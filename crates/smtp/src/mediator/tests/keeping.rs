@@ -349,11 +349,28 @@ fn one_that_answered_is_like_any_other() {
     }
 }
 
+/// Servers count messages and errors by connection, and not all say 421 when it is enough.
 #[test]
-fn a_refusal_is_an_answer() {
+fn a_refusal_of_mail_is_asked_for_again() {
+    for said in ["451 4.7.1 later", "452 too many messages in this session", "550 5.7.1 no more of you"] {
+        let mut talk = taken_over();
+        talk.run(&format!("C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>\nS {said}\n{DIALLED}\ns MAIL FROM:<a@acme.example>"));
+        assert!(talk.told(&format!("stale {said}")), "{:#?}", talk.host.events);
+        // The new connection's word is the last.
+        talk.run(&format!(
+            "S {said}\nc {said}\n!nothing\nC QUIT\ns QUIT\nS 221 bye\nc 221 bye\n!close server\n!close client"
+        ));
+    }
+}
+
+/// MAIL was taken: what follows is about this message.
+#[test]
+fn a_refusal_of_anything_else_is_an_answer() {
     let mut talk = taken_over();
-    talk.run("C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>\nS 451 4.7.1 later\nc 451 4.7.1 later");
-    talk.run("!nothing\nC QUIT\ns QUIT\nS 221 bye\nc 221 bye\n!close server\n!close client");
+    talk.run("C MAIL FROM:<a@acme.example>\ns MAIL FROM:<a@acme.example>\nS 250 ok\nc 250 ok");
+    talk.run("C RCPT TO:<b@x.example>\ns RCPT TO:<b@x.example>\nS 550 5.1.1 nobody\nc 550 5.1.1 nobody\n!nothing");
+    let mut talk = taken_over();
+    talk.run("C NOOP\ns NOOP\nS 502 what\nc 502 what\n!nothing");
 }
 
 #[test]
