@@ -11,12 +11,12 @@ use rustix::net::SendFlags;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use warren_daemon::Pace;
 use warren_launcher_api::{CellId, TenantName};
 use warren_session::Door;
 use warren_smtp::Reply;
 
 use crate::next::Taker;
-use crate::pace::Pace;
 use crate::places::{Place, TenantPlaces, Ticket};
 use crate::proxy::Proxy;
 use crate::session::{self, Arrival};

@@ -51,7 +51,6 @@ pub mod metrics;
 pub mod names;
 mod next;
 pub mod own;
-mod pace;
 pub mod picture;
 pub mod places;
 pub mod proxy;

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use warren_config::TlsPolicy;
 use warren_proxy::egress::{Budget, Limits, Rules};
+use warren_proxy::settings::Settings;
 use warren_session::reader::Recorded;
 use warren_wire::MaybeTls;
 
@@ -303,4 +304,28 @@ async fn an_idle_connection_is_no_way_around_a_budget() {
         session(&node, LATER).await;
     };
     let (_peer, ()) = tokio::join!(server, client);
+}
+
+/// A session that cannot use it does not wait beside it either: it is left first.
+#[tokio::test]
+async fn one_of_other_settings_is_not_taken_over_and_goes_before_the_budget_is_exceeded() {
+    let mx = Mx::new().await;
+    let node = by(Budget { sessions: 1, sessions_per_minute: 10_000 }).keeping(LONG).start(mx.address).await;
+    let server = async {
+        let mut old = opened(&mx).await;
+        takes(&mut old).await;
+        // Nobody says anything on the new one yet: whoever dials has left the old one before.
+        old.hears("QUIT").await;
+        assert_eq!(old.line().await, None);
+        let mut new = opened(&mx).await;
+        takes(&mut new).await;
+        new
+    };
+    let client = async {
+        session(&node, FIRST).await;
+        let settings = Settings::clone(&node.proxy.settings());
+        node.proxy.reload(settings, node.proxy.departures().look(|policy, _| policy.rules().clone()));
+        session(&node, FIRST).await;
+    };
+    let (_new, ()) = tokio::join!(server, client);
 }

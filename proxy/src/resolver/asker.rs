@@ -12,6 +12,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use warren_daemon::Pace;
 use warren_launcher_api::CellId;
 
 use super::{
@@ -26,7 +27,6 @@ use super::{
 };
 use crate::{
     names::{NameNote, Note, StsNote, TlsaNote},
-    pace::Pace,
     tls::{StsFound, TlsaFound},
 };
 

@@ -17,11 +17,10 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use warren_daemon::Accepting;
+use warren_daemon::{Accepting, Pace};
 use warren_launcher_api::CellId;
 
 use crate::next::Taker;
-use crate::pace::Pace;
 use crate::places::Room;
 
 use super::{
